@@ -1,0 +1,1 @@
+"""The built-in tasks. Each is registered through the same entry points as any third party's task."""

