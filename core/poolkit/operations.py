@@ -64,7 +64,7 @@ class _PromptsRequest(BaseModel):
         if isinstance(self.input, str):
             return [self.input]
         if self.input and isinstance(self.input[0], int):
-            return [self.input]  # type: ignore[list-item]  # the union's arm: a list whose items are ints is one prompt
+            return [self.input]
         return self.input  # type: ignore[return-value]  # the union's remaining arms are lists of prompts
 
     def params(self) -> PoolingParams:
