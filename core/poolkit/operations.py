@@ -6,13 +6,14 @@ operation's dialects can then be pointed at it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SkipValidation, WithJsonSchema
 
-from poolkit.contract import PoolingParams
+from poolkit.contract import PooledOutput, PoolingParams
 
 __all__ = [
     "EmbeddingsRequest",
@@ -41,6 +42,12 @@ class Usage(BaseModel):
 
     prompt_tokens: int
     total_tokens: int
+
+    @classmethod
+    def of(cls, outputs: Sequence[PooledOutput]) -> Usage:
+        """Return the tokens of all prompts together."""
+        tokens = sum(len(output.prompt_token_ids) for output in outputs)
+        return cls(prompt_tokens=tokens, total_tokens=tokens)
 
 
 class _PromptsRequest(BaseModel):

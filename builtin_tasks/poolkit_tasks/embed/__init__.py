@@ -1,0 +1,28 @@
+"""The task `embed`: one vector per prompt."""
+
+from poolkit import Activation, EmbeddingsRequest, EmbeddingsResponse, Operation, Output, PoolingRequest
+from poolkit import PoolingResponse, PoolingTask
+
+__all__ = ["EMBED"]
+
+EMBED = PoolingTask(
+    name="embed",
+    api=1,
+    summary="One vector per prompt, for similarity search and clustering.",
+    output=Output.VECTOR,
+    activation=Activation.NORMALIZE,
+    operations=(
+        Operation(
+            name="embeddings",
+            request=EmbeddingsRequest,
+            response=EmbeddingsResponse,
+            io_processor="poolkit_tasks.embed.processors:EmbeddingsProcessor",
+        ),
+        Operation(
+            name="pooling",
+            request=PoolingRequest,
+            response=PoolingResponse,
+            io_processor="poolkit_tasks.embed.processors:EmbedPoolingProcessor",
+        ),
+    ),
+)

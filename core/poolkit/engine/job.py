@@ -1,0 +1,75 @@
+"""A job: the prompts of one request on their way through the engine, and the one future that answers for them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+from poolkit.contract import PooledOutput
+
+__all__ = ["Job", "Outcome"]
+
+Outcome = PooledOutput | Exception
+"""What became of one prompt: its pooled output, or why there is none."""
+
+
+class Job:
+    """Prompts that are answered together.
+
+    `future` resolves to one outcome per prompt, in prompt order. It always resolves, and never to an exception. A
+    `fails_fast` job resolves at its first failure and gives up its other prompts.
+    """
+
+    def __init__(self, size: int, *, fails_fast: bool) -> None:
+        self.size = size
+        self.future: Future[list[Outcome]] = Future()
+        self.future.set_running_or_notify_cancel()  # a waiter that gives up must not cancel the future under us
+        self._fails_fast = fails_fast
+        self._outcomes: list[Outcome | None] = [None] * size
+        self._missing = size
+        self._lock = threading.Lock()
+        if size == 0:
+            self.future.set_result([])
+
+    @property
+    def done(self) -> int:
+        """How many prompts have their outcome."""
+        return self.size - self._missing
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every outcome is known or given up."""
+        return self.future.done()
+
+    def settle(self, outcomes: Sequence[tuple[int, Outcome]]) -> int:
+        """Record outcomes by prompt index; return how many counted (none does twice, or after the end)."""
+        with self._lock:
+            if self.future.done():
+                return 0
+            before = self._missing
+            failure: Exception | None = None
+            for index, outcome in outcomes:
+                if self._outcomes[index] is None:
+                    self._outcomes[index] = outcome
+                    self._missing -= 1
+                    if isinstance(outcome, Exception):
+                        failure = failure or outcome
+            counted = before - self._missing
+            if self._missing == 0 or (self._fails_fast and failure is not None):
+                self._resolve(failure)
+            return counted
+
+    def cancel(self, reason: Exception) -> int:
+        """Give up the prompts that have no outcome yet, for `reason`; return how many those were."""
+        with self._lock:
+            if self.future.done():
+                return 0
+            given_up = self._missing
+            self._resolve(reason)
+            return given_up
+
+    def _resolve(self, reason: Exception | None) -> None:
+        outcomes = [reason if outcome is None else outcome for outcome in self._outcomes]
+        self._missing = 0
+        self.future.set_result([outcome for outcome in outcomes if outcome is not None])

@@ -1,0 +1,223 @@
+"""One served model: the pipeline that offline calls and HTTP requests share.
+
+    request ─► pre_process ─► prompts ─► tokenize ─► scheduler ─► engine ─► post_process ─► response
+
+Blocking work runs in two thread pools, tokenization apart from everything else, so that neither holds up the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for_futures
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from poolkit.config import ModelConfig, PluginConfig
+from poolkit.contract import PooledOutput, PoolingParams, PoolingTask, Prepared
+from poolkit.encoding import Encoder
+from poolkit.engine import EncodedPrompt, Engine
+from poolkit.engine.job import Job, Outcome
+from poolkit.engine.scheduler import Scheduler, SchedulerStats
+from poolkit.errors import BatchError, CancelledRequestError, ConfigError, RequestError
+from poolkit.models import Decision, ModelInfo, read_model
+from poolkit.registry import BoundOperation, BoundTask, Registry
+
+__all__ = ["ServedModel", "load_model"]
+
+T = TypeVar("T")
+
+TOKENIZE_CHUNK = 256
+"""Prompts tokenized at a time: few enough that the engine starts soon, enough that the tokenizer's threads pay."""
+
+PROGRESS_INTERVAL_S = 0.1
+
+MAX_WAITING_PROMPTS = 16384
+
+
+class ServedModel:
+    """A loaded model with its one task. Thread safe.
+
+    Attributes:
+        name: the model as the user named it.
+        info: what its files say.
+        task: the task it serves.
+        operations: what it can be asked, by name.
+        decisions: the start-up report.
+    """
+
+    def __init__(
+        self,
+        *,
+        info: ModelInfo,
+        task: BoundTask,
+        engine: Engine,
+        config: ModelConfig,
+        max_waiting_prompts: int = MAX_WAITING_PROMPTS,
+    ) -> None:
+        self.name = info.name
+        self.info = info
+        self.task: PoolingTask = task.task
+        self.operations: Mapping[str, BoundOperation] = task.operations
+        self.decisions: tuple[Decision, ...] = (*info.decisions, *engine.decisions)
+        self._bound = task
+        self._engine = engine
+        self._encoder = Encoder(engine.tokenizer, info)
+        self._scheduler = Scheduler(
+            engine,
+            max_num_batched_tokens=config.max_num_batched_tokens,
+            max_num_seqs=config.max_num_seqs,
+            max_waiting_prompts=max_waiting_prompts,
+        )
+        cpus = os.cpu_count() or 1
+        self._tokenizer_pool = ThreadPoolExecutor(max(1, cpus // 2), thread_name_prefix="poolkit-tokenize")
+        self._io_pool = ThreadPoolExecutor(cpus + 4, thread_name_prefix="poolkit-io")
+
+    def run(
+        self, operation: str, request: BaseModel, *, on_progress: Callable[[int, int], None] | None = None
+    ) -> BaseModel:
+        """Return the response to a request, blocking until it is there.
+
+        Args:
+            operation: one of `operations`.
+            request: of the operation's request type.
+            on_progress: called now and then, in the calling thread, with the numbers of prompts done and in all.
+
+        Raises:
+            RequestError: the input is wrong.
+            BatchError: some of several prompts failed; it carries the outputs of the others.
+            HookError: a plugin failed.
+            EngineError: the model failed on the only prompt.
+        """
+        bound = self.operations[operation]
+        prepared = bound.pre_process(request)
+        job = self._start(prepared, fails_fast=False)
+        try:
+            while not job.is_over:
+                wait_for_futures([job.future], timeout=PROGRESS_INTERVAL_S)
+                if on_progress is not None:
+                    on_progress(job.done, job.size)
+        except BaseException:
+            job.cancel(CancelledRequestError("The caller gave up."))
+            raise
+        outcomes = job.future.result()
+        failures = {i: outcome for i, outcome in enumerate(outcomes) if isinstance(outcome, Exception)}
+        if failures and len(outcomes) > 1:
+            raise BatchError(failures, [None if i in failures else outcome for i, outcome in enumerate(outcomes)])
+        return bound.post_process(prepared, _outputs(outcomes))
+
+    async def arun(self, operation: str, decode: Callable[[], BaseModel], encode: Callable[[BaseModel], T]) -> T:
+        """Return `encode(response)` to the request that `decode` makes. Both run in a worker thread.
+
+        Cancelling the awaiting task gives up the prompts that have not run yet.
+
+        Raises:
+            RequestError: the input is wrong, or `decode` says so; with several bad prompts, the first one's error.
+            OverloadedError: too much is waiting already.
+            HookError: a plugin failed.
+            EngineError: the model failed.
+        """
+        bound = self.operations[operation]
+        loop = asyncio.get_running_loop()
+        jobs: list[Job] = []
+        is_cancelled = False
+
+        def start() -> tuple[Prepared, Job]:
+            prepared = bound.pre_process(decode())
+            job = self._start(prepared, fails_fast=True)
+            jobs.append(job)
+            if is_cancelled:
+                job.cancel(CancelledRequestError("The client went away."))
+            return prepared, job
+
+        try:
+            prepared, job = await loop.run_in_executor(self._io_pool, start)
+            outcomes = await asyncio.wrap_future(job.future)
+        except asyncio.CancelledError:
+            is_cancelled = True
+            for job in jobs:
+                job.cancel(CancelledRequestError("The client went away."))
+            raise
+        return await loop.run_in_executor(
+            self._io_pool, lambda: encode(bound.post_process(prepared, _outputs(outcomes)))
+        )
+
+    def stats(self) -> SchedulerStats:
+        """Return the counts since start-up."""
+        return self._scheduler.stats()
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """Refuse new work, finish what was accepted within `timeout_s`, and release the model."""
+        self._scheduler.close(timeout_s)
+        self._tokenizer_pool.shutdown(cancel_futures=True)
+        self._io_pool.shutdown(cancel_futures=True)
+        self._bound.close()
+        self._engine.close()
+
+    def _start(self, prepared: Prepared, *, fails_fast: bool) -> Job:
+        """Send the prompts on their way: each chunk goes to the engine as soon as it is tokenized."""
+        size = len(prepared.prompts)
+        params = prepared.params
+        each_params: Sequence[PoolingParams] = [params] * size if isinstance(params, PoolingParams) else params
+        job = self._scheduler.open(size, fails_fast=fails_fast)
+        for start in range(0, size, TOKENIZE_CHUNK):
+            self._tokenizer_pool.submit(self._tokenize, job, prepared, each_params, start)
+        return job
+
+    def _tokenize(self, job: Job, prepared: Prepared, params: Sequence[PoolingParams], start: int) -> None:
+        if job.is_over:
+            return
+        chunk = slice(start, start + TOKENIZE_CHUNK)
+        encoded: Sequence[EncodedPrompt | Exception]
+        try:
+            encoded = self._encoder.encode(prepared.prompts[chunk], params[chunk], first_index=start)
+        except Exception as error:  # noqa: BLE001 - the job must be told whatever happens in this thread
+            encoded = [error] * len(params[chunk])
+        ready: list[tuple[int, EncodedPrompt]] = []
+        refused: list[tuple[int, Outcome]] = []
+        for index, prompt in enumerate(encoded, start):
+            if isinstance(prompt, Exception):
+                refused.append((index, prompt))
+            else:
+                ready.append((index, prompt))
+        job.settle(refused)
+        self._scheduler.add(job, ready)
+
+
+def _outputs(outcomes: Sequence[Outcome]) -> list[PooledOutput]:
+    """Return the outputs, or raise: our own failures before the caller's, then by prompt index."""
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    if failures:
+        raise min(failures, key=lambda failure: isinstance(failure, RequestError))
+    return [outcome for outcome in outcomes if isinstance(outcome, PooledOutput)]
+
+
+def load_model(
+    config: ModelConfig, plugins: PluginConfig, *, max_waiting_prompts: int = MAX_WAITING_PROMPTS
+) -> ServedModel:
+    """Load a model for the one task it will serve. The task is settled before the weights are read.
+
+    Raises:
+        ConfigError: two places name two tasks.
+        ModelError: the model's files are missing or ask for something poolkit does not have.
+        PluginError, TaskError, StartupError: an enabled plugin or the chosen task cannot be used.
+    """
+    named = {task for task in (config.task, config.pooler_config.task) if task is not None}
+    if len(named) > 1:
+        raise ConfigError(
+            f"task is {config.task!r} and pooler_config.task is {config.pooler_config.task!r}. Name one task."
+        )
+    info = read_model(config)
+    registry = Registry.load(plugins)
+    task = registry.get_pooling_task(registry.supported_tasks(info), *named, model=info)
+    create_engine = registry.load_engine(config.engine)
+    bound = registry.bind(task, info)
+    try:
+        engine = create_engine(info, task=task, config=config)
+    except BaseException:
+        bound.close()
+        raise
+    return ServedModel(info=info, task=bound, engine=engine, config=config, max_waiting_prompts=max_waiting_prompts)

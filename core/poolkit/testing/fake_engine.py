@@ -1,0 +1,104 @@
+"""An engine in numpy: no weights, deterministic outputs seeded by the prompt, the whole pipeline around it real."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poolkit.config import ModelConfig
+from poolkit.contract import Activation, Output, PoolingTask
+from poolkit.engine import EncodedPrompt
+from poolkit.models import Decision, ModelInfo
+
+__all__ = ["FAKE_MODEL", "FakeEngine", "FakeTokenizer"]
+
+FAKE_MODEL = ModelInfo(
+    name="fake",
+    path=Path("fake"),
+    architecture="FakeModel",
+    model_type="fake",
+    outputs=tuple(Output),
+    max_model_len=64,
+    hidden_size=8,
+    embedding_size=8,
+    vocab_size=1000,
+    matryoshka_dimensions=(),
+)
+"""A model that produces every output: vectors of 8 numbers, 4 labels, at most 64 tokens of 1000."""
+
+FAKE_LABELS = 4
+START, END = 0, 1
+FIRST_WORD = 2
+
+
+class FakeTokenizer:
+    """A token a word, by the word's checksum, between a start and an end token."""
+
+    special_affixes = (1, 1)
+
+    def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
+        """Return the token ids of each text."""
+        words = FAKE_MODEL.vocab_size - FIRST_WORD
+        encoded = [[FIRST_WORD + zlib.crc32(word.encode()) % words for word in text.split()] for text in texts]
+        return [[START, *ids, END] for ids in encoded] if add_special_tokens else encoded
+
+
+class FakeEngine:
+    """Runs no model: each prompt's output is drawn from a generator that its token ids seed.
+
+    Args:
+        task: whose output and activation to produce.
+        fails_on: given a prompt, says whether the forward pass of any batch that holds it raises.
+    """
+
+    is_packed = True
+
+    def __init__(self, task: PoolingTask, *, fails_on: Callable[[EncodedPrompt], bool] | None = None) -> None:
+        self.tokenizer = FakeTokenizer()
+        self.decisions = (Decision("engine", "fake", "poolkit.testing"),)
+        self._task = task
+        self._fails_on = fails_on
+
+    def forward(self, prompts: Sequence[EncodedPrompt]) -> list[NDArray[np.float32]]:
+        """Return an output of the task's shape for each prompt."""
+        for prompt in prompts:
+            if self._fails_on is not None and self._fails_on(prompt):
+                raise RuntimeError("this prompt was made to fail")
+        return [self._pool(prompt) for prompt in prompts]
+
+    def close(self) -> None:
+        """Release nothing."""
+
+    def _pool(self, prompt: EncodedPrompt) -> NDArray[np.float32]:
+        width = FAKE_LABELS if self._task.output in (Output.LOGITS, Output.TOKEN_LOGITS) else FAKE_MODEL.hidden_size
+        is_per_token = self._task.output not in (Output.VECTOR, Output.LOGITS)
+        shape = (len(prompt.token_ids), width) if is_per_token else (width,)
+        raw = np.random.default_rng(list(prompt.token_ids)).standard_normal(shape).astype(np.float32)
+        raw = raw[..., : prompt.params.dimensions]
+        is_activated = prompt.params.use_activation is not False
+        return _activate(raw, self._task.activation) if is_activated else raw
+
+
+def create_fake_engine(info: ModelInfo, *, task: PoolingTask, config: ModelConfig) -> FakeEngine:  # noqa: ARG001
+    """Return a fake engine: what the conformance kit names in place of one that runs a model."""
+    return FakeEngine(task)
+
+
+def _activate(raw: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
+    match activation:
+        case Activation.IDENTITY:
+            activated = raw
+        case Activation.NORMALIZE:
+            activated = raw / np.linalg.norm(raw, axis=-1, keepdims=True)
+        case Activation.SIGMOID:
+            activated = 1 / (1 + np.exp(-raw))
+        case Activation.SOFTMAX:
+            exp = np.exp(raw - raw.max(axis=-1, keepdims=True))
+            activated = exp / exp.sum(axis=-1, keepdims=True)
+        case Activation.LOG1P_RELU:
+            activated = np.log1p(np.maximum(raw, 0))
+    return activated.astype(np.float32)
