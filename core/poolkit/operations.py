@@ -11,7 +11,16 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SkipValidation, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    SkipValidation,
+    Tag,
+    WithJsonSchema,
+)
 
 from poolkit.contract import PooledOutput, PoolingParams
 
@@ -31,8 +40,40 @@ FloatArray = Annotated[
 ]
 """A numpy array in a response: stays an array in Python, becomes nested lists in JSON."""
 
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(description="Token ids of one prompt.")]
-Input = str | list[str] | TokenIds | list[TokenIds]
+TokenIds = list[Annotated[int, Field(ge=0, strict=True)]]
+
+
+def _kind(value: object) -> str | None:
+    """Return which of the forms below a value has: told by its first item, so that errors speak of one form."""
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, list | tuple):
+        is_ids = len(value) > 0 and isinstance(value[0], int | float)
+        return "token ids" if is_ids else "prompts"
+    return None
+
+
+def _kind_of_one(value: object) -> str | None:
+    kind = _kind(value)
+    return "token ids" if kind == "prompts" else kind
+
+
+OnePrompt = Annotated[
+    Annotated[str, Tag("text")] | Annotated[TokenIds, Tag("token ids")],
+    Discriminator(
+        _kind_of_one,
+        custom_error_type="prompt_type",
+        custom_error_message="Input should be a string or an array of token ids",
+    ),
+]
+Input = Annotated[
+    Annotated[str, Tag("text")] | Annotated[TokenIds, Tag("token ids")] | Annotated[list[OnePrompt], Tag("prompts")],
+    Discriminator(
+        _kind,
+        custom_error_type="input_type",
+        custom_error_message="Input should be a string, an array of token ids, or an array of these",
+    ),
+]
 
 
 class Usage(BaseModel):
@@ -66,13 +107,13 @@ class _PromptsRequest(BaseModel):
     dimensions: int | None = Field(default=None, ge=1, description="Length of the vectors (Matryoshka models only).")
     use_activation: bool | None = Field(default=None, description="Normalise vectors, squash logits. Default: yes.")
 
-    def prompts(self) -> list[str] | list[list[int]]:
+    def prompts(self) -> list[str | list[int]]:
         """Return `input` as a list of prompts, in order."""
         if isinstance(self.input, str):
             return [self.input]
-        if self.input and isinstance(self.input[0], int):
-            return [self.input]
-        return self.input  # type: ignore[return-value]  # the union's remaining arms are lists of prompts
+        prompts = [prompt for prompt in self.input if not isinstance(prompt, int)]
+        token_ids = [token_id for token_id in self.input if isinstance(token_id, int)]
+        return [token_ids] if token_ids else prompts
 
     def params(self) -> PoolingParams:
         """Return the parameters that hold for every prompt of this request."""

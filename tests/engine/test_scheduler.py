@@ -22,9 +22,8 @@ POISON = 999
 class RecordingEngine(FakeEngine):
     """Records the batches it is given; holds each one until `gate` opens."""
 
-    def __init__(self, *, is_packed: bool = True, memory_tokens: int | None = None) -> None:
+    def __init__(self, *, memory_tokens: int | None = None) -> None:
         super().__init__(EMBED, fails_on=lambda prompt: POISON in prompt.token_ids)
-        self.is_packed = is_packed
         self.memory_tokens = memory_tokens
         self.batches: list[list[int]] = []
         self.gate = threading.Event()
@@ -103,17 +102,6 @@ def test_a_batch_keeps_the_token_budget_and_the_sequence_cap(scheduler, engine):
     job.future.result(5)
     assert all(sum(batch) <= 100 and len(batch) <= 8 for batch in engine.batches)
     assert sum(len(batch) for batch in engine.batches) == 26
-
-
-def test_a_padding_engine_is_charged_for_its_padding():
-    engine = RecordingEngine(is_packed=False)
-    scheduler = start(engine)
-    hold_a_batch(scheduler, engine)
-    job = submit(scheduler, [of_length(50)] + [of_length(2)] * 6)
-    engine.gate.set()
-    job.future.result(5)
-    scheduler.close()
-    assert all(max(batch) * len(batch) <= 100 for batch in engine.batches)
 
 
 def test_lengths_are_alike_inside_a_batch(scheduler, engine):

@@ -48,11 +48,6 @@ class Engine(Protocol):
         ...
 
     @property
-    def is_packed(self) -> bool:
-        """Whether a batch costs the sum of its lengths; else it costs its longest length times its size."""
-        ...
-
-    @property
     def decisions(self) -> Sequence[Decision]:
         """What was decided at start-up (path, dtype, device…) and why, for the start-up report."""
         ...

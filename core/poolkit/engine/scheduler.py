@@ -63,8 +63,7 @@ class Scheduler:
 
     Args:
         engine: what runs a batch.
-        max_num_batched_tokens: tokens in one batch, padding included where the engine pads. One prompt that is
-            longer still runs, alone.
+        max_num_batched_tokens: tokens in one batch. One prompt that is longer still runs, alone.
         max_num_seqs: prompts in one batch.
         max_waiting_prompts: once so many wait, further jobs are refused; one job may be of any size.
     """
@@ -182,12 +181,10 @@ class Scheduler:
         anchor = window[0].tokens
         window_by_nearness = sorted(range(len(window)), key=lambda i: abs(window[i].tokens - anchor))
         taken: set[int] = set()
-        total = longest = 0
+        tokens = 0
         for i in window_by_nearness[: self._max_num_seqs]:
-            total += window[i].tokens
-            longest = max(longest, window[i].tokens)
-            cost = total if self._engine.is_packed else longest * (len(taken) + 1)
-            if taken and cost > self._budget:
+            tokens += window[i].tokens
+            if taken and tokens > self._budget:
                 break
             taken.add(i)
         self._queue.extendleft(window[i] for i in reversed(range(len(window))) if i not in taken)

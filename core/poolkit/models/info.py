@@ -58,6 +58,8 @@ class ModelInfo:
         embedding_size: width of the sentence vector, after pooling and dense layers.
         vocab_size: token ids are below this.
         position_offset: the position id of a sequence's first token (pad_id + 1 for RoBERTa's family, else 0).
+        lowercases: whether texts are lowercased before the tokenizer sees them.
+        default_prompt: put before each text before it is tokenized, as sentence-transformers does by default.
         pooling: pooling modes, concatenated in this order.
         dense: dense layers after pooling, in order.
         normalizes: whether the model's own files end in a Normalize module.
@@ -75,6 +77,8 @@ class ModelInfo:
     embedding_size: int
     vocab_size: int
     position_offset: int = 0
+    lowercases: bool = False
+    default_prompt: str = ""
     pooling: tuple[PoolingMode, ...] = (PoolingMode.CLS,)
     dense: tuple[DenseSpec, ...] = ()
     normalizes: bool = False

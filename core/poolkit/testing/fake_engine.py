@@ -55,8 +55,6 @@ class FakeEngine:
         fails_on: given a prompt, says whether the forward pass of any batch that holds it raises.
     """
 
-    is_packed = True
-
     def __init__(self, task: PoolingTask, *, fails_on: Callable[[EncodedPrompt], bool] | None = None) -> None:
         self.tokenizer = FakeTokenizer()
         self.decisions = (Decision("engine", "fake", "poolkit.testing"),)
@@ -89,6 +87,7 @@ def create_fake_engine(info: ModelInfo, *, task: PoolingTask, config: ModelConfi
 
 
 def _activate(raw: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
+    activated: NDArray[np.floating]
     match activation:
         case Activation.IDENTITY:
             activated = raw

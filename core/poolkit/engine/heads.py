@@ -1,0 +1,93 @@
+"""Heads: pure functions from the hidden states of a flat batch to one vector per sequence, all in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import linear, normalize
+
+from poolkit.contract import Activation
+from poolkit.models import PoolingMode
+
+if TYPE_CHECKING:
+    from poolkit.engine.segments import Segments
+
+__all__ = ["ACTIVATIONS", "Dense", "pool"]
+
+ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
+    Activation.IDENTITY: lambda rows: rows,
+    Activation.NORMALIZE: lambda rows: normalize(rows, dim=-1),
+    Activation.SOFTMAX: lambda rows: rows.softmax(dim=-1),
+    Activation.SIGMOID: torch.sigmoid,
+    Activation.LOG1P_RELU: lambda rows: rows.relu().log1p(),
+}
+
+
+class Dense:
+    """A dense layer after pooling."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, activation: torch.nn.Module) -> None:
+        self._weight = weight  # (out, in)
+        self._bias = bias
+        self._activation = activation
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the projected rows. (sequences, in) -> (sequences, out)"""
+        return self._activation(linear(rows, self._weight, self._bias))  # type: ignore[no-any-return]  # a module call
+
+
+def pool(hidden: torch.Tensor, segments: Segments, modes: Sequence[PoolingMode]) -> torch.Tensor:
+    """Return one vector per segment: what each mode makes of its token vectors, side by side.
+
+    Args:
+        hidden: (tokens, hidden)
+        segments: where the sequences lie.
+        modes: see sentence-transformers' Pooling module, whose arithmetic this is.
+
+    Returns (sequences, modes * hidden), float32.
+    """
+    pooled = [POOL[mode](hidden, segments) for mode in modes]
+    return pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1)
+
+
+def _first(hidden: torch.Tensor, segments: Segments) -> torch.Tensor:
+    return hidden[segments.starts].float()
+
+
+def _last(hidden: torch.Tensor, segments: Segments) -> torch.Tensor:
+    return hidden[segments.ends - 1].float()
+
+
+def _max(hidden: torch.Tensor, segments: Segments) -> torch.Tensor:
+    highest = torch.full((len(segments.lengths), hidden.shape[1]), -torch.inf, device=hidden.device)
+    return highest.scatter_reduce(0, segments.owners[:, None].expand_as(hidden), hidden.float(), reduce="amax")
+
+
+def _mean(hidden: torch.Tensor, segments: Segments) -> torch.Tensor:
+    return _sum(hidden.float(), segments) / segments.lengths[:, None]
+
+
+def _mean_sqrt_len(hidden: torch.Tensor, segments: Segments) -> torch.Tensor:
+    return _sum(hidden.float(), segments) / segments.lengths[:, None].sqrt()
+
+
+def _weighted_mean(hidden: torch.Tensor, segments: Segments) -> torch.Tensor:
+    weights = (segments.places + 1)[:, None].float()  # (tokens, 1)
+    return _sum(hidden.float() * weights, segments) / _sum(weights, segments)
+
+
+def _sum(rows: torch.Tensor, segments: Segments) -> torch.Tensor:
+    """Add up each segment's rows. (tokens, dim) -> (sequences, dim)"""
+    return rows.new_zeros(len(segments.lengths), rows.shape[1]).index_add_(0, segments.owners, rows)
+
+
+POOL: dict[PoolingMode, Callable[[torch.Tensor, Segments], torch.Tensor]] = {
+    PoolingMode.CLS: _first,
+    PoolingMode.LAST: _last,
+    PoolingMode.MAX: _max,
+    PoolingMode.MEAN: _mean,
+    PoolingMode.MEAN_SQRT_LEN: _mean_sqrt_len,
+    PoolingMode.WEIGHTED_MEAN: _weighted_mean,
+}

@@ -1,0 +1,141 @@
+"""Loads a model's weights: which device, which dtype, and no silent gaps."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from poolkit.engine.heads import Dense
+from poolkit.errors import ConfigError, ModelError
+from poolkit.models import Decision, DenseSpec, ModelInfo
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from poolkit.config import ModelConfig
+
+__all__ = ["load_dense", "load_model", "quiet_transformers", "resolve_device", "resolve_dtype"]
+
+UNUSED_WEIGHTS = "pooler."
+"""Many checkpoints lack the weights of BERT's pooler, and no sentence vector is made with it."""
+
+
+def resolve_device(config: ModelConfig) -> tuple[torch.device, Decision]:
+    """Return the device to run on, and why."""
+    if config.device == "auto":
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return device, Decision("device", str(device), "auto: cuda where there is one")
+    try:
+        device = torch.device(config.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as exc:
+        reason = str(exc).partition("\n")[0]
+        raise ConfigError(f"device is {config.device!r}, which torch cannot use here: {reason}") from exc
+    return device, Decision("device", str(device), "device")
+
+
+def resolve_dtype(config: ModelConfig, device: torch.device) -> tuple[torch.dtype, Decision]:
+    """Return the dtype of the weights, and why."""
+    if config.dtype != "auto":
+        return getattr(torch, config.dtype), Decision("dtype", config.dtype, "dtype")
+    hardware = _fast_bfloat16(device)
+    if hardware is None:
+        return torch.float32, Decision("dtype", "float32", f"auto: this {device.type} does not run bfloat16 fast")
+    return torch.bfloat16, Decision("dtype", "bfloat16", f"auto: {hardware} runs it fast")
+
+
+def load_model(info: ModelInfo, config: ModelConfig, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """Load the model without its head.
+
+    Raises ModelError where transformers cannot load it, or where the checkpoint lacks some of its weights.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        settings = AutoConfig.from_pretrained(
+            info.path, trust_remote_code=config.trust_remote_code, **config.hf_overrides
+        )
+        for key, value in config.hf_overrides.items():
+            if not hasattr(settings, key):
+                setattr(settings, key, value)  # transformers drops what its class does not declare
+        settings.use_cache = False  # nothing is generated
+        with quiet_transformers():
+            model, report = AutoModel.from_pretrained(
+                info.path,
+                config=settings,
+                dtype=dtype,
+                trust_remote_code=config.trust_remote_code,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, ImportError) as exc:
+        raise ModelError(f"transformers cannot load {info.name} from {info.path}: {exc}") from exc
+    missing = sorted(name for name in report["missing_keys"] if UNUSED_WEIGHTS not in name)
+    if missing:
+        raise ModelError(
+            f"The weights in {info.path} lack {len(missing)} tensors of {info.architecture or info.model_type}, "
+            f"{missing[0]!r} among them. Fetch the model again; poolkit does not make up weights."
+        )
+    return model.to(device).eval()  # type: ignore[no-any-return]  # from_pretrained is untyped
+
+
+def load_dense(spec: DenseSpec, *, device: torch.device) -> Dense:
+    """Load a dense layer after pooling, in float32.
+
+    Raises ModelError where its weights are missing or have another shape than its config says.
+    """
+    weights = _read_tensors(spec.folder)
+    weight, bias = weights.get("linear.weight"), weights.get("linear.bias")
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if weight is None or weight.shape != (spec.out_features, spec.in_features) or (bias is not None) != spec.bias:
+        raise ModelError(
+            f"The weights in {spec.folder} are {shapes}; its config.json asks for linear.weight of shape "
+            f"{(spec.out_features, spec.in_features)}{' and a linear.bias' if spec.bias else ' alone'}."
+        )
+    activation: torch.nn.Module = getattr(torch.nn, spec.activation)()
+    return Dense(weight.float().to(device), None if bias is None else bias.float().to(device), activation)
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' progress bar and notes to itself: what matters of them is in the start-up report."""
+    from transformers.utils import logging
+
+    verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_bar:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+
+
+def _fast_bfloat16(device: torch.device) -> str | None:
+    """Return which hardware runs bfloat16 faster than float32, or None."""
+    if device.type == "cuda":
+        return "this GPU" if torch.cuda.is_bf16_supported(including_emulation=False) else None
+    if device.type == "cpu":
+        # torch offers no public question for either.
+        if torch.cpu._is_amx_tile_supported():
+            return "AMX"
+        if torch.cpu._is_avx512_bf16_supported():
+            return "avx512_bf16"
+    return None
+
+
+def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    if (folder / "model.safetensors").is_file():
+        return load_file(folder / "model.safetensors")
+    try:
+        return dict(torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True))
+    except FileNotFoundError as exc:
+        raise ModelError(
+            f"{folder} has neither model.safetensors nor pytorch_model.bin. Fetch the model again."
+        ) from exc

@@ -1,0 +1,104 @@
+"""Decides at start-up how a model runs: packed if that gives what the plain padded pass gives, else padded."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from poolkit.engine.attention import PACKED_ATTENTION, register_packed_attention
+from poolkit.engine.loading import quiet_transformers
+from poolkit.engine.mpnet import mpnet_packed_pass
+from poolkit.engine.passes import Pass, packed_pass, padded_pass
+from poolkit.engine.segments import Batch, lay_out
+from poolkit.errors import ModelError
+from poolkit.models import Decision, ModelInfo
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from poolkit.config import ModelConfig
+
+__all__ = ["choose_pass"]
+
+TOLERANCE = {
+    torch.float32: 1e-4,  # sums in another order are off by about 1e-6; one token too many in a window by 1e-2
+    torch.float16: 1e-2,  # rounding is 5e-4 an operation and adds up over the layers
+    torch.bfloat16: 6e-2,  # rounding is 4e-3 an operation and adds up over the layers
+}
+"""The largest error of one token's hidden state, divided by its length."""
+
+LONGEST_CHECKED = 1024
+LENGTHS = (1, 5, 5, 23, 160)  # two of one length share a run; 160 is past the distances that MPNet tells apart
+WINDOW_SETTINGS = ("sliding_window", "local_attention")
+PACKED_LAYER_TYPES = frozenset(("full_attention", "sliding_attention"))
+
+
+def choose_pass(model: PreTrainedModel, info: ModelInfo, config: ModelConfig) -> tuple[Pass, Decision]:
+    """Return how to run the model, and why. Must run under `torch.inference_mode`.
+
+    Raises ModelError where packed was asked for and the model cannot run so.
+    """
+    pad_token_id = getattr(model.config, "pad_token_id", None) or 0
+    padded = partial(padded_pass, model, pad_token_id=pad_token_id, max_tokens=config.max_num_batched_tokens)
+    if config.batching == "padded":
+        return padded, Decision("path", "padded", "batching")
+
+    batch = _check_batch(model, info)
+    expected = padded(batch)
+    plain_attention = model.config._attn_implementation
+    try:
+        packed = _packed(model, info)
+        problem = _difference(packed(batch), expected)
+    except Exception as exc:  # noqa: BLE001 - whatever a model's code raises is a reason to run it padded
+        problem = f"packed raised {type(exc).__name__}: {exc}"
+    if problem is None:
+        return packed, Decision("path", "packed", "the self-check: packed agrees with padded")
+    if config.batching == "packed":
+        raise ModelError(f"{info.name} cannot run packed: {problem}. Leave batching at 'auto', or set it to 'padded'.")
+    _set_attention(model, plain_attention)
+    return padded, Decision("path", "padded", f"the self-check: {problem}")
+
+
+def _packed(model: PreTrainedModel, info: ModelInfo) -> Pass:
+    if info.model_type == "mpnet":
+        return partial(mpnet_packed_pass, model, position_offset=info.position_offset)
+    strange = set(getattr(model.config, "layer_types", None) or ()) - PACKED_LAYER_TYPES
+    if strange:
+        raise NotImplementedError(f"{type(model).__name__} has layers of type {', '.join(sorted(strange))}")
+    register_packed_attention()
+    _set_attention(model, PACKED_ATTENTION)
+    if model.config._attn_implementation != PACKED_ATTENTION:
+        raise NotImplementedError(f"{type(model).__name__} has an attention of its own, which cannot be exchanged")
+    return partial(packed_pass, model, position_offset=info.position_offset)
+
+
+def _set_attention(model: PreTrainedModel, name: str) -> None:
+    with quiet_transformers():
+        model.set_attn_implementation(name)
+
+
+def _check_batch(model: PreTrainedModel, info: ModelInfo) -> Batch:
+    windows = [width for name in WINDOW_SETTINGS if isinstance(width := getattr(model.config, name, None), int)]
+    longest = min(info.max_model_len, LONGEST_CHECKED)
+    lengths = [min(length, longest) for length in (*LENGTHS, *(2 * width + 1 for width in windows))]
+    dice = torch.Generator().manual_seed(0)
+    ids = [torch.randint(info.vocab_size, (length,), generator=dice) for length in lengths]
+    pad_token_id = getattr(model.config, "pad_token_id", None)
+    if pad_token_id is not None:
+        # Some models leave padding ids out of their count of positions.
+        ids = [torch.where(row == pad_token_id, (pad_token_id + 1) % info.vocab_size, row) for row in ids]
+    batch, _ = lay_out([row.tolist() for row in ids], device=model.device)
+    return batch
+
+
+def _difference(actual: torch.Tensor, expected: torch.Tensor) -> str | None:
+    """Return how far the packed pass is off, or None if it gives what is expected."""
+    if actual.shape != expected.shape:
+        return f"packed gives shape {tuple(actual.shape)}, padded {tuple(expected.shape)}"
+    error = (actual.float() - expected.float()).norm(dim=1) / expected.float().norm(dim=1).clamp_min(1e-12)
+    worst, allowed = float(error.max()), TOLERANCE[expected.dtype]
+    if worst <= allowed:
+        return None
+    return f"packed differs from padded by {worst:.1e} of a token vector's length, more than {allowed:.0e}"

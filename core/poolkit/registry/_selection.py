@@ -1,0 +1,153 @@
+"""Step 2: which of the installed plugins are used, by the user's word. Imports no plugin and raises nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import importlib_metadata
+from packaging.utils import canonicalize_name
+
+from poolkit.config import Named, PluginConfig
+from poolkit.errors import ConfigError, PluginInvalidError, PluginNotFoundError, PoolkitError, did_you_mean
+from poolkit.registry._discovery import CORE, GROUPS, TASKS, Installed, Plugin
+
+__all__ = ["Enabled", "Selection", "not_found", "select"]
+
+ALL = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Enabled:
+    """A plugin in use, and what enabled it: None for poolkit itself."""
+
+    plugin: Plugin
+    named: Named | None
+
+    @property
+    def must_load(self) -> bool:
+        """Whether a failure stops the start-up: not for a plugin that only `"*"` swept in."""
+        return self.named is None or self.named.name != ALL
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What the user's word makes of what is installed.
+
+    Attributes:
+        installed: everything there is.
+        enabled: the plugins in use, poolkit first, then in the order they were named.
+        disabled_plugins: by plugin name, where each was disabled.
+        disabled_tasks: by task name, where each was disabled.
+        settings: by plugin name.
+        errors: names that could not be understood; raised together with the failures of loading.
+    """
+
+    installed: Installed
+    enabled: tuple[Enabled, ...]
+    disabled_plugins: Mapping[str, Named]
+    disabled_tasks: Mapping[str, Named]
+    settings: Mapping[str, Mapping[str, object]]
+    errors: tuple[PoolkitError, ...]
+
+
+def select(installed: Installed, config: PluginConfig) -> Selection:
+    """Choose the built-in tasks minus `disable`, plus the plugins named, plus all of them for `"*"`."""
+    errors: list[PoolkitError] = []
+    disabled_plugins: dict[str, Named] = {}
+    disabled_tasks: dict[str, Named] = {}
+    for named in config.disable:
+        plugin = installed.find(named.name)
+        is_full_name = plugin is not None and plugin.name == canonicalize_name(named.name)
+        if named.name in installed.names(TASKS) and not is_full_name:
+            disabled_tasks[named.name] = named
+        elif plugin is not None:
+            disabled_plugins[plugin.name] = named
+        else:
+            errors.append(_not_disabled(named, installed))
+
+    chosen = {CORE: Enabled(installed.core, None)}
+    for named in config.enable:
+        plugin = installed.find(named.name)
+        if plugin is not None:
+            chosen.setdefault(plugin.name, Enabled(plugin, named))
+        elif named.name != ALL:
+            errors.append(not_found(named.name, f"enabled {named.where}", installed))
+    for named in config.enable:
+        if named.name == ALL:
+            for plugin in installed.plugins:
+                chosen.setdefault(plugin.name, Enabled(plugin, named))
+
+    settings: dict[str, Mapping[str, object]] = {}
+    for name, values in config.settings.items():
+        plugin = installed.find(name)
+        if plugin is None:
+            errors.append(_no_such_table(name, installed))
+        else:
+            settings[plugin.name] = {**settings.get(plugin.name, {}), **values}
+
+    return Selection(
+        installed=installed,
+        enabled=tuple(enabled for name, enabled in chosen.items() if name not in disabled_plugins),
+        disabled_plugins=disabled_plugins,
+        disabled_tasks=disabled_tasks,
+        settings=settings,
+        errors=tuple(errors),
+    )
+
+
+def not_found(name: str, where: str, installed: Installed) -> PoolkitError:
+    """Return the error for a plugin that is not installed, or is installed and no plugin. `where` says who named it."""
+    for candidate in (name, f"{CORE}-{name}"):
+        if _is_distribution(candidate):
+            return PluginInvalidError(
+                f"{candidate}, {where}, is installed but is no plugin: it has no entry point in "
+                f"{', '.join(GROUPS[:-1])} or {GROUPS[-1]}.",
+                plugin=candidate,
+            )
+    providers = installed.providers(TASKS, name)
+    if providers:
+        hint = f" {name!r} is a task of {', '.join(map(str, providers))}: name the plugin."
+    else:
+        hint = _suggest_plugin(name, installed)
+    return PluginNotFoundError(
+        f"plugin {name!r}, {where}, is not installed in {sys.prefix}.{hint}\n"
+        f"  Install it with  python -m pip install {name}.  {_list_installed(installed)}",
+        plugin=name,
+    )
+
+
+def _is_distribution(name: str) -> bool:
+    try:
+        importlib_metadata.distribution(name)
+    except (importlib_metadata.PackageNotFoundError, ValueError):  # ValueError: an empty name
+        return False
+    return True
+
+
+def _not_disabled(named: Named, installed: Installed) -> ConfigError:
+    tasks = sorted(installed.names(TASKS))
+    hint = did_you_mean(named.name, tasks) or _suggest_plugin(named.name, installed)
+    return ConfigError(
+        f"{named.name!r}, disabled {named.where}, is neither a task nor a plugin that is installed.{hint}\n"
+        f"  Tasks: {', '.join(tasks)}.  {_list_installed(installed)}"
+    )
+
+
+def _no_such_table(name: str, installed: Installed) -> ConfigError:
+    return ConfigError(
+        f"[plugins.{name}]: no plugin of that name is installed.{_suggest_plugin(name, installed)}\n"
+        f"  {_list_installed(installed)}"
+    )
+
+
+def _suggest_plugin(name: str, installed: Installed) -> str:
+    """Compare what follows the common prefix, which would make any two plugins look alike."""
+    prefix = f"{CORE}-"
+    known = [plugin.name.removeprefix(prefix) for plugin in installed.plugins if not plugin.is_builtin]
+    return did_you_mean(canonicalize_name(name).removeprefix(prefix), known)
+
+
+def _list_installed(installed: Installed) -> str:
+    return f"Installed plugins: {', '.join(map(str, installed.plugins))}."

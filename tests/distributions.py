@@ -1,0 +1,146 @@
+"""Fake distributions for tests of the plugin layer: real dist-info folders and real modules, in a folder on sys.path."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, ConfigDict
+
+from poolkit.contract import Operation, Output, PooledOutput, PoolingIOProcessor, PoolingTask, Prepared
+from poolkit.models import ModelInfo
+
+CORE = """
+from distributions import make_task
+EMBED = make_task("embed")
+TOKEN_EMBED = make_task("token_embed", output="token_vectors")
+CLASSIFY = make_task("classify", output="logits", operation="rerank")
+REWARD = make_task("reward", output="logits")
+TOKEN_CLASSIFY = make_task("token_classify", output="token_logits")
+"""
+CORE_TASKS = ("embed", "token_embed", "classify", "reward", "token_classify")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A folder like site-packages."""
+
+    path: Path
+
+    def install(
+        self,
+        name: str,
+        version: str = "1.0.0",
+        *,
+        modules: Mapping[str, str] | None = None,
+        tasks: Mapping[str, str] | None = None,
+        hooks: Mapping[str, str] | None = None,
+        engines: Mapping[str, str] | None = None,
+        requires: Sequence[str] = (),
+    ) -> None:
+        """Write a distribution: its modules by file name without `.py`, and its entry points by group."""
+        info = self.path / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        files = {self.path / f"{module}.py": source for module, source in (modules or {}).items()}
+        needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
+        files[info / "METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}"
+        groups = {"poolkit.tasks": tasks, "poolkit.plugins": hooks, "poolkit.engines": engines}
+        lines = []
+        for group, entries in groups.items():
+            lines += [f"[{group}]", *(f"{key} = {value}" for key, value in (entries or {}).items())]
+        files[info / "entry_points.txt"] = "\n".join(lines)
+        for file, text in files.items():
+            file.write_text(text)
+        (info / "RECORD").write_text("".join(f"{file.relative_to(self.path)},,\n" for file in files))
+
+    def install_task(self, name: str, version: str, task: str) -> None:
+        """Write a distribution with one task, made by `make_task`, in a module named after the distribution."""
+        module = name.replace("-", "_")
+        self.install(
+            name,
+            version,
+            modules={module: f"from distributions import make_task\n{task.upper()} = make_task({task!r})\n"},
+            tasks={task: f"{module}:{task.upper()}"},
+        )
+
+
+@contextmanager
+def open_site(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """Put a new folder first on sys.path, with a poolkit 0.1.0 of five tasks that stands before the real one.
+
+    What was imported from it is forgotten at the end.
+    """
+    path.mkdir()
+    monkeypatch.syspath_prepend(path)
+    site = Site(path)
+    site.install(
+        "poolkit",
+        "0.1.0",
+        modules={"fake_core": CORE},
+        tasks={name: f"fake_core:{name.upper()}" for name in CORE_TASKS},
+        engines={"torch": "distributions:make_task"},
+    )
+    try:
+        yield site
+    finally:
+        for name, module in list(sys.modules.items()):
+            if Path(getattr(module, "__file__", None) or "/").is_relative_to(path):
+                del sys.modules[name]
+
+
+class Request(BaseModel):
+    """The request of the operations that `make_task` makes."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"texts": ["a", "b"]}]})
+
+    texts: list[str]
+
+
+class Response(BaseModel):
+    """Their response: the length of each output."""
+
+    lengths: list[int]
+
+
+class Processor(PoolingIOProcessor[Request, Response]):
+    """Their processor."""
+
+    def pre_process(self, request: Request) -> Prepared:
+        return Prepared(request.texts)
+
+    def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> Response:
+        return Response(lengths=[len(output.data) for output in outputs])
+
+
+def make_task(
+    name: str,
+    *,
+    output: str = "vector",
+    operation: str = "measure",
+    io_processor: str = "distributions:Processor",
+    **fields: object,
+) -> PoolingTask:
+    """Return a task with one operation."""
+    operations = (Operation(name=operation, request=Request, response=Response, io_processor=io_processor),)
+    return PoolingTask(
+        **{"name": name, "api": 1, "summary": "", "output": Output(output), "operations": operations, **fields}
+    )
+
+
+def make_model(*outputs: str, name: str = "BAAI/bge-small-en-v1.5") -> ModelInfo:
+    """Return a model that produces these kinds of output."""
+    return ModelInfo(
+        name=name,
+        path=Path(),
+        architecture="BertModel",
+        model_type="bert",
+        outputs=tuple(Output(output) for output in outputs or ("vector", "token_vectors")),
+        max_model_len=512,
+        hidden_size=384,
+        embedding_size=384,
+        vocab_size=30522,
+    )
