@@ -1,4 +1,4 @@
-"""Fake distributions for tests of the plugin layer: real dist-info folders and real modules, in a folder on sys.path."""
+"""Fake distributions for tests of the plugin layer: real dist-info folders and modules, in a folder on sys.path."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel, ConfigDict
-
 from poolkit.contract import Operation, Output, PooledOutput, PoolingIOProcessor, PoolingTask, Prepared
 from poolkit.models import ModelInfo
+from pydantic import BaseModel, ConfigDict
 
 CORE = """
 from distributions import make_task
@@ -112,7 +111,7 @@ class Processor(PoolingIOProcessor[Request, Response]):
     def pre_process(self, request: Request) -> Prepared:
         return Prepared(request.texts)
 
-    def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> Response:
+    def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> Response:  # noqa: ARG002
         return Response(lengths=[len(output.data) for output in outputs])
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from distributions import CORE_TASKS, Site
-
 from poolkit.config import Named, PluginConfig
 from poolkit.errors import (
     PluginIncompatibleError,
@@ -26,9 +25,7 @@ def load(*names: str) -> Registry:
 
 
 def install_geo(site: Site, source: str) -> Path:
-    site.install(
-        "poolkit-geo", "0.2.0", modules={"poolkit_geo": source}, tasks={"geo_segment": "poolkit_geo:SEGMENT"}
-    )
+    site.install("poolkit-geo", "0.2.0", modules={"poolkit_geo": source}, tasks={"geo_segment": "poolkit_geo:SEGMENT"})
     return site.path / "poolkit_geo.py"
 
 
@@ -235,13 +232,11 @@ def test_a_descriptor_that_breaks_the_contract(site: Site, arguments: str, probl
         ),
         (
             "operations=(replace(OPERATION, routes='/ner'),)",
-            "operation 'measure' of task 'ner' has routes='/ner'. "
-            "Give a tuple of paths, each with a slash in front.",
+            "operation 'measure' of task 'ner' has routes='/ner'. Give a tuple of paths, each with a slash in front.",
         ),
         (
             "operations=(replace(OPERATION, routes=('ner',)),)",
-            "operation 'measure' of task 'ner' has routes=('ner',). "
-            "Give a tuple of paths, each with a slash in front.",
+            "operation 'measure' of task 'ner' has routes=('ner',). Give a tuple of paths, each with a slash in front.",
         ),
     ],
 )
@@ -269,7 +264,7 @@ def test_an_entry_point_to_something_else_than_a_task(site: Site):
     with pytest.raises(PluginInvalidError) as caught:
         load("poolkit-geo")
     assert str(caught.value) == (
-        "poolkit-geo 0.2.0: entry point 'geo_segment' points to a str, not to a PoolingTask."
+        "poolkit-geo 0.2.0: entry point 'geo_segment' points to an object of type str, not to a PoolingTask."
     )
 
 

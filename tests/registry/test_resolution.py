@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from distributions import Site, make_model
-
 from poolkit.config import Named, PluginConfig
 from poolkit.contract import PoolingTask
 from poolkit.errors import (
@@ -32,14 +31,16 @@ def choose(registry: Registry, task: str | None = None, model: ModelInfo = EVERY
     return registry.get_pooling_task(registry.supported_tasks(model), task, model=model)
 
 
-def test_supported_tasks_follow_the_models_preference_then_the_name(site: Site):
+@pytest.mark.usefixtures("site")
+def test_supported_tasks_follow_the_models_preference_then_the_name():
     registry = load()
     assert registry.supported_tasks(make_model("token_vectors", "vector")) == ("token_embed", "embed")
     assert registry.supported_tasks(make_model("logits", "vector")) == ("classify", "reward", "embed")
     assert registry.supported_tasks(make_model("hidden")) == ()
 
 
-def test_the_first_supported_task_that_is_enabled_is_the_default(site: Site):
+@pytest.mark.usefixtures("site")
+def test_the_first_supported_task_that_is_enabled_is_the_default():
     registry = load(disable=(Named("classify", "--no-plugin classify"),))
     assert registry.get_pooling_task(["ner", "classify", "reward", "embed"]).name == "reward"
 
@@ -76,7 +77,8 @@ def test_a_plugins_requirement_of_the_model_counts(site: Site):
     )
 
 
-def test_a_misspelled_task(site: Site):
+@pytest.mark.usefixtures("site")
+def test_a_misspelled_task():
     with pytest.raises(UnknownTaskError) as caught:
         choose(load(), "rernak")
     assert caught.value.task == "rernak"
@@ -86,7 +88,8 @@ def test_a_misspelled_task(site: Site):
     )
 
 
-def test_an_operation_where_a_task_is_expected(site: Site):
+@pytest.mark.usefixtures("site")
+def test_an_operation_where_a_task_is_expected():
     with pytest.raises(UnknownTaskError) as caught:
         choose(load(), "rerank")
     assert str(caught.value) == (
@@ -155,12 +158,11 @@ def test_a_plugin_chosen_for_a_task_it_does_not_have(site: Site):
     site.install_task("poolkit-gliner", "0.3.1", "ner")
     with pytest.raises(UnknownTaskError) as caught:
         choose(load("gliner"), "gliner:nre")
-    assert str(caught.value) == (
-        "poolkit-gliner 0.3.1 has no task named 'nre'. Did you mean 'ner'?\n  Its tasks: ner."
-    )
+    assert str(caught.value) == ("poolkit-gliner 0.3.1 has no task named 'nre'. Did you mean 'ner'?\n  Its tasks: ner.")
 
 
-def test_a_plugin_chosen_for_a_task_and_not_installed(site: Site):
+@pytest.mark.usefixtures("site")
+def test_a_plugin_chosen_for_a_task_and_not_installed():
     with pytest.raises(PluginNotFoundError) as caught:
         choose(load(), "poolkit-gliner:ner")
     assert str(caught.value) == (
@@ -169,7 +171,8 @@ def test_a_plugin_chosen_for_a_task_and_not_installed(site: Site):
     )
 
 
-def test_a_model_that_lacks_the_output(site: Site):
+@pytest.mark.usefixtures("site")
+def test_a_model_that_lacks_the_output():
     with pytest.raises(UnsupportedTaskError) as caught:
         choose(load(), "classify", make_model())
     assert caught.value.task == "classify"
@@ -179,7 +182,8 @@ def test_a_model_that_lacks_the_output(site: Site):
     )
 
 
-def test_a_model_that_no_enabled_task_fits(site: Site):
+@pytest.mark.usefixtures("site")
+def test_a_model_that_no_enabled_task_fits():
     with pytest.raises(UnsupportedTaskError) as caught:
         choose(load(), model=make_model("hidden", name="odd"))
     assert str(caught.value) == (
@@ -188,7 +192,8 @@ def test_a_model_that_no_enabled_task_fits(site: Site):
     )
 
 
-def test_without_a_model_the_list_of_supported_tasks_decides(site: Site):
+@pytest.mark.usefixtures("site")
+def test_without_a_model_the_list_of_supported_tasks_decides():
     registry = load()
     assert registry.get_pooling_task(["reward", "embed"], "embed").name == "embed"
     with pytest.raises(UnsupportedTaskError) as caught:

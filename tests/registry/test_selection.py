@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from distributions import CORE_TASKS, Site, make_model
-
 from poolkit.config import Named, PluginConfig
 from poolkit.errors import ConfigError, PluginInvalidError, PluginNotFoundError, StartupError
 from poolkit.registry import Registry, Row, Status, list_plugins
@@ -123,7 +122,8 @@ def test_a_distribution_that_is_no_plugin(site: Site):
     )
 
 
-def test_all_wrong_names_are_reported_together(site: Site):
+@pytest.mark.usefixtures("site")
+def test_all_wrong_names_are_reported_together():
     config = PluginConfig(
         enable=(Named("poolkit-gliner", TOML),),
         disable=(Named("rewrad", TOML),),
@@ -171,7 +171,9 @@ def test_a_half_removed_distribution_is_skipped(site: Site, caplog: pytest.LogCa
 
 def test_the_list_of_plugins_imports_none_and_says_why(site: Site):
     for name, task in (("gliner", "ner"), ("splade", "splade"), ("geo", "geo")):
-        site.install("poolkit-" + name, modules={f"poolkit_{name}": "raise SystemExit"}, tasks={task: f"poolkit_{name}:X"})
+        site.install(
+            "poolkit-" + name, modules={f"poolkit_{name}": "raise SystemExit"}, tasks={task: f"poolkit_{name}:X"}
+        )
     site.install("poolkit-cache", hooks={"cache": "poolkit_cache.hooks"})
     config = PluginConfig(
         enable=(Named("gliner", TOML), Named("nothing", TOML)),

@@ -37,7 +37,7 @@ def load_engine(selection: Selection, name: str) -> EngineFactory:
     factory = import_object(entry_point.value, enabled, entry_point=str(entry_point))
     if not callable(factory):
         raise PluginInvalidError(
-            f"{enabled.plugin}: engine {name!r} is a {type(factory).__name__}, not a function.",
+            f"{enabled.plugin}: engine {name!r} has type {type(factory).__name__} and is no function.",
             plugin=enabled.plugin.name,
         )
     return cast("EngineFactory", factory)

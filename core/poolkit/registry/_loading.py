@@ -124,7 +124,8 @@ def _load_target(entry_point: EntryPoint, enabled: Enabled, selection: Selection
         return target
     if not isinstance(target, PoolingTask):
         raise PluginInvalidError(
-            f"{plugin}: entry point {entry_point.name!r} points to a {type(target).__name__}, not to a PoolingTask.",
+            f"{plugin}: entry point {entry_point.name!r} points to an object of type {type(target).__name__}, "
+            "not to a PoolingTask.",
             plugin=plugin.name,
         )
     _check_api(target, plugin, core)
