@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel, ConfigDict
+
 from poolkit.contract import Operation, Output, PooledOutput, PoolingIOProcessor, PoolingTask, Prepared
 from poolkit.models import ModelInfo
-from pydantic import BaseModel, ConfigDict
 
 CORE = """
 from distributions import make_task

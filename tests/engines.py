@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from poolkit.config import ModelConfig, PoolerConfig
 from poolkit.contract import Activation, Output, PoolingParams, PoolingTask
 from poolkit.engine import EncodedPrompt
@@ -14,6 +15,7 @@ from poolkit.models import read_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
     from poolkit.engine.torch_engine import TorchEngine
 
 EMBED = PoolingTask(

@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 from fastapi import FastAPI
 from numpy.typing import NDArray
+
 from poolkit.config import ModelConfig, Named, PluginConfig
 from poolkit.engine import EncodedPrompt
 from poolkit.registry import Registry

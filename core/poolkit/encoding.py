@@ -29,7 +29,9 @@ class Encoder:
             params: one per prompt.
             first_index: the index of `prompts[0]` in its request, for the messages.
         """
-        token_ids: list[Sequence[int] | RequestError] = [() if isinstance(prompt, str) else prompt for prompt in prompts]
+        token_ids: list[Sequence[int] | RequestError] = [
+            () if isinstance(prompt, str) else prompt for prompt in prompts
+        ]
         for add_special_tokens in (True, False):
             texts = {
                 i: prompt

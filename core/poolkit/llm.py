@@ -184,9 +184,7 @@ class LLM:
         response = self._ask("pooling", fields, PoolingResponse, wrap=PoolingOutput, use_tqdm=use_tqdm)
         return _pair(response.data, response.prompt_token_ids, wrap=PoolingOutput)
 
-    def run(
-        self, operation: str, fields: Mapping[str, object] | BaseModel, *, use_tqdm: bool = True
-    ) -> BaseModel:
+    def run(self, operation: str, fields: Mapping[str, object] | BaseModel, *, use_tqdm: bool = True) -> BaseModel:
         """Return the response to any operation of the served task: what a plugin's own operations are called with.
 
         Args:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from poolkit_tasks.embed import EMBED
 
 from poolkit.contract import PooledOutput, PoolingParams
 from poolkit.engine import EncodedPrompt
@@ -15,6 +14,7 @@ from poolkit.engine.job import Job
 from poolkit.engine.scheduler import Scheduler
 from poolkit.errors import CancelledRequestError, ClosedError, EngineError, OverloadedError
 from poolkit.testing import FakeEngine
+from poolkit_tasks.embed import EMBED
 
 POISON = 999
 

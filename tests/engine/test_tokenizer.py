@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from checkpoints import make_checkpoint, real_texts, write_json
 from engines import load_engine
 from poolkit.errors import RequestError

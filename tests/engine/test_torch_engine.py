@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from checkpoints import make_checkpoint
 from engines import EMBED, decision, load_engine, run
 from poolkit.config import PoolerConfig
 from poolkit.contract import Output, PoolingParams, PoolingTask
 from poolkit.engine import EncodedPrompt
 from poolkit.errors import ConfigError, EngineError, ModelError
-from safetensors.torch import load_file, save_file
 
 PROMPTS = [[5, 9, 11], [7], [5, 9, 11, 400, 12], [8, 8, 8]]
 

@@ -6,9 +6,10 @@ from random import Random
 
 import numpy as np
 import pytest
+from sentence_transformers import SentenceTransformer
+
 from checkpoints import FAMILIES, real_texts
 from engines import decision, load_engine, run
-from sentence_transformers import SentenceTransformer
 
 LONGEST = 256
 TOLERANCE = 1e-5  # float32 sums in another order; measured 6e-7 at most

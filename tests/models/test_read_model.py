@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from checkpoints import make_checkpoint, write_json
 from poolkit.config import ModelConfig, PoolerConfig
 from poolkit.contract import Output

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+
 from distributions import Request, Response, Site, make_model, make_task
 from poolkit.config import Named, PluginConfig
 from poolkit.contract import PooledOutput, Prepared

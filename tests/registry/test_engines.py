@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from distributions import Site, make_task
 from poolkit.config import Named, PluginConfig
 from poolkit.errors import ConfigError, PluginInvalidError, PluginLoadError

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
+
 from distributions import CORE_TASKS, Site
 from poolkit.config import Named, PluginConfig
 from poolkit.errors import (

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from distributions import Site, make_model
 from poolkit.config import Named, PluginConfig
 from poolkit.contract import PoolingTask

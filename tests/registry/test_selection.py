@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from distributions import CORE_TASKS, Site, make_model
 from poolkit.config import Named, PluginConfig
 from poolkit.errors import ConfigError, PluginInvalidError, PluginNotFoundError, StartupError

@@ -1,7 +1,15 @@
 """The task `embed`: one vector per prompt."""
 
-from poolkit import Activation, EmbeddingsRequest, EmbeddingsResponse, Operation, Output, PoolingRequest
-from poolkit import PoolingResponse, PoolingTask
+from poolkit import (
+    Activation,
+    EmbeddingsRequest,
+    EmbeddingsResponse,
+    Operation,
+    Output,
+    PoolingRequest,
+    PoolingResponse,
+    PoolingTask,
+)
 
 __all__ = ["EMBED"]
 

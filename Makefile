@@ -1,0 +1,30 @@
+# Each target does all of its own set-up: a fresh machine needs Python 3.11 or later with pip and venv, nothing else.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: demo test lint bench docs
+
+demo: .venv/installed-demo
+	$(BIN)/poolkit demo
+
+test: lint
+	$(BIN)/pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/installed-dev
+	$(BIN)/python -m benchmarks.embed
+
+docs: .venv/installed-dev  # rewrites the tables that are generated from the code
+	$(BIN)/python docs/generate.py
+
+.venv/installed-%: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) --editable '.[$*]'
+	touch $@

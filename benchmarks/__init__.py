@@ -1,0 +1,1 @@
+"""Measurements of poolkit beside the library it is most often compared with."""

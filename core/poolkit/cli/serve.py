@@ -1,0 +1,26 @@
+"""`poolkit serve`: the HTTP server."""
+
+from __future__ import annotations
+
+import logging
+
+from poolkit.cli.options import takes_settings
+from poolkit.settings import Resolved
+
+__all__ = ["serve"]
+
+
+@takes_settings(model_is_positional=True)
+def serve(resolved: Resolved) -> None:
+    """Start an OpenAI-compatible HTTP server.
+
+    The running server describes its routes at /docs.
+
+    Without MODEL the packaged all-MiniLM-L6-v2 is served. Ctrl-C or SIGTERM stops it once every accepted request is
+    answered.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    logging.getLogger("poolkit").setLevel(logging.INFO)
+    from poolkit.server import serve as run  # loads torch: only this command needs it
+
+    run(resolved.settings, resolved.plugins)

@@ -1,0 +1,6 @@
+"""The HTTP server: one served model behind the dialects that real clients speak."""
+
+from poolkit.server.app import create_app
+from poolkit.server.run import serve
+
+__all__ = ["create_app", "serve"]

@@ -1,0 +1,74 @@
+"""What the server counts, for Prometheus: requests by route and status, and the engine's own counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from poolkit.errors import HookError
+from poolkit.served import ServedModel
+from poolkit.server.drain import Drain
+
+__all__ = ["Metrics"]
+
+LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """The counts of one app, in a registry of their own."""
+
+    def __init__(self, served: ServedModel, *, name: str, drain: Drain) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter("poolkit_requests", "Requests answered.", ("route", "status"), registry=self._registry)
+        self._seconds = Histogram(
+            "poolkit_request_seconds",
+            "Seconds from a request's first line to its answer's last byte.",
+            ("route", "status"),
+            buckets=LATENCY_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._hook_failures = Counter(
+            "poolkit_hook_failures", "Failures of plugins' hooks.", ("plugin", "task", "hook"), registry=self._registry
+        )
+        self._registry.register(_Served(served, name=name, drain=drain))
+
+    def count_request(self, *, route: str, status: int, seconds: float) -> None:
+        """Count one answered request."""
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route, str(status)).observe(seconds)
+
+    def count_failure(self, error: Exception) -> None:
+        """Count `error` if a plugin's hook is to blame."""
+        if isinstance(error, HookError):
+            self._hook_failures.labels(error.plugin, error.task, error.hook).inc()
+
+    def render(self) -> bytes:
+        """Return all counts in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _Served(Collector):
+    """Reads the served model's own counts at each scrape, so that nothing is counted twice."""
+
+    def __init__(self, served: ServedModel, *, name: str, drain: Drain) -> None:
+        self._served = served
+        self._name = name
+        self._drain = drain
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._served.stats()
+        yield InfoMetricFamily(
+            "poolkit_model", "What is served.", value={"model": self._name, "task": self._served.task.name}
+        )
+        prompts = CounterMetricFamily("poolkit_prompts", "Prompts that are over.", labels=("outcome",))
+        prompts.add_metric(("done",), stats.prompts_done)
+        prompts.add_metric(("failed",), stats.prompts_failed)
+        prompts.add_metric(("cancelled",), stats.prompts_cancelled)
+        yield prompts
+        yield CounterMetricFamily("poolkit_tokens", "Tokens that ran through the model.", value=stats.tokens_done)
+        yield CounterMetricFamily("poolkit_batches", "Forward passes.", value=stats.batches_done)
+        yield GaugeMetricFamily("poolkit_prompts_waiting", "Prompts in the queue.", value=stats.prompts_waiting)
+        yield GaugeMetricFamily("poolkit_requests_in_flight", "Requests being served.", value=self._drain.in_flight)
