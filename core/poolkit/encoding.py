@@ -42,8 +42,8 @@ class Encoder:
             for i, ids in zip(texts, encoded, strict=True):
                 token_ids[i] = ids
         return [
-            self._check(ids, prompt, one_params, index)
-            for index, (ids, prompt, one_params) in enumerate(zip(token_ids, prompts, params, strict=True), first_index)
+            self._check(ids, prompt, wish, index)
+            for index, (ids, prompt, wish) in enumerate(zip(token_ids, prompts, params, strict=True), first_index)
         ]
 
     def _tokenize(self, texts: list[str], *, add_special_tokens: bool) -> Sequence[Sequence[int] | RequestError]:
@@ -65,8 +65,8 @@ class Encoder:
             low, high = min(ids, default=0), max(ids, default=0)
             if low < 0 or high >= self._info.vocab_size:
                 return RequestError(
-                    f"Prompt {index} holds token id {low if low < 0 else high}; the ids of {self._info.name} go from 0 "
-                    f"to {self._info.vocab_size - 1}. Send text, or ids made by this model's own tokenizer (langchain's "
+                    f"Prompt {index} holds token id {low if low < 0 else high}; the ids of {self._info.name} go from "
+                    f"0 to {self._info.vocab_size - 1}. Send text, or ids made by this model's own tokenizer (langchain's "
                     "OpenAIEmbeddings sends another model's ids unless check_embedding_ctx_length=False).",
                     param="input",
                 )
@@ -98,8 +98,8 @@ class Encoder:
         before, after = affixes
         if not max(1, before + after) <= limit <= longest:
             raise RequestError(
-                f"truncate_prompt_tokens is {limit}; for {self._info.name} it must lie between {max(1, before + after)} "
-                f"(its special tokens) and {longest} (its maximum), or be -1 for the maximum.",
+                f"truncate_prompt_tokens is {limit}; for {self._info.name} it must lie between "
+                f"{max(1, before + after)} (its special tokens) and {longest} (its maximum), or be -1 for the maximum.",
                 param="truncate_prompt_tokens",
             )
         if len(ids) <= limit:

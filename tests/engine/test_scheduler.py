@@ -86,7 +86,7 @@ def data_of(outcomes: Sequence[object]) -> list[NDArray[np.float32]]:
     return [outcome.data for outcome in outcomes if isinstance(outcome, PooledOutput)]
 
 
-def test_outcomes_come_back_in_prompt_order_whatever_the_batches(scheduler, engine):
+def test_outcomes_come_back_in_prompt_order_whatever_the_batches(scheduler):
     prompts = [of_length(length) for length in (30, 2, 29, 3, 28, 1, 27, 5, 26, 7, 25)]
     outcomes = submit(scheduler, prompts).future.result(5)
     expected = FakeEngine(EMBED).forward(prompts)
@@ -122,7 +122,7 @@ def test_the_prompt_that_waited_longest_is_always_in_the_next_batch(scheduler, e
     assert engine.batches[1] == [90]
 
 
-def test_a_prompt_longer_than_the_budget_runs_alone(scheduler, engine):
+def test_a_prompt_longer_than_the_budget_runs_alone(scheduler):
     [outcome] = submit(scheduler, [of_length(150)]).future.result(5)
     assert isinstance(outcome, PooledOutput)
 
