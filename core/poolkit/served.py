@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from poolkit.config import ModelConfig, PluginConfig
+from poolkit.config import MAX_WAITING_PROMPTS, ModelConfig, PluginConfig
 from poolkit.contract import PooledOutput, PoolingParams, PoolingTask, Prepared
 from poolkit.encoding import Encoder
 from poolkit.engine import EncodedPrompt, Engine
@@ -34,8 +34,6 @@ TOKENIZE_CHUNK = 256
 """Prompts tokenized at a time: few enough that the engine starts soon, enough that the tokenizer's threads pay."""
 
 PROGRESS_INTERVAL_S = 0.1
-
-MAX_WAITING_PROMPTS = 16384
 
 
 class ServedModel:
@@ -144,6 +142,11 @@ class ServedModel:
         return await loop.run_in_executor(
             self._io_pool, lambda: encode(bound.post_process(prepared, _outputs(outcomes)))
         )
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether prompts can be run: not once the engine's thread has died."""
+        return self._scheduler.is_alive
 
     def stats(self) -> SchedulerStats:
         """Return the counts since start-up."""

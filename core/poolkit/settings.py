@@ -28,7 +28,7 @@ from poolkit._setting_sources import (
     read_file,
     setting_paths,
 )
-from poolkit.config import ModelConfig, Named, PluginConfig
+from poolkit.config import MAX_WAITING_PROMPTS, ModelConfig, Named, PluginConfig
 from poolkit.errors import ConfigError
 from poolkit.validation import complaints
 
@@ -42,14 +42,19 @@ def _names(value: object) -> list[str]:
     names = value.split(",") if isinstance(value, str) else value
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise ValueError("must be a string or a list of strings")
-    stripped = [name.strip() for name in names]
-    if "" in stripped:
-        raise ValueError("holds an empty name")
-    return stripped
+    return [name.strip() for name in names if name.strip()]
+
+
+def _secrets(value: object) -> list[str]:
+    """Read names; refuse "", so that a key that got lost on its way does not leave the server open."""
+    secrets = _names(value)
+    if not secrets and value not in ([], ()):
+        raise ValueError("is empty")
+    return secrets
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
-Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_names)]
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_secrets)]
 
 
 class Settings(ModelConfig, BaseSettings):
@@ -71,7 +76,7 @@ class Settings(ModelConfig, BaseSettings):
     )
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1, description="Longest request body.")
     max_waiting_prompts: int = Field(
-        default=16384, ge=1, description="Prompts that may wait for the model; more are answered 429."
+        default=MAX_WAITING_PROMPTS, ge=1, description="Prompts that may wait for the model; more are answered 429."
     )
     drain_timeout_s: float = Field(default=30.0, ge=0, description="Seconds for accepted requests at shut-down.")
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -109,6 +110,16 @@ def test_serving_others_without_a_key_is_refused(poolkit):
     assert err == (
         "ConfigError: host '0.0.0.0' is open to other machines, and no API key is set. Set one (--api-key, "
         "POOLKIT_API_KEY or api_key in poolkit.toml), listen on 127.0.0.1, or say --insecure to let everybody in.\n"
+    )
+
+
+def test_a_taken_port_is_told_before_the_model_is_loaded(poolkit):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = poolkit("serve", "no/such-model", "--port", port)
+    assert code == 2
+    assert (
+        err == f"ConfigError: 127.0.0.1:{port} cannot be listened on: Address already in use. Choose another --port.\n"
     )
 
 

@@ -111,14 +111,23 @@ def test_another_task_is_refused(app):
     assert told(response) == (400, message, "task", "invalid_request")
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/v1/embeddings/", "/tasks/embed/nothing"])
-def test_a_path_that_does_not_exist_is_told_in_the_same_envelope(app, path):
-    assert told(ask(app, "GET", path)) == (404, "Not Found", None, "not_found")
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/xyz", ""),
+        ("/v1/embeddings/", " Did you mean '/v1/embeddings'?"),
+        ("/v1/embedings", " Did you mean '/v1/embeddings'?"),
+    ],
+)
+def test_a_path_that_does_not_exist_is_told_in_the_same_envelope(app, path, hint):
+    message = f"There is no route {path!r}.{hint} All routes are listed at /docs."
+    assert told(ask(app, "POST", path)) == (404, message, None, "not_found")
 
 
 def test_a_wrong_method_is_told_in_the_same_envelope(app):
     response = ask(app, "GET", "/v1/embeddings")
-    assert told(response) == (405, "Method Not Allowed", None, "method_not_allowed")
+    message = "/v1/embeddings does not take GET. It takes POST."
+    assert told(response) == (405, message, None, "method_not_allowed")
     assert response.headers["allow"] == "POST"
 
 
@@ -126,6 +135,14 @@ def test_a_body_that_is_too_long_is_refused(app):
     response = ask(app, "POST", "/v1/embeddings", json={"input": "a" * 6000})
     message = "The request body is longer than 5000 bytes. Send fewer inputs in one request."
     assert told(response) == (413, message, None, "body_too_large")
+
+
+def test_a_body_that_does_not_say_its_length_is_refused_once_it_is_too_long(app):
+    async def chunks():
+        for _ in range(6):
+            yield b" " * 1000
+
+    assert told(ask(app, "POST", "/v1/embeddings", content=chunks()))[0] == 413
 
 
 def test_one_bad_prompt_is_told_by_its_index(app):
@@ -165,3 +182,18 @@ def test_keys_guard_every_route_but_the_probes():
             response = ask(app, "GET", "/v1/models", headers={"Authorization": header})
             message = "The API key is not one of this server's. Send a valid one as  Authorization: Bearer <key>."
             assert told(response) == (401, message, None, "invalid_api_key")
+
+
+def test_a_dead_engine_makes_the_server_unready_and_strands_nobody():
+    class Dying(FakeEngine):
+        def forward(self, prompts):
+            raise SystemExit
+
+    with fake_model(engine=Dying) as served:
+        app = create_app(served, Settings())
+        assert ask(app, "GET", "/readyz").status_code == 200
+        stranded = ask(app, "POST", "/v1/embeddings", json={"input": "one"})
+        unready = ask(app, "GET", "/readyz")
+    assert stranded.status_code == 500
+    assert unready.status_code == 503
+    assert told(unready)[-1] == "The engine has died and nothing can be run. Restart the server; its log says why."

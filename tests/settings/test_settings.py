@@ -141,7 +141,12 @@ def test_an_empty_key_is_refused_rather_than_leaving_the_server_open(monkeypatch
     monkeypatch.setenv("POOLKIT_API_KEY", "")
     with pytest.raises(ConfigError) as caught:
         resolve_settings({})
-    assert str(caught.value) == "api_key holds an empty name. It comes from POOLKIT_API_KEY."
+    assert str(caught.value) == "api_key is empty. It comes from POOLKIT_API_KEY."
+
+
+def test_an_empty_list_of_plugins_in_the_environment_names_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POOLKIT_ENABLE", "")
+    assert resolve_settings({}).settings.enable == ()
 
 
 def test_keys_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from time import perf_counter
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -26,6 +25,8 @@ def demo(resolved: Resolved) -> None:
 
     The model is the packaged all-MiniLM-L6-v2; any other Hugging Face name or folder works in its place.
     """
+    import numpy as np
+
     from poolkit import LLM  # loads torch: only a command that runs a model needs it
 
     settings = resolved.settings

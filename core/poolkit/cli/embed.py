@@ -5,19 +5,20 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import orjson
 import typer
-from numpy.typing import NDArray
 
 from poolkit.cli.options import MODEL_SETTINGS, takes_settings
 from poolkit.cli.texts import Source, read_texts
 from poolkit.config import ModelConfig
 from poolkit.errors import BatchError, RequestError
-from poolkit.operations import EmbeddingsRequest, EmbeddingsResponse
 from poolkit.settings import Resolved
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["embed"]
 
@@ -46,12 +47,15 @@ def embed(
     if not output.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {str(output.parent)!r}", param_hint="--output")
     source = read_texts(file)
-    request = EmbeddingsRequest(input=list(source.texts), truncate_prompt_tokens=truncate_prompt_tokens)
+    from poolkit.operations import EmbeddingsRequest, EmbeddingsResponse
     from poolkit.progress import progress_bar
     from poolkit.served import load_model  # loads torch: only a command that runs a model needs it
 
+    request = EmbeddingsRequest(input=list(source.texts), truncate_prompt_tokens=truncate_prompt_tokens)
     served = load_model(_for_embeddings(resolved), resolved.plugins)
     with closing(served), progress_bar("embed") as on_progress:
+        if "embeddings" not in served.operations:
+            raise RequestError(f"The task {served.task.name!r} makes no embeddings. Leave out --task.")
         started = perf_counter()
         try:
             response = served.run("embeddings", request, on_progress=on_progress)
@@ -83,6 +87,8 @@ def _told(error: BatchError, source: Source) -> str:
 
 
 def _write_npy(path: Path, embeddings: NDArray[np.float32], _: Source) -> None:
+    import numpy as np
+
     np.save(path, embeddings)
 
 

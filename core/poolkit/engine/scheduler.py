@@ -80,7 +80,7 @@ class Scheduler:
         self._queue: deque[_Item] = deque()
         self._jobs: set[Job] = set()
         self._prompts_waiting = 0
-        self._is_closed = False
+        self._is_closed = self._has_died = False
         self._done = self._failed = self._cancelled = self._tokens = self._batches = 0
         self._thread = threading.Thread(target=self._loop, name="poolkit-engine", daemon=True)
         self._thread.start()
@@ -112,6 +112,11 @@ class Scheduler:
         with self._changed:
             self._queue.extend(_Item(job, index, prompt) for index, prompt in prompts)
             self._changed.notify()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether jobs can be run: not once the engine's thread has died."""
+        return not self._has_died
 
     def stats(self) -> SchedulerStats:
         """Return the counts since start-up."""
@@ -151,14 +156,13 @@ class Scheduler:
     def _loop(self) -> None:
         try:
             self._serve()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whoever waits must be told, whatever ended the thread
             logger.critical("The engine thread died; nothing more can be run.", exc_info=error)
             with self._changed:
-                self._is_closed = True
+                self._is_closed = self._has_died = True
                 stranded = list(self._jobs)
             for job in stranded:
                 job.cancel(EngineError("The engine thread died; the log has the traceback."))
-            raise
 
     def _serve(self) -> None:
         while True:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from http import HTTPStatus
+from http import HTTPStatus
 
 import importlib_metadata
 from fastapi import FastAPI, Request, Response
@@ -13,13 +15,13 @@ from starlette.exceptions import HTTPException
 
 from poolkit.config import PluginConfig
 from poolkit.contract import Operation
-from poolkit.errors import PluginInvalidError
+from poolkit.errors import PluginInvalidError, did_you_mean
 from poolkit.registry import Plugin, Row, list_plugins
 from poolkit.served import ServedModel
 from poolkit.server.dialects import Dialect, NativeOperation, dialects
 from poolkit.server.dispatch import endpoint
 from poolkit.server.drain import Drain
-from poolkit.server.failures import openai_error
+from poolkit.server.failures import RefusedError, openai_error
 from poolkit.server.gate import Gate, failure_response
 from poolkit.server.keys import Keys
 from poolkit.server.metrics import Metrics
@@ -75,8 +77,10 @@ def create_app(
 
     async def answer_no_route(request: Request, error: Exception) -> Response:
         """Word the router's own 404 and 405 like every other failure."""
-        error_body = error_bodies.get(request.url.path, openai_error)
-        return failure_response(error, request.state.request_id, error_body)
+        path = request.url.path
+        if isinstance(error, HTTPException):
+            error = _no_route(error, request.method, path, known=list(_paths(app)))
+        return failure_response(error, request.state.request_id, error_bodies.get(path, openai_error))
 
     app.add_exception_handler(HTTPException, answer_no_route)
     app.add_middleware(Gate, keys=Keys(settings.api_key), drain=drain, metrics=metrics, error_bodies=error_bodies)
@@ -137,8 +141,14 @@ def _add_system_routes(
     @app.get("/readyz", tags=["server"])
     @app.get("/health", tags=["server"])
     async def readyz() -> dict[str, str]:
-        """Say whether new requests are taken: 503 once the server is shutting down."""
+        """Say whether new requests are taken: 503 once the server is shutting down, or if the engine has died."""
         drain.check_open()
+        if not served.is_alive:
+            raise RefusedError(
+                "The engine has died and nothing can be run. Restart the server; its log says why.",
+                status=HTTPStatus.SERVICE_UNAVAILABLE,
+                code="engine_dead",
+            )
         return {"status": "ready"}
 
     @app.get("/metrics", tags=["server"])
@@ -159,6 +169,16 @@ def _add_system_routes(
     async def version() -> dict[str, str]:
         """Return poolkit's version."""
         return {"version": app.version}
+
+
+def _no_route(error: HTTPException, method: str, path: str, *, known: list[str]) -> HTTPException:
+    message = error.detail
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        message = f"There is no route {path!r}.{did_you_mean(path, known)} All routes are listed at /docs."
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        message = f"{path} does not take {method}. It takes {allowed}."
+    return HTTPException(error.status_code, message, error.headers)
 
 
 def _paths(app: FastAPI) -> Iterator[str]:

@@ -63,7 +63,12 @@ def run_server(
     drain = Drain()
     app = create_app(served, settings, plugins=plugins, drain=drain)
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=CLOSE_CONNECTIONS_S
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=CLOSE_CONNECTIONS_S,
     )
     server = _DrainingServer(config, drain=drain, drain_timeout_s=settings.drain_timeout_s)
     host, port = listener.getsockname()[:2]

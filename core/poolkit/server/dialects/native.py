@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel
 
 from poolkit.contract import Operation
@@ -25,6 +27,7 @@ class NativeOperation:
         self.request: type[BaseModel] = operation.request
 
     def decode(self, call: Call) -> Decoded:
-        """Read the operation's request; refuse fields that it does not have."""
-        request = validate(self.request, call.body, error_type=RequestError, extra="forbid")
+        """Read the operation's request; refuse fields that it does not have, unless its author says otherwise."""
+        extra: Literal["forbid"] | None = None if "extra" in self.request.model_config else "forbid"
+        request = validate(self.request, call.body, error_type=RequestError, extra=extra)
         return Decoded(request, lambda response: to_json(response.model_dump()))
