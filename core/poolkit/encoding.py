@@ -66,8 +66,8 @@ class Encoder:
             if low < 0 or high >= self._info.vocab_size:
                 return RequestError(
                     f"Prompt {index} holds token id {low if low < 0 else high}; the ids of {self._info.name} go from "
-                    f"0 to {self._info.vocab_size - 1}. Send text, or ids made by this model's own tokenizer (langchain's "
-                    "OpenAIEmbeddings sends another model's ids unless check_embedding_ctx_length=False).",
+                    f"0 to {self._info.vocab_size - 1}. Send text, or ids made by this model's own tokenizer "
+                    "(langchain's OpenAIEmbeddings sends another model's ids unless check_embedding_ctx_length=False).",
                     param="input",
                 )
         try:

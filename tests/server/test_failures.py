@@ -196,4 +196,4 @@ def test_a_dead_engine_makes_the_server_unready_and_strands_nobody():
         unready = ask(app, "GET", "/readyz")
     assert stranded.status_code == 500
     assert unready.status_code == 503
-    assert told(unready)[-1] == "The engine has died and nothing can be run. Restart the server; its log says why."
+    assert told(unready)[1] == "The engine has died and nothing can be run. Restart the server; its log says why."
