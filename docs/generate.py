@@ -1,4 +1,4 @@
-"""Writes the parts of the docs that the code already says: the table of settings, the tree of errors, the statuses.
+"""Writes the parts of the docs that the code already says: settings, errors, statuses, the reference for plugins.
 
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`. A test fails when one is out of date;
 `make docs` brings them up to date.
@@ -10,18 +10,20 @@ import inspect
 import logging
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+
+from plugin_reference import reference_parts, table
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from poolkit import errors
 from poolkit.cli.main import app
 from poolkit.server.failures import describe
 from poolkit.settings import Settings
 from poolkit.validation import nested_model
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
-from typer.core import TyperGroup
-from typer.main import get_command
 
 __all__ = ["PAGES", "generated"]
 
@@ -41,11 +43,17 @@ ANSWERED = (
 
 def generated(page: str) -> str:
     """Return the text of a page with its generated parts as they should be."""
-    parts = {"settings": _settings(), "errors": _error_tree(), "statuses": _statuses()}
+    parts = {
+        "settings": _settings(),
+        "plugin_settings": _settings(only={"task", "enable", "disable", "plugins"}),
+        "errors": _error_tree(),
+        "statuses": _statuses(),
+        **reference_parts(),
+    }
     return PART.sub(lambda match: f"{match[1]}\n{parts[match[2]]}\n\n{match[3]}", page)
 
 
-def _settings() -> str:
+def _settings(only: Collection[str] = frozenset(Settings.model_fields)) -> str:
     prefix = Settings.model_config["env_prefix"]
     delimiter = Settings.model_config["env_nested_delimiter"] or ""
     commands = get_command(app)
@@ -53,10 +61,12 @@ def _settings() -> str:
     options = {param.name: param.opts[0] for param in commands.commands["serve"].params if param.opts[0][0] == "-"}
     rows = []
     for path, field in _fields(Settings):
+        if path[0] not in only:
+            continue
         option = options.get("__".join(path))
         names = (".".join(path), option or "", f"{prefix}{delimiter.join(path).upper()}", _default(field))
         rows.append((*(f"`{name}`" if name else "" for name in names), field.description or ""))
-    return _table(("setting", "option", "environment variable", "default", "meaning"), *rows)
+    return table(("setting", "option", "environment variable", "default", "meaning"), *rows)
 
 
 def _error_tree() -> str:
@@ -72,7 +82,7 @@ def _statuses() -> str:
         headers = ", ".join(f"`{name}`" for name in failure.headers)
         name = type(error).__name__
         rows.append((f"`{name}`", str(int(failure.status)), f"`{failure.kind}`", f"`{failure.code}`", headers))
-    return _table(("raised", "status", "`type`", "`code`", "headers"), *rows)
+    return table(("raised", "status", "`type`", "`code`", "headers"), *rows)
 
 
 def _fields(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
@@ -87,11 +97,6 @@ def _fields(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tupl
 def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     return "" if value is None or value in ((), {}) else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _table(*rows: tuple[str, ...]) -> str:
-    head, *body = (f"| {' | '.join(row)} |" for row in rows)
-    return "\n".join([head, f"|{' --- |' * len(rows[0])}", *body])
 
 
 if __name__ == "__main__":

@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ConfigDict
 
+from poolkit.config import ModelConfig
 from poolkit.contract import Operation, Output, PooledOutput, PoolingIOProcessor, PoolingTask, Prepared
+from poolkit.encoding import Encoder
+from poolkit.engine import Engine, Tokenizer
 from poolkit.models import ModelInfo
+from poolkit.testing import FakeTokenizer
 
 CORE = """
 from distributions import make_task
@@ -82,7 +86,7 @@ def open_site(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         "0.1.0",
         modules={"fake_core": CORE},
         tasks={name: f"fake_core:{name.upper()}" for name in CORE_TASKS},
-        engines={"torch": "distributions:make_task"},
+        engines={"torch": "distributions"},
     )
     try:
         yield site
@@ -144,3 +148,18 @@ def make_model(*outputs: str, name: str = "BAAI/bge-small-en-v1.5") -> ModelInfo
         embedding_size=384,
         vocab_size=30522,
     )
+
+
+def make_encoder() -> Encoder:
+    """Return an encoder for `make_model`."""
+    return Encoder(FakeTokenizer(), make_model())
+
+
+def load_tokenizer(info: ModelInfo, *, config: ModelConfig) -> Tokenizer:
+    """With `load_engine`, makes this module provide the engine of the poolkit that `open_site` installs."""
+    raise NotImplementedError
+
+
+def load_engine(info: ModelInfo, *, task: PoolingTask, config: ModelConfig) -> Engine:
+    """Never called: these tests load no model."""
+    raise NotImplementedError

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from checkpoints import real_texts
 from poolkit.config import ModelConfig, PoolerConfig
 from poolkit.contract import Activation, Output, PoolingParams, PoolingTask
-from poolkit.engine import EncodedPrompt
+from poolkit.engine import EncodedPrompt, Tokenizer
 from poolkit.models import read_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from poolkit.engine.torch_engine import TorchEngine
+
+LONGEST = 256
+TOLERANCE = 1e-5
+"""Sums in another order differ in float32 by 6e-7 at most here; the promise is 1e-5."""
 
 EMBED = PoolingTask(
     name="embed",
@@ -28,16 +34,24 @@ EMBED = PoolingTask(
 )
 
 
+def load_tokenizer(folder: Path | str) -> Tokenizer:
+    """Return the tokenizer of the model in `folder`."""
+    from poolkit.engine import torch_engine
+
+    config = ModelConfig(model=str(folder))
+    return torch_engine.load_tokenizer(read_model(config), config=config)
+
+
 def load_engine(
     folder: Path | str, *, task: PoolingTask = EMBED, pooler: PoolerConfig | None = None, **settings: object
 ) -> TorchEngine:
     """Return the engine of the model in `folder`, in float32 unless `settings` say otherwise."""
-    from poolkit.engine.torch_engine import create_engine
+    from poolkit.engine import torch_engine
 
     config = ModelConfig(
         **{"model": str(folder), "dtype": "float32", "pooler_config": pooler or PoolerConfig(), **settings}
     )
-    return create_engine(read_model(config), task=task, config=config)
+    return torch_engine.load_engine(read_model(config), task=task, config=config)
 
 
 def run(
@@ -50,3 +64,23 @@ def run(
 def decision(engine: TorchEngine, name: str) -> tuple[str, str]:
     """Return the value and the source of one start-up decision."""
     return next((one.value, one.source) for one in engine.decisions if one.name == name)
+
+
+def texts_and_ids(folder: Path | str, count: int) -> tuple[list[str], list[list[int]]]:
+    """Return `count` real texts of 1 to 256 tokens, shuffled, and the token ids of each."""
+    texts = real_texts(2 * count)
+    encoded = load_tokenizer(folder).encode_batch(texts, add_special_tokens=True)
+    pairs = [(text, ids) for text, ids in zip(texts, encoded, strict=True) if 1 <= len(ids) <= LONGEST][:count]
+    assert len(pairs) == count
+    Random(1).shuffle(pairs)
+    return [text for text, _ in pairs], [ids for _, ids in pairs]
+
+
+def run_in_batches(engine: TorchEngine, prompts: Sequence[Sequence[int]], *, size: int) -> list[NDArray[np.float32]]:
+    """Run the token ids of some prompts, so many at a time."""
+    return [vector for i in range(0, len(prompts), size) for vector in run(engine, prompts[i : i + size])]
+
+
+def largest_difference(vectors: Sequence[NDArray[np.float32]], reference: NDArray[np.float32]) -> float:
+    """Return the largest difference of any number of any vector."""
+    return float(np.abs(np.stack(vectors) - reference).max())

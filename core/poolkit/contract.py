@@ -1,8 +1,9 @@
-"""The plugin contract: what a task declares, and the two hooks that give it behaviour.
+"""The plugin contract: what a task declares, the two hooks that give it behaviour, and the start-up hooks around them.
 
 Tasks are data, behaviour is hooks. A plugin's entry point in group `poolkit.tasks` names a `PoolingTask`; each of
 its operations names a `PoolingIOProcessor`, which turns a validated request into prompts and pooled outputs into a
-response. Everything here is public and kept stable within one `API_VERSION`.
+response. An entry point in group `poolkit.plugins` names a module with `StartupHooks`, for what cuts across tasks.
+Everything here is public and kept stable within one `API_VERSION`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
     import numpy as np
+    import typer
     from numpy.typing import NDArray
 
+    from poolkit.encoding import Encoder
     from poolkit.models import ModelInfo
 
 __all__ = [
@@ -38,6 +41,7 @@ __all__ = [
     "Prompt",
     "Removed",
     "Renamed",
+    "StartupHooks",
     "hookimpl",
     "hookspec",
 ]
@@ -143,6 +147,8 @@ class Operation:
         request: pydantic model with at least one example in its JSON schema.
         response: pydantic model.
         io_processor: dotted path "module:Class" of a `PoolingIOProcessor`, imported when the task is bound.
+        per_prompt: fields of the response that hold one item for each prompt; any other number is a failure of the
+            processor.
         routes: extra POST paths that take the request as JSON and answer the response as JSON.
     """
 
@@ -150,6 +156,7 @@ class Operation:
     request: type[BaseModel]
     response: type[BaseModel]
     io_processor: str
+    per_prompt: tuple[str, ...] = ()
     routes: tuple[str, ...] = ()
 
 
@@ -196,12 +203,21 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class BindContext:
-    """What a processor is given when its task is bound to a model."""
+    """What a processor, and whatever surrounds it, is given when its task is bound to a model.
+
+    Attributes:
+        task: the task that is bound.
+        operation: the one of its operations that the processor serves.
+        settings: the task's own, validated.
+        model: what the model's files say.
+        encoder: makes token ids of prompts, as the pipeline does after `pre_process`.
+    """
 
     task: PoolingTask
     operation: Operation
     settings: BaseModel
     model: ModelInfo
+    encoder: Encoder
 
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
@@ -234,3 +250,45 @@ class PoolingIOProcessor(Generic[RequestT, ResponseT]):
 
     def close(self) -> None:
         """Release what `__init__` took. Called once, at shut-down."""
+
+
+class StartupHooks:
+    """The functions that a module named in group `poolkit.plugins` can define, each marked `@hookimpl`.
+
+    A module-level `Settings`, a pydantic model that forbids extra keys, validates the plugin's table in poolkit.toml;
+    without one the plugin has no settings.
+    """
+
+    @hookspec
+    def poolkit_wrap(self, context: BindContext, settings: BaseModel) -> list[object]:
+        """Return objects that surround the hooks of one operation; called once each time an operation is bound.
+
+        Such an object has `pre_process` or `post_process` or both, each a generator with one `yield`:
+
+            @hookimpl(wrapper=True)
+            def post_process(self, prepared, outputs):
+                response = yield  # what the processor and the wrappers inside return; what they raise is raised here
+                return response
+
+        `request = yield` does nothing to what it surrounds. To give it something else, yield its arguments:
+        `prepared = yield (request,)` in `pre_process`, `response = yield (prepared, outputs)` in `post_process`. So a
+        wrapper that changes the prompts keeps what it surrounds whole: it puts the `Prepared` that it was given into the
+        state of the one that it returns, and yields it back with one output for each of its prompts.
+
+        Wrappers stand around each other in the order in which their plugins were enabled, the first one outermost; those
+        of one plugin in the order of the list. The processor's rules hold for them too: many threads, `ValueError` for
+        the caller's fault, and an optional `close()`, called once.
+
+        Args:
+            context: the operation, its task with its settings, and the model.
+            settings: this plugin's own.
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def poolkit_commands(self, cli: typer.Typer) -> None:
+        """Add commands to `poolkit`, when the plugin is enabled in poolkit.toml or the environment.
+
+        They never replace a command of poolkit's own.
+        """
+        raise NotImplementedError

@@ -2,7 +2,8 @@
 
     request ─► pre_process ─► prompts ─► tokenize ─► scheduler ─► engine ─► post_process ─► response
 
-Blocking work runs in two thread pools, tokenization apart from everything else, so that neither holds up the other.
+Blocking work runs in thread pools: one for tokenization, and one for each operation's hooks and JSON, so that neither
+holds up the other and an operation with a slow plugin holds up only itself.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from poolkit.config import MAX_WAITING_PROMPTS, ModelConfig, PluginConfig
-from poolkit.contract import PooledOutput, PoolingParams, PoolingTask, Prepared
+from poolkit.contract import PooledOutput, PoolingParams, PoolingTask, Prepared, Prompt
 from poolkit.encoding import Encoder
 from poolkit.engine import EncodedPrompt, Engine
 from poolkit.engine.job import Job, Outcome
@@ -52,6 +53,7 @@ class ServedModel:
         *,
         info: ModelInfo,
         task: BoundTask,
+        encoder: Encoder,
         engine: Engine,
         config: ModelConfig,
         max_waiting_prompts: int = MAX_WAITING_PROMPTS,
@@ -63,7 +65,7 @@ class ServedModel:
         self.decisions: tuple[Decision, ...] = (*info.decisions, *engine.decisions)
         self._bound = task
         self._engine = engine
-        self._encoder = Encoder(engine.tokenizer, info)
+        self._encoder = encoder
         self._scheduler = Scheduler(
             engine,
             max_num_batched_tokens=config.max_num_batched_tokens,
@@ -72,7 +74,10 @@ class ServedModel:
         )
         cpus = os.cpu_count() or 1
         self._tokenizer_pool = ThreadPoolExecutor(max(1, cpus // 2), thread_name_prefix="poolkit-tokenize")
-        self._io_pool = ThreadPoolExecutor(cpus + 4, thread_name_prefix="poolkit-io")
+        self._io_pools = {
+            operation: ThreadPoolExecutor(cpus + 4, thread_name_prefix=f"poolkit-{operation}")
+            for operation in self.operations
+        }
 
     def run(
         self, operation: str, request: BaseModel, *, on_progress: Callable[[int, int], None] | None = None
@@ -119,6 +124,7 @@ class ServedModel:
             EngineError: the model failed.
         """
         bound = self.operations[operation]
+        io_pool = self._io_pools[operation]
         loop = asyncio.get_running_loop()
         jobs: list[Job] = []
         is_cancelled = False
@@ -132,16 +138,14 @@ class ServedModel:
             return prepared, job
 
         try:
-            prepared, job = await loop.run_in_executor(self._io_pool, start)
+            prepared, job = await loop.run_in_executor(io_pool, start)
             outcomes = await asyncio.wrap_future(job.future)
         except asyncio.CancelledError:
             is_cancelled = True
             for job in jobs:
                 job.cancel(CancelledRequestError("The client went away."))
             raise
-        return await loop.run_in_executor(
-            self._io_pool, lambda: encode(bound.post_process(prepared, _outputs(outcomes)))
-        )
+        return await loop.run_in_executor(io_pool, lambda: encode(bound.post_process(prepared, _outputs(outcomes))))
 
     @property
     def is_alive(self) -> bool:
@@ -156,27 +160,29 @@ class ServedModel:
         """Refuse new work, finish what was accepted within `timeout_s`, and release the model."""
         self._scheduler.close(timeout_s)
         self._tokenizer_pool.shutdown(cancel_futures=True)
-        self._io_pool.shutdown(cancel_futures=True)
+        for io_pool in self._io_pools.values():
+            io_pool.shutdown(cancel_futures=True)
         self._bound.close()
         self._engine.close()
 
     def _start(self, prepared: Prepared, *, fails_fast: bool) -> Job:
         """Send the prompts on their way: each chunk goes to the engine as soon as it is tokenized."""
-        size = len(prepared.prompts)
+        prompts = tuple(prepared.prompts)  # a processor that changes its list later on changes nothing here
+        size = len(prompts)
         params = prepared.params
-        each_params: Sequence[PoolingParams] = [params] * size if isinstance(params, PoolingParams) else params
+        each_params = (params,) * size if isinstance(params, PoolingParams) else tuple(params)
         job = self._scheduler.open(size, fails_fast=fails_fast)
         for start in range(0, size, TOKENIZE_CHUNK):
-            self._tokenizer_pool.submit(self._tokenize, job, prepared, each_params, start)
+            self._tokenizer_pool.submit(self._tokenize, job, prompts, each_params, start)
         return job
 
-    def _tokenize(self, job: Job, prepared: Prepared, params: Sequence[PoolingParams], start: int) -> None:
+    def _tokenize(self, job: Job, prompts: Sequence[Prompt], params: Sequence[PoolingParams], start: int) -> None:
         if job.is_over:
             return
         chunk = slice(start, start + TOKENIZE_CHUNK)
         encoded: Sequence[EncodedPrompt | Exception]
         try:
-            encoded = self._encoder.encode(prepared.prompts[chunk], params[chunk], first_index=start)
+            encoded = self._encoder.encode(prompts[chunk], params[chunk], first_index=start)
         except Exception as error:  # noqa: BLE001 - the job must be told whatever happens in this thread
             encoded = [error] * len(params[chunk])
         ready: list[tuple[int, EncodedPrompt]] = []
@@ -216,11 +222,19 @@ def load_model(
     info = read_model(config)
     registry = Registry.load(plugins)
     task = registry.get_pooling_task(registry.supported_tasks(info), *named, model=info)
-    create_engine = registry.load_engine(config.engine)
-    bound = registry.bind(task, info)
+    provider = registry.import_engine(config.engine)
+    encoder = Encoder(provider.load_tokenizer(info, config=config), info)
+    bound = registry.bind(task, info, encoder)
     try:
-        engine = create_engine(info, task=task, config=config)
+        engine = provider.load_engine(info, task=task, config=config)
     except BaseException:
         bound.close()
         raise
-    return ServedModel(info=info, task=bound, engine=engine, config=config, max_waiting_prompts=max_waiting_prompts)
+    return ServedModel(
+        info=info,
+        task=bound,
+        encoder=encoder,
+        engine=engine,
+        config=config,
+        max_waiting_prompts=max_waiting_prompts,
+    )

@@ -7,64 +7,64 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from checkpoints import make_checkpoint, real_texts, write_json
-from engines import load_engine
+from engines import load_tokenizer
 from poolkit.errors import RequestError
 
 
-def encode(engine, text, *, add_special_tokens=True):
-    return engine.tokenizer.encode_batch([text], add_special_tokens=add_special_tokens)[0]
+def encode(tokenizer, text, *, add_special_tokens=True):
+    return tokenizer.encode_batch([text], add_special_tokens=add_special_tokens)[0]
 
 
 def test_truncation_and_padding_baked_into_the_file_are_switched_off(minilm):
-    engine = load_engine(minilm)
-    short, long = engine.tokenizer.encode_batch(["hello", "hello " * 300], add_special_tokens=True)
+    tokenizer = load_tokenizer(minilm)
+    short, long = tokenizer.encode_batch(["hello", "hello " * 300], add_special_tokens=True)
     assert short == [101, 7592, 102]
     assert long == [101, *[7592] * 300, 102]
 
 
 def test_special_tokens_can_be_left_out(minilm):
-    engine = load_engine(minilm)
-    assert encode(engine, "hello", add_special_tokens=False) == [7592]
-    assert engine.tokenizer.special_affixes == (1, 1)
+    tokenizer = load_tokenizer(minilm)
+    assert encode(tokenizer, "hello", add_special_tokens=False) == [7592]
+    assert tokenizer.special_affixes == (1, 1)
 
 
 @pytest.mark.parametrize(("family", "affixes"), [("bert", (1, 1)), ("qwen3", (0, 1)), ("llama", (1, 1))])
 def test_the_special_tokens_at_either_end_are_counted(checkpoint, family, affixes):
-    assert load_engine(checkpoint(family)).tokenizer.special_affixes == affixes
+    assert load_tokenizer(checkpoint(family)).special_affixes == affixes
 
 
 def test_a_lone_surrogate_is_named_with_its_place(minilm):
     with pytest.raises(RequestError) as caught:
-        load_engine(minilm).tokenizer.encode_batch(["fine", "a naïve \ud800 text"], add_special_tokens=True)
+        load_tokenizer(minilm).encode_batch(["fine", "a naïve \ud800 text"], add_special_tokens=True)
     assert str(caught.value) == ("the text holds a lone surrogate (U+D800) at character 8; it is not valid Unicode")
 
 
 def test_a_null_byte_and_an_empty_text_have_ids(minilm):
-    engine = load_engine(minilm)
-    assert encode(engine, "a\0b") == [101, 11113, 102]
-    assert encode(engine, "") == [101, 102]
+    tokenizer = load_tokenizer(minilm)
+    assert encode(tokenizer, "a\0b") == [101, 11113, 102]
+    assert encode(tokenizer, "") == [101, 102]
 
 
 def test_do_lower_case_of_sentence_transformers_is_honoured(tmp_path):
     folder = make_checkpoint(tmp_path / "llama", "llama")
-    assert encode(load_engine(folder), "Return TRUE") != encode(load_engine(folder), "return true")
+    assert encode(load_tokenizer(folder), "Return TRUE") != encode(load_tokenizer(folder), "return true")
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": 256, "do_lower_case": True})
-    engine = load_engine(folder)
-    assert encode(engine, "Return TRUE") == encode(engine, "return true")
+    tokenizer = load_tokenizer(folder)
+    assert encode(tokenizer, "Return TRUE") == encode(tokenizer, "return true")
 
 
 def test_the_models_default_prompt_goes_before_each_text(tmp_path):
     folder = make_checkpoint(tmp_path / "bert", "bert")
-    expected = encode(load_engine(folder), "query: cats")
+    expected = encode(load_tokenizer(folder), "query: cats")
     write_json(
         folder / "config_sentence_transformers.json",
         {"prompts": {"query": "query: "}, "default_prompt_name": "query"},
     )
-    assert encode(load_engine(folder), "cats") == expected
+    assert encode(load_tokenizer(folder), "cats") == expected
 
 
 def test_many_threads_may_share_it(minilm):
-    tokenizer = load_engine(minilm).tokenizer
+    tokenizer = load_tokenizer(minilm)
     texts = real_texts(200)
     expected = tokenizer.encode_batch(texts, add_special_tokens=True)
     with ThreadPoolExecutor(8) as pool:

@@ -14,6 +14,8 @@ from poolkit.contract import Output, PoolingParams, PoolingTask
 from poolkit.engine import EncodedPrompt
 from poolkit.errors import ConfigError, EngineError, ModelError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PROMPTS = [[5, 9, 11], [7], [5, 9, 11, 400, 12], [8, 8, 8]]
 
 

@@ -1,40 +1,18 @@
-"""poolkit answers what sentence-transformers answers, on every path, alone and in any batch."""
+"""Every family answers what sentence-transformers answers, on the path it takes, alone and in any batch."""
 
 from __future__ import annotations
-
-from random import Random
 
 import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from checkpoints import FAMILIES, real_texts
-from engines import decision, load_engine, run
+from checkpoints import FAMILIES
+from engines import TOLERANCE, decision, largest_difference, load_engine, run, run_in_batches, texts_and_ids
 
-LONGEST = 256
-TOLERANCE = 1e-5  # float32 sums in another order; measured 6e-7 at most
 PATHS = {family: "padded" if family == "deberta" else "packed" for family in FAMILIES}
 
 
-def texts_and_ids(engine, count):
-    """Return `count` real texts of 1 to 256 tokens, shuffled, and their token ids."""
-    texts = real_texts(2 * count)
-    pairs = [
-        (text, ids)
-        for text, ids in zip(texts, engine.tokenizer.encode_batch(texts, add_special_tokens=True), strict=True)
-        if 1 <= len(ids) <= LONGEST
-    ][:count]
-    assert len(pairs) == count
-    Random(1).shuffle(pairs)
-    return [text for text, _ in pairs], [ids for _, ids in pairs]
-
-
-def run_in_batches(engine, prompts, *, size):
-    return np.stack([vector for i in range(0, len(prompts), size) for vector in run(engine, prompts[i : i + size])])
-
-
-def largest_difference(vectors, reference):
-    return float(np.abs(np.stack(vectors) - reference).max())
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -42,7 +20,7 @@ def test_each_family_answers_as_sentence_transformers_does(checkpoint, family):
     folder = checkpoint(family)
     engine = load_engine(folder)
     assert decision(engine, "path")[0] == PATHS[family]
-    texts, prompts = texts_and_ids(engine, 500)
+    texts, prompts = texts_and_ids(folder, 500)
     reference = SentenceTransformer(str(folder), device="cpu").encode(texts)
 
     assert largest_difference(run(engine, prompts), reference) <= TOLERANCE
@@ -50,27 +28,6 @@ def test_each_family_answers_as_sentence_transformers_does(checkpoint, family):
     assert largest_difference(run_in_batches(engine, prompts, size=1), reference) <= TOLERANCE
     padded = load_engine(folder, batching="padded", max_num_batched_tokens=2048)
     assert largest_difference(run(padded, prompts), reference) <= TOLERANCE
-
-
-@pytest.mark.timeout(300)
-def test_minilm_answers_as_sentence_transformers_does(minilm):
-    engine = load_engine(minilm)
-    assert decision(engine, "path") == ("packed", "the self-check: packed agrees with padded")
-    texts, prompts = texts_and_ids(engine, 500)
-    reference = SentenceTransformer(str(minilm), device="cpu").encode(texts)
-
-    assert largest_difference(run_in_batches(engine, prompts, size=100), reference) <= TOLERANCE
-    assert largest_difference(run_in_batches(engine, prompts, size=1), reference) <= TOLERANCE
-    padded = load_engine(minilm, batching="padded", max_num_batched_tokens=2048)
-    assert largest_difference(run_in_batches(padded, prompts, size=100), reference) <= TOLERANCE
-
-
-def test_minilm_in_bfloat16_points_where_it_points_in_float32(minilm):
-    _, prompts = texts_and_ids(engine := load_engine(minilm), 40)
-    half = load_engine(minilm, dtype="bfloat16")
-    assert decision(half, "path")[0] == "packed"
-    cosines = (np.stack(run(engine, prompts)) * np.stack(run(half, prompts))).sum(axis=1)
-    assert cosines.min() >= 0.999
 
 
 MODES = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
@@ -81,7 +38,7 @@ MODES = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoke
 def test_every_pooling_mode_and_a_dense_layer_answer_as_in_sentence_transformers(checkpoint, pooling, dense):
     folder = checkpoint("bert", pooling=pooling, dense=dense)
     engine = load_engine(folder)
-    texts, prompts = texts_and_ids(engine, 60)
+    texts, prompts = texts_and_ids(folder, 60)
     reference = SentenceTransformer(str(folder), device="cpu").encode(texts)
     assert largest_difference(run(engine, prompts), reference) <= TOLERANCE
 
@@ -90,7 +47,7 @@ def test_a_decoder_told_to_look_both_ways_answers_as_in_sentence_transformers(ch
     folder = checkpoint("qwen3", is_causal=False, pooling=["mean"])
     engine = load_engine(folder)
     assert decision(engine, "path")[0] == "packed"
-    texts, prompts = texts_and_ids(engine, 100)
+    texts, prompts = texts_and_ids(folder, 100)
     reference = SentenceTransformer(str(folder), device="cpu").encode(texts)
     assert largest_difference(run(engine, prompts), reference) <= TOLERANCE
 
@@ -98,7 +55,7 @@ def test_a_decoder_told_to_look_both_ways_answers_as_in_sentence_transformers(ch
 @pytest.mark.parametrize("family", FAMILIES)
 def test_token_ids_are_those_of_sentence_transformers(checkpoint, family):
     folder = checkpoint(family)
-    texts, prompts = texts_and_ids(load_engine(folder), 100)
+    texts, prompts = texts_and_ids(folder, 100)
     features = SentenceTransformer(str(folder), device="cpu").preprocess(list(texts))
     expected = [
         ids[mask.bool()].tolist() for ids, mask in zip(features["input_ids"], features["attention_mask"], strict=True)
@@ -111,7 +68,7 @@ def test_a_model_without_a_normalize_module_gives_raw_vectors_when_the_activatio
 
     folder = checkpoint("bert", normalize=False)
     engine = load_engine(folder)
-    texts, prompts = texts_and_ids(engine, 50)
+    texts, prompts = texts_and_ids(folder, 50)
     reference = SentenceTransformer(str(folder), device="cpu").encode(texts)
     raw = run(engine, prompts, PoolingParams(use_activation=False))
     assert largest_difference(raw, reference) <= TOLERANCE * np.abs(reference).max()

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from distributions import Request, Response, Site, make_model, make_task
+from distributions import Request, Response, Site, make_encoder, make_model, make_task
 from poolkit.config import Named, PluginConfig
 from poolkit.contract import PooledOutput, Prepared
 from poolkit.errors import (
@@ -59,7 +59,7 @@ def bind(
     registry = Registry.load(
         PluginConfig(enable=enable, settings={} if settings is None else {"poolkit_gliner": settings})
     )
-    return registry.bind(registry.get_pooling_task(["ner"], "ner"), make_model())
+    return registry.bind(registry.get_pooling_task(["ner"], "ner"), make_model(), make_encoder())
 
 
 def bind_hook(site: Site, **hooks: str) -> BoundOperation:
@@ -184,7 +184,7 @@ def test_the_tasks_of_a_plugin_share_its_table(site: Site):
         ),
         (
             "async def pre_process(self, request): ...",
-            "NERProcessor.pre_process is async; hooks run in worker threads. Write it with a plain def.",
+            "NERProcessor.pre_process is async; hooks are called from plain threads. Write it with a plain def.",
         ),
         (
             "pre_process = staticmethod(len)",
@@ -265,7 +265,7 @@ def test_closing_a_task_closes_its_processors(site: Site):
 @pytest.mark.usefixtures("site")
 def test_a_task_of_somewhere_else_cannot_be_bound():
     with pytest.raises(UnknownTaskError) as caught:
-        Registry.load(PluginConfig()).bind(make_task("ner"), make_model())
+        Registry.load(PluginConfig()).bind(make_task("ner"), make_model(), make_encoder())
     assert str(caught.value) == "task 'ner' is not one of the enabled tasks' descriptors."
 
 

@@ -12,6 +12,7 @@ from poolkit.cli.config import config
 from poolkit.cli.demo import demo
 from poolkit.cli.embed import embed
 from poolkit.cli.options import underscores_too
+from poolkit.cli.plugin_commands import add_plugin_commands
 from poolkit.cli.plugins import plugins
 from poolkit.cli.serve import serve
 from poolkit.errors import ConfigError, PoolkitError
@@ -37,7 +38,9 @@ app.add_typer(plugins, name="plugins")
 def main() -> None:
     """Run the command line of this process."""
     try:
-        app(prog_name="poolkit")
+        group = typer.main.get_group(app)
+        add_plugin_commands(group, sys.argv[1:])
+        group(prog_name="poolkit")
     except PoolkitError as error:
         typer.echo(f"{type(error).__name__}: {error}", err=True)
         sys.exit(USAGE if isinstance(error, ConfigError) else FAILURE)

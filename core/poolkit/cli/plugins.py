@@ -1,43 +1,26 @@
-"""`poolkit plugins`: what is installed, and what of it is used."""
+"""`poolkit plugins`: puts its subcommands together, each of which is a module of its own."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Annotated
+from collections.abc import Callable
 
-import orjson
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from poolkit.cli.options import takes_settings, underscores_too
-from poolkit.registry import Status, list_plugins
-from poolkit.settings import Resolved
+from poolkit.cli.options import underscores_too
+from poolkit.cli.plugins_check import check
+from poolkit.cli.plugins_info import info
+from poolkit.cli.plugins_list import list_all
+from poolkit.cli.plugins_new import new
 
 __all__ = ["plugins"]
 
-STYLES = {Status.ENABLED: "green", Status.QUARANTINED: "red", Status.MISSING: "red"}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "list": list_all,
+    "info": info,
+    "check": check,
+    "new": new,
+}
 
-plugins = typer.Typer(help="Show the installed plugins and their tasks.", no_args_is_help=True)
-
-
-@plugins.command("list", context_settings=underscores_too)
-@takes_settings(model_is_positional=False, only={"enable", "disable"})
-def list_all(
-    resolved: Resolved,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
-    """List every installed task and plugin, and whether it is used.
-
-    Reads metadata only: no plugin is imported.
-    """
-    rows = list_plugins(resolved.plugins)
-    if as_json:
-        typer.echo(orjson.dumps([dataclasses.asdict(row) for row in rows], option=orjson.OPT_INDENT_2))
-        return
-    table = Table("status", "task", "plugin", "version", "entry point", "why", box=None, header_style="bold")
-    for row in rows:
-        cells = (row.task, row.plugin, row.version, row.entry_point, row.why)
-        table.add_row(Text(row.status, STYLES.get(row.status, "dim")), *(Text(c, overflow="fold") for c in cells))
-    Console().print(table)
+plugins = typer.Typer(help="Show, check and write plugins and their tasks.", no_args_is_help=True)
+for name, command in COMMANDS.items():
+    plugins.command(name, context_settings=underscores_too)(command)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from poolkit.config import ModelConfig
     from poolkit.models import Decision, ModelInfo
 
-__all__ = ["EncodedPrompt", "Engine", "EngineFactory", "Tokenizer"]
+__all__ = ["EncodedPrompt", "Engine", "EngineProvider", "Tokenizer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,6 @@ class Engine(Protocol):
     """Runs a model. `forward` is called from one thread only."""
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """The model's tokenizer."""
-        ...
-
-    @property
     def decisions(self) -> Sequence[Decision]:
         """What was decided at start-up (path, dtype, device…) and why, for the start-up report."""
         ...
@@ -65,9 +60,13 @@ class Engine(Protocol):
         ...
 
 
-class EngineFactory(Protocol):
-    """What an entry point in group `poolkit.engines` names."""
+class EngineProvider(Protocol):
+    """What an entry point in group `poolkit.engines` names: most simply a module with these two functions."""
 
-    def __call__(self, info: ModelInfo, *, task: PoolingTask, config: ModelConfig) -> Engine:
+    def load_tokenizer(self, info: ModelInfo, *, config: ModelConfig) -> Tokenizer:
+        """Load the tokenizer of the model that `info` describes: it is wanted before the weights are."""
+        ...
+
+    def load_engine(self, info: ModelInfo, *, task: PoolingTask, config: ModelConfig) -> Engine:
         """Load the weights of the model that `info` describes, with the head that `task.output` asks for."""
         ...

@@ -15,6 +15,7 @@ from poolkit.errors import ModelError, RequestError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from poolkit.config import ModelConfig
     from poolkit.models import ModelInfo
 
 __all__ = ["TextTokenizer", "load_tokenizer"]
@@ -53,7 +54,7 @@ class TextTokenizer:
         return self._special_affixes
 
 
-def load_tokenizer(info: ModelInfo, *, trust_remote_code: bool) -> TextTokenizer:
+def load_tokenizer(info: ModelInfo, *, config: ModelConfig) -> TextTokenizer:
     """Load the tokenizer from the model's folder.
 
     Raises ModelError where there is none.
@@ -61,7 +62,7 @@ def load_tokenizer(info: ModelInfo, *, trust_remote_code: bool) -> TextTokenizer
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(info.path, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(info.path, trust_remote_code=config.trust_remote_code)
     except (OSError, ValueError) as exc:
         raise ModelError(f"The tokenizer of {info.name} in {info.path} cannot be loaded: {exc}") from exc
     backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -13,7 +13,7 @@ from poolkit.engine.heads import ACTIVATIONS, Dense, pool
 from poolkit.engine.loading import load_dense, load_model, resolve_device, resolve_dtype
 from poolkit.engine.segments import lay_out
 from poolkit.engine.self_check import choose_pass
-from poolkit.engine.tokenizer import TextTokenizer, load_tokenizer
+from poolkit.engine.tokenizer import load_tokenizer
 from poolkit.errors import EngineError, ModelError
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from poolkit.engine.protocol import EncodedPrompt
     from poolkit.models import Decision, ModelInfo
 
-__all__ = ["TorchEngine", "create_engine"]
+__all__ = ["TorchEngine", "load_engine", "load_tokenizer"]
 
 
-def create_engine(info: ModelInfo, *, task: PoolingTask, config: ModelConfig) -> TorchEngine:
+def load_engine(info: ModelInfo, *, task: PoolingTask, config: ModelConfig) -> TorchEngine:
     """Load the weights of the model that `info` describes, with the head that `task.output` asks for.
 
     Raises ModelError where the model cannot be loaded, or cannot give what the task asks for.
@@ -48,7 +48,6 @@ class TorchEngine:
         self._info = info
         self._pooler = config.pooler_config
         self._activation = ACTIVATIONS[task.activation]
-        self._tokenizer = load_tokenizer(info, trust_remote_code=config.trust_remote_code)
         self._device, device_decision = resolve_device(config)
         dtype, dtype_decision = resolve_dtype(config, self._device)
         self._dense: list[Dense] = [load_dense(spec, device=self._device) for spec in info.dense]
@@ -57,11 +56,6 @@ class TorchEngine:
             self._pass: Pass | None
             self._pass, path_decision = choose_pass(model, info, config)
         self._decisions = (device_decision, dtype_decision, path_decision)
-
-    @property
-    def tokenizer(self) -> TextTokenizer:
-        """The model's tokenizer."""
-        return self._tokenizer
 
     @property
     def decisions(self) -> Sequence[Decision]:

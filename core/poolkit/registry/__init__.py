@@ -1,6 +1,7 @@
 """Which tasks there are, which one a model serves, and its behaviour.
 
     discover ──► select ──► load ──► get_pooling_task ──► bind
+                                                      └──► plan ──► bind, in another process
 
 Each step is a function from one frozen record to the next, in a module of its own; `Registry` strings them together.
 """
@@ -8,30 +9,56 @@ Each step is a function from one frozen record to the next, in a module of its o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from poolkit.registry import _resolution
 from poolkit.registry._binding import BoundTask, bind
-from poolkit.registry._discovery import Plugin, discover
-from poolkit.registry._engines import load_engine
-from poolkit.registry._hooks import BoundOperation
+from poolkit.registry._discovery import ENGINES, HOOKS, TASKS, EntryPoint, Plugin, discover
+from poolkit.registry._engines import import_engine
+from poolkit.registry._hooks import BoundOperation, HookTiming
+from poolkit.registry._info import OperationInfo, PluginInfo, TaskInfo, describe
 from poolkit.registry._listing import Row, Status, list_entry_points
 from poolkit.registry._loading import Loaded, LoadedTask, load
-from poolkit.registry._selection import select
+from poolkit.registry._plan import Plan
+from poolkit.registry._selection import not_found, select
+from poolkit.registry._startup import HookModule
 
 if TYPE_CHECKING:
     from poolkit.config import PluginConfig
     from poolkit.contract import PoolingTask
-    from poolkit.engine import EngineFactory
+    from poolkit.encoding import Encoder
+    from poolkit.engine import EngineProvider
     from poolkit.models import ModelInfo
 
-__all__ = ["BoundOperation", "BoundTask", "LoadedTask", "Plugin", "Registry", "Row", "Status", "list_plugins"]
+__all__ = [
+    "ENGINES",
+    "HOOKS",
+    "TASKS",
+    "BoundOperation",
+    "BoundTask",
+    "EntryPoint",
+    "HookModule",
+    "HookTiming",
+    "LoadedTask",
+    "OperationInfo",
+    "Plan",
+    "Plugin",
+    "PluginInfo",
+    "Registry",
+    "Row",
+    "Status",
+    "TaskInfo",
+    "describe_plugins",
+    "find_plugin",
+    "list_plugins",
+    "load_hook_modules",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """The enabled tasks, imported and checked."""
+    """The enabled tasks and hook modules, imported and checked."""
 
     loaded: Loaded
 
@@ -51,6 +78,11 @@ class Registry:
         """What the enabled plugins provide, poolkit first."""
         return self.loaded.tasks
 
+    @property
+    def hooks(self) -> tuple[HookModule, ...]:
+        """The hook modules of the enabled plugins, in the order in which these were enabled."""
+        return self.loaded.hooks
+
     def supported_tasks(self, model: ModelInfo) -> tuple[str, ...]:
         """Return the names of the enabled tasks that the model can serve, best first."""
         return _resolution.supported_tasks(self.loaded, model)
@@ -66,23 +98,31 @@ class Registry:
         """
         return _resolution.get_pooling_task(self.loaded, supported_tasks, task, model=model)
 
-    def bind(self, task: PoolingTask, model: ModelInfo) -> BoundTask:
+    def bind(self, task: PoolingTask, model: ModelInfo, encoder: Encoder) -> BoundTask:
         """Return the task with its settings and processors, ready to answer requests for the model.
 
         Raises:
             PluginError: a setting is wrong, or a processor cannot be imported or created, or breaks the contract.
             StartupError: several of these at once.
         """
-        return bind(self.loaded, task, model)
+        return bind(self.loaded, task, model, encoder)
 
-    def load_engine(self, name: str) -> EngineFactory:
-        """Import what makes the engine of that name.
+    def plan(self, task: PoolingTask) -> Plan:
+        """Return what another process needs to bind the task: picklable, and no second look at what is installed.
+
+        Raises:
+            UnknownTaskError: the task is none of the enabled ones.
+        """
+        return Plan.of(self.loaded, task)
+
+    def import_engine(self, name: str) -> EngineProvider:
+        """Import what provides the engine of that name.
 
         Raises:
             ConfigError: no enabled plugin provides it, or several do.
             PluginError: it cannot be imported.
         """
-        return load_engine(self.loaded.selection, name)
+        return import_engine(self.loaded.selection, name)
 
     def rows(self) -> tuple[Row, ...]:
         """Return what there is and whether it is used, the tasks that failed to load among it."""
@@ -93,3 +133,39 @@ class Registry:
 def list_plugins(config: PluginConfig) -> tuple[Row, ...]:
     """Return what is installed and whether it would be used, from metadata alone: no plugin is imported."""
     return list_entry_points(select(discover(), config))
+
+
+def load_hook_modules(config: PluginConfig) -> tuple[HookModule, ...]:
+    """Import the enabled plugins that have hook modules, and no other, and return those.
+
+    Raises:
+        PluginError: a plugin that was named is not installed or cannot be used.
+        ConfigError: `disable` or the settings name what is not there.
+        StartupError: several of these at once.
+    """
+    selection = select(discover(), config)
+    enabled = tuple(one for one in selection.enabled if one.plugin.in_group(HOOKS))
+    return load(replace(selection, enabled=enabled)).hooks
+
+
+def describe_plugins(config: PluginConfig, name: str) -> tuple[PluginInfo, ...]:
+    """Import and describe the plugin of that name, or each that provides the task of that name, and no other.
+
+    Raises:
+        PluginError: there is none, or it cannot be loaded.
+        StartupError: several of its entry points cannot be loaded.
+    """
+    return describe(select(discover(), config), name)
+
+
+def find_plugin(name: str, *, named: str) -> Plugin:
+    """Return an installed plugin, from metadata alone; `named` says by what it was named, for the message.
+
+    Raises:
+        PluginError: it is not installed, or is no plugin.
+    """
+    installed = discover()
+    plugin = installed.find(name)
+    if plugin is None:
+        raise not_found(name, named, installed)
+    return plugin

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from poolkit.contract import BindContext, PoolingTask
-from poolkit.errors import PluginConfigError, PoolkitError, UnknownTaskError, did_you_mean
+from poolkit.errors import PluginError, PoolkitError
 from poolkit.models import ModelInfo
 from poolkit.registry._discovery import Plugin
 from poolkit.registry._hooks import BoundOperation, bind_operation
-from poolkit.registry._loading import Loaded, LoadedTask, raise_together
-from poolkit.validation import complaints
+from poolkit.registry._loading import Loaded
+from poolkit.registry._together import raise_together
+from poolkit.registry._wrapping import Wrapper
+
+if TYPE_CHECKING:
+    from poolkit.encoding import Encoder
 
 __all__ = ["BoundTask", "bind"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,30 +44,33 @@ class BoundTask:
     operations: Mapping[str, BoundOperation]
 
     def close(self) -> None:
-        """Release what the processors took."""
+        """Release what the processors and wrappers took."""
         _close(self.operations.values())
 
 
-def bind(loaded: Loaded, task: PoolingTask, model: ModelInfo) -> BoundTask:
-    """Import the processors of an enabled task and create them for one model. On failure none of them stays.
+def bind(loaded: Loaded, task: PoolingTask, model: ModelInfo, encoder: Encoder) -> BoundTask:
+    """Import the processors of an enabled task and create them for one model, with the enabled plugins' wrappers.
+
+    On failure none of them stays. A plugin that only `"*"` enabled and that fails to wrap is left out with a warning.
 
     Raises:
         UnknownTaskError: the task is none of the enabled ones.
         PluginError: a setting is wrong, or a processor cannot be imported or created, or breaks the contract.
         StartupError: several of these at once.
     """
-    found = next((candidate for candidate in loaded.tasks if candidate.target == task), None)
-    if found is None:
-        raise UnknownTaskError(f"task {task.name!r} is not one of the enabled tasks' descriptors.", task=task.name)
-    settings = _read_settings(loaded, found, task)
+    found = loaded.find(task)
+    settings = loaded.read_settings(found.plugin, task.settings)
     operations: dict[str, BoundOperation] = {}
     errors: list[PoolkitError] = []
     for operation in task.operations:
-        context = BindContext(task=task, operation=operation, settings=settings, model=model)
+        context = BindContext(task, operation, settings, model, encoder)
+        wrappers = _wrap(loaded, context, errors)
         try:
-            operations[operation.name] = bind_operation(context, found.enabled)
+            operations[operation.name] = bind_operation(context, found.enabled, wrappers)
         except PoolkitError as error:
             errors.append(error)
+            for wrapper in wrappers:
+                wrapper.close()
     if errors:
         _close(operations.values())
     raise_together(errors)
@@ -71,34 +82,15 @@ def _close(operations: Iterable[BoundOperation]) -> None:
         operation.close()
 
 
-def _read_settings(loaded: Loaded, found: LoadedTask, task: PoolingTask) -> BaseModel:
-    """Return the task's settings out of its plugin's table, which all tasks of the plugin share."""
-    plugin = found.plugin
-    own = _field_names(task)
-    known = own.union(
-        *(
-            _field_names(sibling.target)
-            for sibling in loaded.tasks
-            if sibling.plugin == plugin and isinstance(sibling.target, PoolingTask)
-        )
-    )
-    table = loaded.selection.settings.get(plugin.name, {})
-    values = {name: value for name, value in table.items() if name in own}
-    listing = ", ".join(sorted(known)) or "none"
-    problems = [
-        f"{name}: no such setting.{did_you_mean(name, sorted(known))} Settings: {listing}."
-        for name in table
-        if name not in known
-    ]
-    try:
-        settings = task.settings.model_validate(values)
-    except ValidationError as error:
-        problems += [f"{complaint}." for complaint in complaints(error, values, task.settings)]
-    if problems:
-        where = f"[plugins.{plugin.name}]"
-        raise_together([PluginConfigError(f"{where} {problem}", plugin=plugin.name) for problem in problems])
-    return settings
-
-
-def _field_names(task: PoolingTask) -> set[str]:
-    return {field.alias or name for name, field in task.settings.model_fields.items()}
+def _wrap(loaded: Loaded, context: BindContext, errors: list[PoolkitError]) -> list[Wrapper]:
+    """Return what surrounds one operation, outermost first; add to `errors` what must not be left out."""
+    wrappers: list[Wrapper] = []
+    for module in loaded.hooks:
+        try:
+            wrappers += module.wrap(context, loaded.read_settings(module.plugin, module.settings))
+        except PluginError as error:
+            if module.enabled.must_load:
+                errors.append(error)
+            else:
+                logger.warning("%s is left out of task %r: %s", module.plugin, context.task.name, error, exc_info=error)
+    return wrappers

@@ -11,7 +11,7 @@ from poolkit.contract import TASK_NAME, Activation, Operation, Output, PoolingTa
 from poolkit.errors import PluginInvalidError
 from poolkit.registry._discovery import TASKS, EntryPoint, Plugin
 
-__all__ = ["check_entry_name", "check_task"]
+__all__ = ["check_entry_name", "check_task", "settings_problem"]
 
 NAME_RULE = "Use lower-case letters, digits and underscores, a letter first."
 
@@ -30,6 +30,18 @@ def check_task(task: PoolingTask, entry_point: EntryPoint, plugin: Plugin) -> No
         raise PluginInvalidError(f"{plugin}: {problem}", plugin=plugin.name)
 
 
+def settings_problem(settings: object, this: str) -> str | None:
+    """Return what is wrong with the settings model of `this`, or None."""
+    if not (isinstance(settings, type) and issubclass(settings, BaseModel)):
+        return f"{this} has settings={settings!r}. Give a pydantic model class."
+    if settings.model_config.get("extra") != "forbid":
+        return (
+            f"the settings of {this} ({settings.__name__}) accept unknown keys, so typing errors would go unnoticed. "
+            'Give the model  model_config = ConfigDict(extra="forbid").'
+        )
+    return None
+
+
 def _task_problems(task: PoolingTask, entry_point: EntryPoint, plugin: Plugin) -> Iterator[str]:
     this = f"task {task.name!r}"
     if task.name != entry_point.name and not _is_alias(task, entry_point, plugin):
@@ -38,13 +50,9 @@ def _task_problems(task: PoolingTask, entry_point: EntryPoint, plugin: Plugin) -
         yield f"{this} has output={task.output!r}. Choose one of {', '.join(Output)}."
     if task.activation not in tuple(Activation):
         yield f"{this} has activation={task.activation!r}. Choose one of {', '.join(Activation)}."
-    if not _is_model(task.settings):
-        yield f"{this} has settings={task.settings!r}. Give a pydantic model class."
-    elif task.settings.model_config.get("extra") != "forbid":
-        yield (
-            f"the settings of {this} ({task.settings.__name__}) accept unknown keys, so typing errors would go "
-            'unnoticed. Give the model  model_config = ConfigDict(extra="forbid").'
-        )
+    problem = settings_problem(task.settings, this)
+    if problem is not None:
+        yield problem
     if _is_tuple_of(Operation, task.operations) and task.operations:
         yield from _operations_problems(task.operations, this)
     else:
@@ -59,6 +67,9 @@ def _operations_problems(operations: tuple[Operation, ...], this: str) -> Iterat
         for field in ("request", "response"):
             if not _is_model(getattr(operation, field)):
                 yield f"{which} has {field}={getattr(operation, field)!r}. Give a pydantic model class."
+        unknown = sorted(set(operation.per_prompt) - set(getattr(operation.response, "model_fields", ())))
+        if unknown:
+            yield f"{which} has per_prompt={operation.per_prompt!r}. Its response has no field {unknown[0]!r}."
         if str(operation.io_processor).count(":") != 1:
             yield f'{which} has io_processor={operation.io_processor!r}. Write "module:Class".'
         if not _is_tuple_of(str, operation.routes) or not all(route.startswith("/") for route in operation.routes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import importlib_metadata
@@ -41,6 +41,9 @@ class EntryPoint:
 @dataclass(frozen=True, slots=True)
 class Plugin:
     """An installed distribution with entry points of ours.
+
+    Each hook module of poolkit's own distribution is a plugin by itself, so that it can be enabled alone: the entry
+    point `chunking` is the plugin poolkit-chunking, of poolkit's version.
 
     Attributes:
         name: the normalised distribution name, which pip keeps unique.
@@ -123,7 +126,19 @@ def discover() -> Installed:
             "  Install it with  python -m pip install poolkit,  or from a checkout  python -m pip install -e .",
             plugin=CORE,
         )
-    return Installed(tuple(_read_plugin(name, *found[name]) for name in sorted(found)))
+    plugins = {name: _read_plugin(name, *found[name]) for name in found}
+    for own in _split(plugins[CORE]):
+        if own.name in plugins and own.name != CORE:
+            logger.warning("Skipped %s: poolkit has a plugin of that name.", plugins[own.name])
+        plugins[own.name] = own
+    return Installed(tuple(plugins[name] for name in sorted(plugins)))
+
+
+def _split(core: Plugin) -> Iterable[Plugin]:
+    """Yield poolkit with its tasks and engines, and each of its hook modules as a plugin."""
+    yield replace(core, entry_points=(*core.in_group(TASKS), *core.in_group(ENGINES)))
+    for entry_point in core.in_group(HOOKS):
+        yield replace(core, name=canonicalize_name(f"{CORE}-{entry_point.name}"), entry_points=(entry_point,))
 
 
 def _read_plugin(name: str, dist: importlib_metadata.Distribution, entries: Iterable[EntryPoint]) -> Plugin:

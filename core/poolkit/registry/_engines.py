@@ -10,17 +10,19 @@ from poolkit.registry._importing import import_object
 from poolkit.registry._selection import Enabled, Selection
 
 if TYPE_CHECKING:
-    from poolkit.engine import EngineFactory
+    from poolkit.engine import EngineProvider
 
-__all__ = ["load_engine"]
+__all__ = ["import_engine"]
+
+FUNCTIONS = ("load_tokenizer", "load_engine")
 
 
-def load_engine(selection: Selection, name: str) -> EngineFactory:
-    """Import the factory of an engine. poolkit's own engines keep their names, and stay when its tasks are disabled.
+def import_engine(selection: Selection, name: str) -> EngineProvider:
+    """Import what provides an engine. poolkit's own engines keep their names, and stay when its tasks are disabled.
 
     Raises:
         ConfigError: no enabled plugin has an engine of that name, or several have.
-        PluginError: it cannot be imported, or is not a function.
+        PluginError: it cannot be imported, or lacks a function.
     """
     core = Enabled(selection.installed.core, None)
     engines: dict[str, list[tuple[Enabled, EntryPoint]]] = {}
@@ -34,13 +36,14 @@ def load_engine(selection: Selection, name: str) -> EngineFactory:
     if len(candidates) > 1 and not enabled.plugin.is_builtin:
         providers = ", ".join(str(other.plugin) for other, _ in candidates)
         raise ConfigError(f"engine {name!r} is provided by {len(candidates)} enabled plugins: {providers}. Keep one.")
-    factory = import_object(entry_point.value, enabled, entry_point=str(entry_point))
-    if not callable(factory):
+    provider = import_object(entry_point.value, enabled, entry_point=str(entry_point))
+    lacking = [function for function in FUNCTIONS if not callable(getattr(provider, function, None))]
+    if lacking:
         raise PluginInvalidError(
-            f"{enabled.plugin}: engine {name!r} has type {type(factory).__name__} and is no function.",
+            f"{enabled.plugin}: engine {name!r} ({entry_point.value}) has no function {' and no '.join(lacking)}.",
             plugin=enabled.plugin.name,
         )
-    return cast("EngineFactory", factory)
+    return cast("EngineProvider", provider)
 
 
 def _unknown(selection: Selection, name: str, known: list[str]) -> ConfigError:

@@ -1,18 +1,15 @@
-"""Calls a processor's two hooks, and says whose fault it is when one fails."""
+"""One operation with its behaviour: its processor, the wrappers around that, and what their results must look like."""
 
 from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, field
-from typing import TypeVar
 
-import pluggy
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from poolkit.contract import (
-    PROJECT,
     BindContext,
     Operation,
     PooledOutput,
@@ -20,95 +17,119 @@ from poolkit.contract import (
     PoolingParams,
     Prepared,
 )
-from poolkit.errors import HookError, PluginInvalidError, RequestError
+from poolkit.errors import PluginInvalidError
 from poolkit.registry._discovery import Plugin
 from poolkit.registry._importing import import_object, plugin_code
+from poolkit.registry._layers import Arguments, HookCaller, Layer, expect
 from poolkit.registry._selection import Enabled
+from poolkit.registry._signatures import PROCESSOR_HOOKS, accepted, argument_problem
+from poolkit.registry._times import HookTimes, TimesRead
+from poolkit.registry._wrapping import Wrapper
 
-__all__ = ["BoundOperation", "bind_operation"]
+__all__ = ["BoundOperation", "HookTiming", "bind_operation"]
 
 logger = logging.getLogger(__name__)
 
-ResultT = TypeVar("ResultT")
 Processor = PoolingIOProcessor[BaseModel, BaseModel]
 
-PROVIDED = {
-    name: tuple(inspect.signature(getattr(PoolingIOProcessor, name)).parameters)[1:]  # without self
-    for name in ("pre_process", "post_process")
-}
-"""The arguments that each hook of a processor provides."""
+
+@dataclass(frozen=True, slots=True)
+class HookTiming:
+    """How long one plugin's calls of one hook took, without the time of what a wrapper surrounds."""
+
+    plugin: str
+    hook: str
+    times: TimesRead
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoundOperation:
-    """One operation, ready to answer requests. Thread safe, as its processor must be.
+    """One operation, ready to answer requests. Thread safe, as its processor and wrappers must be.
 
     Attributes:
         operation: the descriptor.
         task: the name of the task it belongs to.
         plugin: who provides the task.
         processor: what implements the hooks.
+        wrappers: what surrounds the processor, outermost first.
     """
 
     operation: Operation
     task: str
     plugin: Plugin
     processor: Processor
-    _hooks: pluggy.HookRelay = field(repr=False)
+    wrappers: tuple[Wrapper, ...]
+    _pre_process: HookCaller[Prepared] = field(repr=False)
+    _post_process: HookCaller[BaseModel] = field(repr=False)
 
     def pre_process(self, request: BaseModel) -> Prepared:
         """Return the prompts of a request.
 
         Raises:
-            RequestError: the request is wrong, says the plugin.
-            HookError: the plugin failed.
+            RequestError: the request is wrong, says a plugin.
+            HookError: a plugin failed.
         """
-
-        def call() -> Prepared:
-            prepared = _expect(Prepared, self._hooks.pre_process(request=request))
-            _check_prepared(prepared)
-            return prepared
-
-        return self._run("pre_process", call)
+        return self._pre_process.call(request)
 
     def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> BaseModel:
         """Return the response.
 
         Raises:
-            RequestError: the request is wrong, says the plugin.
-            HookError: the plugin failed.
+            RequestError: the request is wrong, says a plugin.
+            HookError: a plugin failed.
         """
-        return self._run(
-            "post_process",
-            lambda: _expect(self.operation.response, self._hooks.post_process(prepared=prepared, outputs=outputs)),
-        )
+        return self._post_process.call(prepared, outputs)
+
+    def timings(self) -> Iterator[HookTiming]:
+        """Yield how long the hooks took since start-up, by plugin and hook."""
+        for caller in (self._pre_process, self._post_process):
+            times = {layer.times: layer.plugin.name for layer in caller.layers}
+            yield from (HookTiming(plugin, caller.hook, read.read()) for read, plugin in times.items())
 
     def close(self) -> None:
-        """Release what the processor took. A failure is logged: it must not keep the others from closing."""
+        """Release what the processor and the wrappers took. A failure is logged: the others must still be closed."""
         try:
             self.processor.close()
         except (Exception, SystemExit):
             logger.exception("Task %r of %s failed in close.", self.task, self.plugin)
-
-    def _run(self, hook: str, call: Callable[[], ResultT]) -> ResultT:
-        """Pass on what the plugin blames on the request; blame the plugin for everything else.
-
-        The message of a HookError reaches the client, so the cause stays in the log.
-        """
-        try:
-            return call()
-        except RequestError:
-            raise
-        except ValueError as error:
-            raise _refused(error, self.task) from error
-        except (Exception, SystemExit) as error:
-            message = f"task {self.task!r} of {self.plugin} failed in {hook}."
-            logger.exception("%s", message)
-            raise HookError(message, plugin=self.plugin.name, task=self.task, hook=hook) from error
+        for wrapper in self.wrappers:
+            wrapper.close()
 
 
-def bind_operation(context: BindContext, enabled: Enabled) -> BoundOperation:
-    """Import and create an operation's processor and connect its hooks.
+@dataclass(frozen=True, slots=True, eq=False)
+class _PreProcess(HookCaller[Prepared]):
+    request: type[BaseModel]
+
+    def check_arguments(self, arguments: Arguments) -> None:
+        expect(self.request, *arguments)
+
+    def check_result(self, result: Prepared, arguments: Arguments | None) -> None:  # noqa: ARG002 - any request will do
+        _check_prepared(result)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _PostProcess(HookCaller[BaseModel]):
+    per_prompt: tuple[str, ...]
+
+    def check_arguments(self, arguments: Arguments) -> None:
+        prepared, outputs = arguments
+        expected = len(expect(Prepared, prepared).prompts)
+        if not isinstance(outputs, Sequence) or len(outputs) != expected:
+            counted = f"{len(outputs)} outputs" if isinstance(outputs, Sized) else type(outputs).__name__
+            raise TypeError(f"yielded {counted} for {expected} prompts")
+
+    def check_result(self, result: BaseModel, arguments: Arguments | None) -> None:
+        if arguments is None:
+            return
+        expected = len(expect(Prepared, arguments[0]).prompts)
+        for name in self.per_prompt:
+            items = getattr(result, name)
+            if len(items) != expected:
+                raise TypeError(f"returned {len(items)} {name} for {expected} prompts")
+
+
+def bind_operation(context: BindContext, enabled: Enabled, wrappers: Sequence[Wrapper]) -> BoundOperation:
+    """Import and create an operation's processor, and put the wrappers around it.
 
     Raises:
         PluginLoadError: it raised.
@@ -120,62 +141,60 @@ def bind_operation(context: BindContext, enabled: Enabled) -> BoundOperation:
         raise PluginInvalidError(
             f"{enabled.plugin}: {path} is not a class derived from PoolingIOProcessor.", plugin=enabled.plugin.name
         )
-    for problem in (_signature_problem(processor_class, hook) for hook in PROVIDED):
+    for problem in (_signature_problem(processor_class, hook) for hook in PROCESSOR_HOOKS):
         if problem is not None:
             raise PluginInvalidError(f"{enabled.plugin}: {problem}", plugin=enabled.plugin.name)
     with plugin_code(enabled, f"failed to create {processor_class.__name__}", processor=path):
         processor = processor_class(context)
-    hooks = _HookCallers(PROJECT)
-    hooks.add_hookspecs(PoolingIOProcessor)
-    hooks.register(processor, name=enabled.plugin.name)
-    return BoundOperation(context.operation, context.task.name, enabled.plugin, processor, hooks.hook)
+    task, operation = context.task.name, context.operation
+    layers = {hook: _layers(hook, processor, wrappers, enabled.plugin, task) for hook in PROCESSOR_HOOKS}
+    return BoundOperation(
+        operation,
+        task,
+        enabled.plugin,
+        processor,
+        tuple(wrappers),
+        _PreProcess("pre_process", task, layers["pre_process"], Prepared, operation.request),
+        _PostProcess("post_process", task, layers["post_process"], operation.response, operation.per_prompt),
+    )
 
 
-class _HookCallers(pluggy.PluginManager):
-    """Takes a processor's two methods as they are, marked or not, and looks at none of its other attributes."""
-
-    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
-        if not isinstance(plugin, PoolingIOProcessor):
-            return super().parse_hookimpl_opts(plugin, name)
-        if name not in PROVIDED:
-            return None
-        return pluggy.HookimplOpts(
-            wrapper=False, hookwrapper=False, optionalhook=False, tryfirst=False, trylast=False, specname=None
+def _layers(
+    hook: str, processor: Processor, wrappers: Sequence[Wrapper], plugin: Plugin, task: str
+) -> tuple[Layer, ...]:
+    """Return who takes part in a hook. The wrappers of one plugin share one count of their times."""
+    subject = f"task {task!r} of {plugin}"
+    times: dict[str, HookTimes] = {}
+    layers = [
+        Layer(
+            function,
+            accepted(function, PROCESSOR_HOOKS[hook]),
+            wrapper.plugin,
+            f"{wrapper.plugin}, wrapped around {subject},",
+            times.setdefault(wrapper.plugin.name, HookTimes()),
         )
+        for wrapper in wrappers
+        if (function := wrapper.hooks.get(hook)) is not None
+    ]
+    function = getattr(processor, hook)
+    own_times = times.get(plugin.name, HookTimes())
+    return (*layers, Layer(function, accepted(function, PROCESSOR_HOOKS[hook]), plugin, subject, own_times))
 
 
 def _signature_problem(processor_class: type, hook: str) -> str | None:
-    """Return what is wrong with a hook method. pluggy would not pass keyword-only or defaulted arguments at all."""
-    provided = PROVIDED[hook]
-    this = f"{processor_class.__name__}.{hook}"
-    listing = ", ".join(provided)
     method = inspect.getattr_static(processor_class, hook)
+    provided = PROCESSOR_HOOKS[hook]
     if method is vars(PoolingIOProcessor)[hook]:
-        return f"{processor_class.__name__} does not define {hook}(self, {listing})."
-    if not inspect.isfunction(method):
-        return f"{this} is a {type(method).__name__}. Write it as a method: def {hook}(self, {listing})."
-    if inspect.iscoroutinefunction(method):
-        return f"{this} is async; hooks run in worker threads. Write it with a plain def."
-    for parameter in list(inspect.signature(method).parameters.values())[1:]:
-        is_plain = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        has_default = parameter.default is not parameter.empty
-        if parameter.name in provided:
-            if not is_plain or has_default:
-                return f"{this} must take {parameter.name!r} as a plain argument: not keyword-only, no default."
-        elif not has_default:
-            return f"{this} takes {str(parameter).split(':')[0]!r}; the hook provides ({listing})."
-    return None
-
-
-def _expect(expected: type[ResultT], value: object) -> ResultT:
-    if not isinstance(value, expected):
-        raise TypeError(f"returned {type(value).__name__}, not {expected.__name__}")
-    return value
+        return f"{processor_class.__name__} does not define {hook}(self, {', '.join(provided)})."
+    return argument_problem(method, f"{processor_class.__name__}.{hook}", provided, is_method=True)
 
 
 def _check_prepared(prepared: Prepared) -> None:
     if isinstance(prepared.prompts, str) or not isinstance(prepared.prompts, Sequence):
         raise TypeError(f"Prepared.prompts is a {type(prepared.prompts).__name__}, not a sequence of prompts")
+    for index, prompt in enumerate(prepared.prompts):
+        if not isinstance(prompt, str | Sequence):
+            raise TypeError(f"Prepared.prompts[{index}] is a {type(prompt).__name__}, not a text or token ids")
     if isinstance(prepared.params, PoolingParams):
         return
     if not isinstance(prepared.params, Sequence):
@@ -183,11 +202,3 @@ def _check_prepared(prepared: Prepared) -> None:
     if len(prepared.params) != len(prepared.prompts):
         # no ValueError: that would be the caller's fault
         raise TypeError(f"Prepared has {len(prepared.prompts)} prompts and {len(prepared.params)} params")
-
-
-def _refused(error: ValueError, task: str) -> RequestError:
-    if not isinstance(error, ValidationError):
-        return RequestError(str(error) or f"Task {task!r} refused the request.")
-    failures = [(".".join(map(str, details["loc"])), details["msg"]) for details in error.errors()]
-    message = "; ".join(f"{field}: {problem}" if field else problem for field, problem in failures)
-    return RequestError(message, param=failures[0][0] or None)

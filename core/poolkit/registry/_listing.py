@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from poolkit.errors import PluginError
-from poolkit.registry._discovery import TASKS, EntryPoint, Plugin
+from poolkit.registry._discovery import HOOKS, TASKS, EntryPoint, Plugin
 from poolkit.registry._selection import Selection
 
 __all__ = ["Row", "Status", "list_entry_points"]
@@ -38,7 +38,7 @@ class Row:
 def list_entry_points(
     selection: Selection, failures: Mapping[tuple[str, EntryPoint], PluginError] | None = None
 ) -> tuple[Row, ...]:
-    """Return a row for each task, and for each entry point of a plugin without tasks. Imports nothing.
+    """Return a row for each task and hook module, and for each engine of a plugin that has neither. Imports nothing.
 
     Args:
         selection: what is installed and enabled.
@@ -46,7 +46,7 @@ def list_entry_points(
     """
     rows = []
     for plugin in selection.installed.plugins:
-        for entry_point in plugin.in_group(TASKS) or plugin.entry_points:
+        for entry_point in (*plugin.in_group(TASKS), *plugin.in_group(HOOKS)) or plugin.entry_points:
             failure = (failures or {}).get((plugin.name, entry_point))
             status, why = (
                 _judge(selection, plugin, entry_point) if failure is None else (Status.QUARANTINED, str(failure))

@@ -1,4 +1,4 @@
-"""Step 3: import the tasks of the enabled plugins and check each against the contract. One try per entry point."""
+"""Step 3: import what the enabled plugins provide and check it against the contract. One try per entry point."""
 
 from __future__ import annotations
 
@@ -7,15 +7,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from packaging.specifiers import SpecifierSet
+from pydantic import BaseModel
 
 from poolkit.contract import API_OLDEST, API_VERSION, PoolingTask, Removed, Renamed
-from poolkit.errors import PluginError, PluginIncompatibleError, PluginInvalidError, PoolkitError, StartupError
+from poolkit.errors import (
+    PluginError,
+    PluginIncompatibleError,
+    PluginInvalidError,
+    PoolkitError,
+    StartupError,
+    UnknownTaskError,
+)
 from poolkit.registry._checking import check_entry_name, check_task
-from poolkit.registry._discovery import TASKS, EntryPoint, Plugin
+from poolkit.registry._discovery import ENGINES, TASKS, EntryPoint, Plugin
 from poolkit.registry._importing import import_object
 from poolkit.registry._selection import Enabled, Selection
+from poolkit.registry._settings import read_settings, setting_names
+from poolkit.registry._startup import HookModule, load_hook_module
+from poolkit.registry._together import raise_together
 
-__all__ = ["Loaded", "LoadedTask", "Quarantined", "load", "raise_together"]
+__all__ = ["Loaded", "LoadedTask", "Quarantined", "load"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +52,7 @@ class LoadedTask:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A task that only `"*"` enabled and that could not be loaded."""
+    """A task or hook module that only `"*"` enabled and that could not be loaded."""
 
     entry_point: EntryPoint
     plugin: Plugin
@@ -50,10 +61,15 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The selection, with its tasks imported."""
+    """The selection, imported.
+
+    Attributes:
+        hooks: the hook modules, in the order in which their plugins were enabled.
+    """
 
     selection: Selection
     tasks: tuple[LoadedTask, ...]
+    hooks: tuple[HookModule, ...]
     quarantined: tuple[Quarantined, ...]
 
     def task_names(self) -> list[str]:
@@ -66,58 +82,106 @@ class Loaded:
         tasks = [task for task in found if isinstance(task.target, PoolingTask)] or found
         return [task for task in tasks if task.plugin.is_builtin] or tasks
 
+    def find(self, task: PoolingTask) -> LoadedTask:
+        """Return where a descriptor comes from.
 
-def load(selection: Selection) -> Loaded:
-    """Import and check the tasks of every enabled plugin.
+        Raises:
+            UnknownTaskError: it is none of the enabled tasks'.
+        """
+        for candidate in self.tasks:
+            if candidate.target == task:
+                return candidate
+        raise UnknownTaskError(f"task {task.name!r} is not one of the enabled tasks' descriptors.", task=task.name)
+
+    def read_settings(self, plugin: Plugin, model: type[BaseModel]) -> BaseModel:
+        """Return a task's or hook module's part of its plugin's table.
+
+        Raises:
+            PluginConfigError: a key is unknown, or a value is wrong.
+            StartupError: several of these at once.
+        """
+        table = self.selection.settings.get(plugin.name, {})
+        models = [module.settings for module in self.hooks if module.plugin == plugin]
+        tasks = [task.target for task in self.tasks if task.plugin == plugin]
+        known = setting_names(models + [task.settings for task in tasks if isinstance(task, PoolingTask)])
+        if any(failure.plugin == plugin for failure in self.quarantined):
+            known |= table.keys()  # they may be those of what could not be loaded
+        return read_settings(plugin, model, table, known=known)
+
+
+def load(selection: Selection, *, reads_settings: bool = True) -> Loaded:
+    """Import and check the tasks and hook modules of every enabled plugin.
+
+    Args:
+        selection: what is enabled.
+        reads_settings: check the hook modules' settings as well; those of a task are read when it is bound.
 
     Raises:
         PluginError: a plugin that was named cannot be loaded.
+        PluginConfigError: the settings of a hook module are wrong.
         ConfigError: a name in `disable` or in the settings is that of no plugin.
         StartupError: several of these at once.
     """
     tasks = []
+    hooks = []
     quarantined = []
     errors = list(selection.errors)
     for enabled in selection.enabled:
-        for entry_point in enabled.plugin.in_group(TASKS):
-            if entry_point.name in selection.disabled_tasks:
+        for entry_point in enabled.plugin.entry_points:
+            is_task = entry_point.group == TASKS
+            if entry_point.group == ENGINES or (is_task and entry_point.name in selection.disabled_tasks):
                 continue
             try:
-                tasks.append(LoadedTask(_load_target(entry_point, enabled, selection), entry_point, enabled))
+                _check_requirement(enabled.plugin, selection.installed.core)
+                if is_task:
+                    target = _load_target(entry_point, enabled, selection.installed.core)
+                    tasks.append(LoadedTask(target, entry_point, enabled))
+                else:
+                    hooks.append(load_hook_module(entry_point, enabled))
             except PluginError as error:
                 if enabled.must_load:
                     errors.append(error)
                 else:
                     quarantined.append(Quarantined(entry_point, enabled.plugin, error))
+    loaded = Loaded(selection, tuple(tasks), tuple(hooks), tuple(quarantined))
+    errors += _settings_errors(loaded) if reads_settings else ()
     raise_together(list({str(error): error for error in errors}.values()))
     for failure in quarantined:
         logger.warning(
-            "Task %r of %s is not available: %s",
+            "%s %r of %s is not available: %s",
+            "Task" if failure.entry_point.group == TASKS else "Hook module",
             failure.entry_point.name,
             failure.plugin,
             failure.error,
             exc_info=failure.error.__cause__,
         )
     _warn_of_overrides(tasks)
-    return Loaded(selection, tuple(tasks), tuple(quarantined))
+    return loaded
 
 
-def raise_together(errors: Sequence[PoolkitError]) -> None:
-    """Raise the only error as it is, several as one StartupError, and nothing if there are none."""
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise StartupError(errors)
+def _settings_errors(loaded: Loaded) -> list[PoolkitError]:
+    errors: list[PoolkitError] = []
+    for module in loaded.hooks:
+        try:
+            loaded.read_settings(module.plugin, module.settings)
+        except StartupError as error:
+            errors += error.errors
+        except PluginError as error:
+            errors.append(error)
+    return errors
 
 
-def _load_target(entry_point: EntryPoint, enabled: Enabled, selection: Selection) -> PoolingTask | Renamed | Removed:
-    plugin = enabled.plugin
-    core = selection.installed.core
+def _check_requirement(plugin: Plugin, core: Plugin) -> None:
+    """Come before the import: what was written for another poolkit may well fail in ways that puzzle."""
     if not SpecifierSet(plugin.requires_poolkit).contains(core.version, prereleases=True):
         raise PluginIncompatibleError(
             f"{plugin} needs poolkit {plugin.requires_poolkit}; {core} is running. Install versions that fit.",
             plugin=plugin.name,
         )
+
+
+def _load_target(entry_point: EntryPoint, enabled: Enabled, core: Plugin) -> PoolingTask | Renamed | Removed:
+    plugin = enabled.plugin
     check_entry_name(entry_point, plugin)
     target = import_object(entry_point.value, enabled, entry_point=str(entry_point))
     if isinstance(target, Renamed | Removed):

@@ -13,7 +13,7 @@ from poolkit.config import Named, PluginConfig
 from poolkit.errors import ConfigError, PluginInvalidError, PluginNotFoundError, PoolkitError, did_you_mean
 from poolkit.registry._discovery import CORE, GROUPS, TASKS, Installed, Plugin
 
-__all__ = ["Enabled", "Selection", "not_found", "select"]
+__all__ = ["Enabled", "Selection", "no_such_name", "not_found", "select"]
 
 ALL = "*"
 
@@ -118,6 +118,13 @@ def not_found(name: str, where: str, installed: Installed) -> PoolkitError:
     )
 
 
+def no_such_name(name: str, installed: Installed) -> PluginNotFoundError:
+    """Return the error for a name that is neither a task's nor a plugin's."""
+    return PluginNotFoundError(
+        f"no task or plugin named {name!r} is installed.{_suggest_any(name, installed)}", plugin=name
+    )
+
+
 def _is_distribution(name: str) -> bool:
     try:
         importlib_metadata.distribution(name)
@@ -127,11 +134,9 @@ def _is_distribution(name: str) -> bool:
 
 
 def _not_disabled(named: Named, installed: Installed) -> ConfigError:
-    tasks = sorted(installed.names(TASKS))
-    hint = did_you_mean(named.name, tasks) or _suggest_plugin(named.name, installed)
     return ConfigError(
-        f"{named.name!r}, disabled {named.where}, is neither a task nor a plugin that is installed.{hint}\n"
-        f"  Tasks: {', '.join(tasks)}.  {_list_installed(installed)}"
+        f"{named.name!r}, disabled {named.where}, is neither a task nor a plugin that is installed."
+        f"{_suggest_any(named.name, installed)}"
     )
 
 
@@ -140,6 +145,12 @@ def _no_such_table(name: str, installed: Installed) -> ConfigError:
         f"[plugins.{name}]: no plugin of that name is installed.{_suggest_plugin(name, installed)}\n"
         f"  {_list_installed(installed)}"
     )
+
+
+def _suggest_any(name: str, installed: Installed) -> str:
+    tasks = sorted(installed.names(TASKS))
+    hint = did_you_mean(name, tasks) or _suggest_plugin(name, installed)
+    return f"{hint}\n  Tasks: {', '.join(tasks)}.  {_list_installed(installed)}"
 
 
 def _suggest_plugin(name: str, installed: Installed) -> str:

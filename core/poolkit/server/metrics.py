@@ -1,11 +1,18 @@
-"""What the server counts, for Prometheus: requests by route and status, and the engine's own counts."""
+"""What the server counts, for Prometheus: requests by route and status, plugins' hooks, and the engine's own counts."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from poolkit.errors import HookError
@@ -72,3 +79,20 @@ class _Served(Collector):
         yield CounterMetricFamily("poolkit_batches", "Forward passes.", value=stats.batches_done)
         yield GaugeMetricFamily("poolkit_prompts_waiting", "Prompts in the queue.", value=stats.prompts_waiting)
         yield GaugeMetricFamily("poolkit_requests_in_flight", "Requests being served.", value=self._drain.in_flight)
+        yield self._collect_hooks()
+
+    def _collect_hooks(self) -> Metric:
+        seconds = HistogramMetricFamily(
+            "poolkit_hook_seconds",
+            "Seconds in plugins' hooks, without what a wrapper surrounds.",
+            labels=("plugin", "task", "operation", "hook"),
+        )
+        for name, bound in self._served.operations.items():
+            for timing in bound.timings():
+                buckets = [
+                    (str(bound_s) if math.isfinite(bound_s) else "+Inf", calls)
+                    for bound_s, calls in timing.times.calls_within
+                ]
+                labels = (timing.plugin, self._served.task.name, name, timing.hook)
+                seconds.add_metric(labels, buckets, timing.times.seconds)
+        return seconds

@@ -1,5 +1,22 @@
-"""What a plugin's tests can use: an engine that needs no weights."""
+"""What a plugin's tests can use: the conformance kit, and a model that needs no weights.
 
-from poolkit.testing.fake_engine import FAKE_MODEL, FakeEngine, FakeTokenizer
+No check loads a model or asks the network for anything. `poolkit plugins check NAME` runs them from the command line.
+"""
 
-__all__ = ["FAKE_MODEL", "FakeEngine", "FakeTokenizer"]
+from poolkit.testing.fake_engine import FAKE_MODEL, Fake, FakeEngine, FakeTokenizer
+from poolkit.testing.kit import check_plugin
+from poolkit.testing.pytest_checks import parametrize_with_checks
+from poolkit.testing.results import CheckResult, Verdict
+from poolkit.testing.serving import fake_model
+
+__all__ = [
+    "FAKE_MODEL",
+    "CheckResult",
+    "Fake",
+    "FakeEngine",
+    "FakeTokenizer",
+    "Verdict",
+    "check_plugin",
+    "fake_model",
+    "parametrize_with_checks",
+]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from poolkit.config import ModelConfig
 from poolkit.contract import Activation, Output, PoolingTask
 from poolkit.engine import EncodedPrompt
 from poolkit.models import Decision, ModelInfo
 
-__all__ = ["FAKE_MODEL", "FakeEngine", "FakeTokenizer"]
+__all__ = ["FAKE_MODEL", "Draw", "Fake", "FakeEngine", "FakeTokenizer"]
+
+FAKE_LABELS = 4
 
 FAKE_MODEL = ModelInfo(
     name="fake",
@@ -27,12 +30,31 @@ FAKE_MODEL = ModelInfo(
     embedding_size=8,
     vocab_size=1000,
     matryoshka_dimensions=(),
+    label_names={label: f"LABEL_{label}" for label in range(FAKE_LABELS)},
 )
 """A model that produces every output: vectors of 8 numbers, 4 labels, at most 64 tokens of 1000."""
 
-FAKE_LABELS = 4
 START, END = 0, 1
 FIRST_WORD = 2
+
+Draw: TypeAlias = Callable[[EncodedPrompt], NDArray[np.float32]]
+"""Returns what a head would give for a prompt, before the task's activation. The same prompt must give the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fake:
+    """What stands in for a model where `FAKE_MODEL` will not do: a task with a head of its own, or for certain models.
+
+    A plugin names one in an entry point of group `poolkit.fakes` that has the task's name. Nothing but
+    `poolkit.testing` reads it.
+
+    Attributes:
+        model: what the task's processors get to know of the model.
+        draw: stands in for the task's head. By default the outputs are random numbers in the shape of `task.output`.
+    """
+
+    model: ModelInfo = FAKE_MODEL
+    draw: Draw | None = None
 
 
 class FakeTokenizer:
@@ -52,13 +74,16 @@ class FakeEngine:
 
     Args:
         task: whose output and activation to produce.
+        fake: the shapes to produce, and what stands in for the task's head.
         fails_on: given a prompt, says whether the forward pass of any batch that holds it raises.
     """
 
-    def __init__(self, task: PoolingTask, *, fails_on: Callable[[EncodedPrompt], bool] | None = None) -> None:
-        self.tokenizer = FakeTokenizer()
+    def __init__(
+        self, task: PoolingTask, *, fake: Fake | None = None, fails_on: Callable[[EncodedPrompt], bool] | None = None
+    ) -> None:
         self.decisions = (Decision("engine", "fake", "poolkit.testing"),)
         self._task = task
+        self._fake = fake or Fake()
         self._fails_on = fails_on
 
     def forward(self, prompts: Sequence[EncodedPrompt]) -> list[NDArray[np.float32]]:
@@ -72,18 +97,23 @@ class FakeEngine:
         """Release nothing."""
 
     def _pool(self, prompt: EncodedPrompt) -> NDArray[np.float32]:
-        width = FAKE_LABELS if self._task.output in (Output.LOGITS, Output.TOKEN_LOGITS) else FAKE_MODEL.hidden_size
-        is_per_token = self._task.output not in (Output.VECTOR, Output.LOGITS)
-        shape = (len(prompt.token_ids), width) if is_per_token else (width,)
-        raw = np.random.default_rng(list(prompt.token_ids)).standard_normal(shape).astype(np.float32)
+        raw = (self._fake.draw or self._draw)(prompt)
         raw = raw[..., : prompt.params.dimensions]
         is_activated = prompt.params.use_activation is not False
         return _activate(raw, self._task.activation) if is_activated else raw
 
-
-def create_fake_engine(info: ModelInfo, *, task: PoolingTask, config: ModelConfig) -> FakeEngine:  # noqa: ARG001
-    """Return a fake engine: what the conformance kit names in place of one that runs a model."""
-    return FakeEngine(task)
+    def _draw(self, prompt: EncodedPrompt) -> NDArray[np.float32]:
+        model = self._fake.model
+        tokens, labels = len(prompt.token_ids), len(model.label_names or FAKE_MODEL.label_names or ())
+        shapes = {
+            Output.VECTOR: (model.embedding_size,),
+            Output.LOGITS: (labels,),
+            Output.TOKEN_VECTORS: (tokens, model.hidden_size),
+            Output.TOKEN_LOGITS: (tokens, labels),
+            Output.HIDDEN: (tokens, model.hidden_size),
+        }
+        generator = np.random.default_rng(list(prompt.token_ids))
+        return generator.standard_normal(shapes[self._task.output]).astype(np.float32)
 
 
 def _activate(raw: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:

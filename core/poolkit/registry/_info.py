@@ -1,0 +1,220 @@
+"""Everything there is to say about one plugin, read off the plugin itself: what `poolkit plugins info` shows."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode
+
+from poolkit.config import Named
+from poolkit.contract import NoSettings, Operation, PoolingTask
+from poolkit.registry._discovery import ENGINES, HOOKS, TASKS, Plugin
+from poolkit.registry._importing import import_object, plugin_code
+from poolkit.registry._listing import Status, list_entry_points
+from poolkit.registry._loading import LoadedTask, load
+from poolkit.registry._selection import Enabled, Selection, no_such_name
+from poolkit.registry._startup import HookModule
+
+__all__ = ["HookModuleInfo", "OperationInfo", "PluginInfo", "TaskInfo", "describe"]
+
+ASKED_BY = Named("info", "poolkit plugins info")
+POOLING = "pooling"
+SHOWN_APART = {"name", "operations", "settings", "requires"}
+
+Schema = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class OperationInfo:
+    """An operation; `request` and `response` are JSON schemas."""
+
+    name: str
+    routes: tuple[str, ...]
+    io_processor: str
+    defined_at: str
+    request: Schema
+    response: Schema
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInfo:
+    """A task.
+
+    Attributes:
+        entry_point: as its author wrote it.
+        defined_at: file and line.
+        declares: the other fields of the descriptor.
+        wrapped_by: the enabled plugins with hook modules, the first one outermost.
+        settings: JSON schema.
+    """
+
+    name: str
+    entry_point: str
+    defined_at: str
+    declares: Mapping[str, str | int]
+    wrapped_by: tuple[str, ...]
+    settings: Schema
+    operations: tuple[OperationInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HookModuleInfo:
+    """A hook module; `hooks` says where each of its hooks is defined."""
+
+    entry_point: str
+    defined_at: str
+    hooks: Mapping[str, str]
+    settings: Schema
+
+
+@dataclass(frozen=True, slots=True)
+class PluginInfo:
+    """A plugin: whether and why it is used, and what it provides."""
+
+    plugin: str
+    version: str
+    location: str
+    requires_poolkit: str
+    status: Status
+    why: str
+    tasks: tuple[TaskInfo, ...]
+    hooks: tuple[HookModuleInfo, ...]
+    engines: tuple[str, ...]
+
+
+def describe(selection: Selection, name: str) -> tuple[PluginInfo, ...]:
+    """Import and describe the plugin of that name, or those that provide the task: "ner" or "plugin:ner".
+
+    Raises:
+        PluginError: there is none, or it cannot be loaded.
+        StartupError: several of its entry points cannot be loaded.
+    """
+    found = list(_find(selection, name))
+    if not found:
+        raise no_such_name(name, selection.installed)
+    return tuple(_describe_plugin(selection, plugin, task) for plugin, task in found)
+
+
+def _find(selection: Selection, name: str) -> Iterator[tuple[Plugin, str | None]]:
+    """Yield plugins, each with the task that was meant, if one was. A task's name goes before a plugin's short name."""
+    installed = selection.installed
+    plugin_name, _, task = name.rpartition(":")
+    plugin = installed.find(plugin_name or task)
+    if plugin_name:
+        if plugin is not None and plugin.provides(TASKS, task):
+            yield plugin, task
+        return
+    providers = installed.providers(TASKS, task)
+    if plugin is not None and (plugin.name == task or not providers):
+        yield plugin, None
+    else:
+        yield from ((provider, task) for provider in providers)
+
+
+def _describe_plugin(selection: Selection, plugin: Plugin, task: str | None) -> PluginInfo:
+    """Load this plugin alone, and of its tasks only the one that was asked for, if any."""
+    others = {entry.name: ASKED_BY for entry in plugin.in_group(TASKS) if task not in (None, entry.name)}
+    alone = (Enabled(plugin, ASKED_BY),)
+    loaded = load(replace(selection, enabled=alone, disabled_tasks=others, errors=()), reads_settings=False)
+    wrapped_by = tuple(one.plugin.name for one in selection.enabled if one.plugin.in_group(HOOKS))
+    row = next(
+        row for row in list_entry_points(selection) if row.plugin == plugin.name and (task is None or row.task == task)
+    )
+    return PluginInfo(
+        plugin=plugin.name,
+        version=plugin.version,
+        location=str(plugin.location),
+        requires_poolkit=plugin.requires_poolkit,
+        status=row.status,
+        why=row.why,
+        tasks=tuple(_describe_task(found, wrapped_by) for found in loaded.tasks),
+        hooks=tuple(_describe_module(module) for module in loaded.hooks),
+        engines=tuple(str(entry) for entry in plugin.in_group(ENGINES)),
+    )
+
+
+def _describe_task(found: LoadedTask, wrapped_by: tuple[str, ...]) -> TaskInfo:
+    target = found.target
+    declares: dict[str, str | int] = {}
+    for field in fields(target):
+        value = getattr(target, field.name)
+        if field.name not in SHOWN_APART and value is not None:
+            declares[field.name] = value if isinstance(value, int) else str(value)
+    if isinstance(target, PoolingTask) and target.requires is not None:
+        declares["requires"] = _source(target.requires)
+    settings, operations = (target.settings, target.operations) if isinstance(target, PoolingTask) else (NoSettings, ())
+    return TaskInfo(
+        name=found.name,
+        entry_point=str(found.entry_point),
+        defined_at=_assigned_at(found.entry_point.value),
+        declares=declares,
+        wrapped_by=wrapped_by,
+        settings=_schema(settings, found.enabled),
+        operations=tuple(_describe_operation(found, operation) for operation in operations),
+    )
+
+
+def _describe_operation(found: LoadedTask, operation: Operation) -> OperationInfo:
+    task = found.target
+    assert isinstance(task, PoolingTask)  # nothing else has operations
+    path = operation.io_processor
+    routes = [f"/tasks/{task.name}/{operation.name}", *operation.routes]
+    if operation == task.operations[0] and POOLING not in {other.name for other in task.operations}:
+        routes.append(f"/{POOLING}")
+    return OperationInfo(
+        name=operation.name,
+        routes=tuple(routes),
+        io_processor=path,
+        defined_at=_source(import_object(path, found.enabled, processor=path)),
+        request=_schema(operation.request, found.enabled),
+        response=_schema(operation.response, found.enabled, mode="serialization"),
+    )
+
+
+def _describe_module(module: HookModule) -> HookModuleInfo:
+    return HookModuleInfo(
+        entry_point=str(module.entry_point),
+        defined_at=_source(importlib.import_module(module.name)),
+        hooks={hook: _source(function) for hook, function in module.hooks.items()},
+        settings=_schema(module.settings, module.enabled),
+    )
+
+
+def _schema(model: type[BaseModel], enabled: Enabled, *, mode: JsonSchemaMode = "validation") -> Schema:
+    with plugin_code(enabled, f"cannot describe {model.__name__} as JSON schema"):
+        return model.model_json_schema(mode=mode)
+
+
+def _source(thing: object) -> str:
+    """Return file and line of a module, class or function, as far as they are known."""
+    if inspect.ismodule(thing):
+        return thing.__file__ or thing.__name__
+    try:
+        _, line = inspect.getsourcelines(thing)  # type: ignore[arg-type]  # what has no source raises
+        return f"{inspect.getsourcefile(thing)}:{line}"  # type: ignore[arg-type]  # ditto
+    except (OSError, TypeError):
+        return f"{getattr(thing, '__module__', '?')}:{getattr(thing, '__qualname__', thing)}"
+
+
+def _assigned_at(path: str) -> str:
+    """Return file and line where the module of "module:name" gives the name its value."""
+    module_name, _, attribute = path.partition(":")
+    file = _source(importlib.import_module(module_name))
+    try:
+        statements = ast.parse(Path(file).read_text(encoding="utf-8")).body
+    except (OSError, SyntaxError, ValueError):  # a compiled module
+        return file
+    lines = [
+        statement.lineno
+        for statement in statements
+        for node in ast.walk(statement)
+        if (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == attribute)
+        or (isinstance(node, ast.alias) and attribute in (node.asname, node.name))
+    ]
+    return f"{file}:{lines[-1]}" if lines else file

@@ -1,0 +1,42 @@
+"""Requests as JSON, made from an operation's examples: where their values stand, and how to put another one there."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+__all__ = ["Body", "Path", "paths", "put", "value_at"]
+
+Body: TypeAlias = dict[str, object]
+Path: TypeAlias = tuple[str | int, ...]
+"""Keys and indices that lead to a value."""
+
+
+def paths(value: object, at: Path = ()) -> Iterator[Path]:
+    """Yield where every value in a body stands, nested ones too."""
+    if at:
+        yield at
+    children: Iterator[tuple[str | int, object]] = iter(())
+    if isinstance(value, dict):
+        children = iter(value.items())
+    elif isinstance(value, list):
+        children = iter(enumerate(value))
+    for step, child in children:
+        yield from paths(child, (*at, step))
+
+
+def value_at(body: Body, path: Path) -> object:
+    """Return the value that stands there."""
+    found: Any = body
+    for step in path:
+        found = found[step]
+    return found
+
+
+def put(body: Body, path: Path, value: object) -> Body:
+    """Return a copy of a body with another value there."""
+    changed = copy.deepcopy(body)
+    parent: Any = value_at(changed, path[:-1])
+    parent[path[-1]] = value
+    return changed

@@ -1,0 +1,107 @@
+"""Checks of the contract between a task and the core: its models, their examples, its hooks and its routes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from pydantic import BaseModel, ValidationError
+
+from poolkit.errors import PluginInvalidError, PoolkitError
+from poolkit.registry import TASKS
+from poolkit.testing.checks.check import check
+from poolkit.testing.checks.metadata import plugin_loads
+from poolkit.testing.checks.subject import NotApplicableError, Subject, examples, tell
+
+__all__ = [
+    "examples_validate",
+    "hooks_bind",
+    "routes_are_free",
+    "routes_are_prefixed",
+    "schemas_are_json",
+    "settings_can_be_given",
+]
+
+
+@check(since="0.1", needs=(plugin_loads,))
+def schemas_are_json(subject: Subject) -> Iterator[str]:
+    """The JSON schemas of requests, responses and settings can be made and written as JSON."""
+    models = list(subject.settings_models)
+    if subject.plugin.in_group(TASKS):
+        models += [model for _, operation in subject.operations for model in (operation.request, operation.response)]
+    for model in dict.fromkeys(models):
+        try:
+            json.dumps(model.model_json_schema())
+        except Exception as error:  # noqa: BLE001 - a schema hook of the plugin's own may raise anything
+            yield f"{model.__name__} has no schema in JSON: {tell(error)}"
+
+
+@check(since="0.1", needs=(schemas_are_json,))
+def examples_validate(subject: Subject) -> Iterator[str]:
+    """A request has an example in its JSON schema, and accepts every one it has."""
+    for task, operation in subject.operations:
+        model = operation.request
+        found = examples(model)
+        if not found:
+            yield (
+                f"{model.__name__}, the request of {operation.name!r} of task {task.name!r}, has no example. Give it  "
+                'model_config = ConfigDict(json_schema_extra={"examples": [{...}]}).'
+            )
+        for number, example in enumerate(found):
+            yield from _refusals(model, example, f"example {number} of {model.__name__}")
+
+
+@check(since="0.1", needs=(plugin_loads,))
+def settings_can_be_given(subject: Subject) -> Iterator[str]:
+    """The settings have defaults, or an example in their JSON schema that gives the others."""
+    for model in subject.settings_models:
+        yield from _refusals(model, subject.settings_of(model), f"{model.__name__} without an example that says more")
+
+
+def _refusals(model: type[BaseModel], values: dict[str, object], what: str) -> Iterator[str]:
+    try:
+        model.model_validate(values)
+    except ValidationError as error:
+        reasons = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        yield f"{what} is refused: {reasons}."
+
+
+@check(since="0.1", needs=(plugin_loads, settings_can_be_given))
+def hooks_bind(subject: Subject) -> Iterator[str]:
+    """Processors can be imported and created, and their hooks, and the start-up hooks, take what they are given."""
+    if not subject.served_tasks:
+        raise NotApplicableError("the plugin has neither tasks nor hooks")
+    for task in subject.served_tasks:
+        try:
+            with subject.serve(task):
+                pass
+        except PoolkitError as error:
+            yield str(error)
+
+
+@check(since="0.1", needs=(hooks_bind,))
+def routes_are_free(subject: Subject) -> Iterator[str]:
+    """No extra route takes the place of one of poolkit's own."""
+    from poolkit.server import create_app  # here, because importing the kit must not import fastapi
+    from poolkit.settings import Settings
+
+    for task in subject.own_tasks:
+        with subject.serve(task) as served:
+            try:
+                create_app(served, Settings())
+            except PluginInvalidError as error:
+                yield str(error)
+
+
+@check(since="0.1", needs=(plugin_loads,), is_advice=True)
+def routes_are_prefixed(subject: Subject) -> Iterator[str]:
+    """An extra route holds the task's or the plugin's name, so that no two plugins ask for the same."""
+    short_name = subject.plugin.name.removeprefix("poolkit-")
+    for task, operation in subject.operations:
+        names = {task.name, task.name.replace("_", "-"), subject.plugin.name, short_name}
+        for route in operation.routes:
+            if names.isdisjoint(route.split("/")):
+                yield (
+                    f"the route {route!r} may be another plugin's as well. "
+                    f"Put the task's name into it: '/{task.name}{route}'."
+                )

@@ -1,0 +1,102 @@
+"""Checks of what a plugin says of itself: its entry points, its version numbers, its descriptors."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Iterator
+from types import ModuleType
+
+from packaging.specifiers import SpecifierSet
+
+from poolkit.contract import API_OLDEST, API_VERSION, PoolingTask, Removed, Renamed
+from poolkit.errors import PoolkitError
+from poolkit.registry import ENGINES, HOOKS, TASKS, EntryPoint, Registry
+from poolkit.testing.checks.check import check
+from poolkit.testing.checks.importing import import_is_survived
+from poolkit.testing.checks.subject import NotApplicableError, Subject, tell
+from poolkit.testing.serving import FAKES, find_fake
+
+__all__ = [
+    "api_is_supported",
+    "entry_points_resolve",
+    "names_match",
+    "plugin_loads",
+    "requirement_is_bounded",
+    "settings_forbid_extras",
+]
+
+UPPER_BOUNDS = ("<", "<=", "==", "===", "~=")
+
+
+@check(since="0.1", needs=(import_is_survived,))
+def entry_points_resolve(subject: Subject) -> Iterator[str]:
+    """Every entry point can be imported and is what its group asks for."""
+    for entry in subject.plugin.entry_points:
+        try:
+            target = pkgutil.resolve_name(entry.value)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the plugin's own code may raise anything
+            yield f"{entry} cannot be imported: {tell(error)}"
+            continue
+        if (expected := _kind_problem(entry, target)) is not None:
+            yield f"{entry} is of type {type(target).__name__}. Group {entry.group} takes {expected}."
+        if isinstance(target, PoolingTask):
+            try:
+                find_fake(subject.plugin.name, target.name)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - ditto
+                yield f"the entry point {target.name!r} of group {FAKES} cannot be used: {tell(error)}"
+
+
+def _kind_problem(entry: EntryPoint, target: object) -> str | None:
+    is_engine = all(callable(getattr(target, function, None)) for function in ("load_tokenizer", "load_engine"))
+    kinds = {
+        TASKS: (isinstance(target, PoolingTask | Renamed | Removed), "a PoolingTask, Renamed or Removed"),
+        HOOKS: (isinstance(target, ModuleType), "a module"),
+        ENGINES: (is_engine, "what has the functions load_tokenizer and load_engine"),
+    }
+    is_right, expected = kinds[entry.group]
+    return None if is_right else expected
+
+
+@check(since="0.1", needs=(entry_points_resolve,))
+def names_match(subject: Subject) -> Iterator[str]:
+    """A task has the name of its entry point, or of another one that points to the same object."""
+    for entry, task in subject.tasks.items():
+        has_its_name = subject.plugin.provides(TASKS, task.name)
+        if entry.name != task.name and not has_its_name:
+            yield f"entry point {entry.name!r} points to a task named {task.name!r}. Give them one name."
+
+
+@check(since="0.1", needs=(entry_points_resolve,))
+def api_is_supported(subject: Subject) -> Iterator[str]:
+    """A task was written for a version of the plugin API that the running poolkit supports."""
+    for task in subject.tasks.values():
+        if task.api not in range(API_OLDEST, API_VERSION + 1):
+            yield f"task {task.name!r} has api={task.api!r}; poolkit supports {API_OLDEST} to {API_VERSION}."
+
+
+@check(since="0.1")
+def requirement_is_bounded(subject: Subject) -> Iterator[str]:
+    """The plugin requires poolkit below some version, so that pip never pairs it with one it does not know."""
+    if subject.is_part_of_poolkit:
+        raise NotApplicableError("this is a part of poolkit itself")
+    specifiers = SpecifierSet(subject.plugin.requires_poolkit)
+    if not any(specifier.operator in UPPER_BOUNDS for specifier in specifiers):
+        shown = f"poolkit{specifiers}" if specifiers else "no poolkit at all"
+        yield f'it requires {shown}. Give an upper bound:  dependencies = ["poolkit>=0.1,<0.2"].'
+
+
+@check(since="0.1", needs=(entry_points_resolve,))
+def settings_forbid_extras(subject: Subject) -> Iterator[str]:
+    """The settings refuse keys they do not know, so that a typing error in poolkit.toml is noticed."""
+    for model in subject.settings_models:
+        if model.model_config.get("extra") != "forbid":
+            yield f'{model.__name__} accepts unknown keys. Give it  model_config = ConfigDict(extra="forbid").'
+
+
+@check(since="0.1", needs=(entry_points_resolve, names_match, api_is_supported, settings_forbid_extras))
+def plugin_loads(subject: Subject) -> Iterator[str]:
+    """The registry takes the plugin: the rest of what it asks of a descriptor."""
+    try:
+        Registry.load(subject.config)
+    except PoolkitError as error:
+        yield str(error)

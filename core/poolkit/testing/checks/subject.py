@@ -1,0 +1,154 @@
+"""The plugin under test, and what all checks want of it: its descriptors, and its tasks served by a fake engine."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, TypedDict, cast
+
+import importlib_metadata
+from packaging.utils import canonicalize_name
+from pydantic import BaseModel, ValidationError
+
+from poolkit.config import Named, PluginConfig
+from poolkit.contract import Operation, PoolingTask
+from poolkit.engine import Engine
+from poolkit.registry import ENGINES, HOOKS, TASKS, EntryPoint, Plugin, Registry
+from poolkit.served import ServedModel
+from poolkit.testing.fake_engine import Fake, FakeEngine
+from poolkit.testing.fresh import run_fresh
+from poolkit.testing.serving import fake_model, find_fake
+
+__all__ = ["NotApplicableError", "Subject", "examples", "tell"]
+
+
+class NotApplicableError(Exception):
+    """A check has nothing to look at; the message says why."""
+
+
+class ImportEffects(TypedDict):
+    """What an import does besides defining things, as a fresh interpreter tells it.
+
+    Attributes:
+        heavy: big packages that it imports.
+        effects: what it changes, each as the rest of a sentence: "changes sys.path".
+        failure: the type of what it raised.
+    """
+
+    heavy: list[str]
+    effects: list[str]
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The plugin under test. It is enabled for the checks alone, whatever the user's configuration says."""
+
+    plugin: Plugin
+
+    @property
+    def is_part_of_poolkit(self) -> bool:
+        """Whether it is in poolkit's own distribution, each of whose hook modules is a plugin without one."""
+        names = {canonicalize_name(found.name) for found in importlib_metadata.distributions()}
+        return self.plugin.is_builtin or self.plugin.name not in names
+
+    @cached_property
+    def tasks(self) -> Mapping[EntryPoint, PoolingTask]:
+        """Its own descriptors, without former names. The entry points must resolve."""
+        targets = {entry: pkgutil.resolve_name(entry.value) for entry in self.plugin.in_group(TASKS)}
+        if not targets:
+            raise NotApplicableError("the plugin has no tasks of its own")
+        return {entry: target for entry, target in targets.items() if isinstance(target, PoolingTask)}
+
+    @property
+    def operations(self) -> Iterator[tuple[PoolingTask, Operation]]:
+        """Every operation of its own tasks, once."""
+        for task in dict.fromkeys(self.tasks.values()):
+            yield from ((task, operation) for operation in task.operations)
+
+    @cached_property
+    def settings_models(self) -> tuple[type[BaseModel], ...]:
+        """The models that validate its table: those of its tasks, and that of its hook modules."""
+        tasks = self.tasks.values() if self.plugin.in_group(TASKS) else ()
+        modules = [pkgutil.resolve_name(entry.value) for entry in self.plugin.in_group(HOOKS)]
+        models = [*(task.settings for task in tasks), *(getattr(module, "Settings", None) for module in modules)]
+        return tuple(dict.fromkeys(model for model in models if model is not None))
+
+    @cached_property
+    def settings(self) -> Mapping[str, object]:
+        """What stands in its table: nothing, or the first example of each model that cannot do without."""
+        table: dict[str, object] = {}
+        for model in self.settings_models:
+            try:
+                model.model_validate({})
+            except ValidationError:
+                table |= next(iter(examples(model)), {})
+        return table
+
+    def settings_of(self, model: type[BaseModel]) -> dict[str, object]:
+        """Return the part of `settings` that one of the models reads."""
+        names = {field.alias or name for name, field in model.model_fields.items()}
+        return {name: value for name, value in self.settings.items() if name in names}
+
+    @property
+    def config(self) -> PluginConfig:
+        """A configuration that enables it."""
+        enable = Named(self.plugin.name, "poolkit.testing")
+        return PluginConfig(enable=(enable,), settings={self.plugin.name: dict(self.settings)})
+
+    @cached_property
+    def own_tasks(self) -> tuple[str, ...]:
+        """Its own tasks as `fake_model` takes them."""
+        return tuple(dict.fromkeys(f"{self.plugin.name}:{task.name}" for task in self.tasks.values()))
+
+    @cached_property
+    def served_tasks(self) -> tuple[str, ...]:
+        """The tasks to try: its own, and the built-in ones where it has hooks, which surround them."""
+        own = self.own_tasks if self.plugin.in_group(TASKS) else ()
+        if not self.plugin.in_group(HOOKS):
+            return own
+        builtin = Registry.load(PluginConfig()).tasks
+        names = (f"{found.plugin.name}:{found.name}" for found in builtin if isinstance(found.target, PoolingTask))
+        return tuple(dict.fromkeys((*own, *names)))
+
+    @cached_property
+    def import_effects(self) -> ImportEffects:
+        """What importing everything that it is made of does in a fresh interpreter, heads and weights aside."""
+        values = [entry.value for entry in self.plugin.entry_points if entry.group != ENGINES]
+        return cast("ImportEffects", run_fresh("poolkit.testing.import_probe", values))
+
+    @contextmanager
+    def serve(self, task: str, engine: EngineMaker = FakeEngine) -> Iterator[ServedModel]:
+        """Yield a model without weights that serves one of `served_tasks`."""
+        plugin, _, name = task.partition(":")
+        fake = find_fake(plugin, name)
+        with fake_model(
+            task,
+            plugin=self.plugin.name,
+            settings=self.settings,
+            engine=lambda chosen: engine(chosen, fake=fake),
+        ) as served:
+            yield served
+
+
+class EngineMaker(Protocol):
+    """Makes the engine of a check: `FakeEngine`, or one that watches or waits."""
+
+    def __call__(self, task: PoolingTask, *, fake: Fake | None) -> Engine:
+        """Return the engine of a task, with what stands in for its model."""
+        ...
+
+
+def examples(model: type[BaseModel]) -> list[dict[str, object]]:
+    """Return the examples in a model's JSON schema."""
+    found = model.model_json_schema().get("examples", [])
+    return [example for example in found if isinstance(example, dict)] if isinstance(found, list) else []
+
+
+def tell(error: BaseException) -> str:
+    """Return an error in a line, with what caused it."""
+    line = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{line} Caused by {tell(error.__cause__)}" if error.__cause__ is not None else line

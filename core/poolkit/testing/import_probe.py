@@ -1,0 +1,96 @@
+"""Imports what a plugin is made of and answers what that changed. Run by the checks of `importing`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pkgutil
+import random
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import numpy as np
+
+from poolkit.contract import PoolingTask
+from poolkit.testing.fresh import take_question
+
+__all__: list[str] = []
+
+LONGEST_OUTPUT = 60
+HEAVY = ("torch", "transformers", "fastapi")
+
+# What torch's global state was cannot be told without importing torch, which is a breach already.
+STATE: Mapping[str, Callable[[], object]] = {
+    "the running threads": lambda: sorted(thread.name for thread in threading.enumerate()),
+    "the environment": lambda: dict(os.environ),
+    "the working directory": os.getcwd,
+    "sys.path": lambda: list(sys.path),
+    "the root logger": lambda: (logging.root.level, list(logging.root.handlers), logging.root.manager.disable),
+    "the signal handlers": lambda: [signal.getsignal(number) for number in sorted(signal.valid_signals())],
+    "random's state": random.getstate,
+    "numpy's random state": lambda: repr(np.random.get_state()),
+    "numpy's error handling": np.geterr,
+    "sys.excepthook": lambda: sys.excepthook,
+}
+
+EVENTS = {
+    "socket.connect": "connects to",
+    "subprocess.Popen": "starts a process:",
+    "os.system": "starts a process:",
+    "os.posix_spawn": "starts a process:",
+    "os.mkdir": "makes the folder",
+    "os.remove": "removes the file",
+}
+"""Audit events of what no import should do, and how they read."""
+
+
+def main() -> None:
+    """Answer the question on standard input: the values of entry points."""
+    with tempfile.TemporaryFile() as output:
+        question, answer = take_question(output.fileno())
+        os.dup2(output.fileno(), 2)
+        events: list[str] = []
+        before = {name: read() for name, read in STATE.items()}
+        sys.addaudithook(lambda event, arguments: _note(events, event, arguments))
+        failure = None
+        try:
+            for value in cast("list[str]", question):
+                _import(value)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the plugin's own code may raise anything
+            failure = type(error).__name__
+        effects = [*events, *(f"changes {name}" for name, read in STATE.items() if read() != before[name])]
+        sys.stdout.flush()
+        sys.stderr.flush()
+        output.seek(0)
+        if printed := output.read().decode(errors="replace"):
+            effects.append(f"prints {printed[:LONGEST_OUTPUT]!r}")
+    heavy = [name for name in HEAVY if name in sys.modules]
+    with answer:
+        answer.write(json.dumps({"heavy": heavy, "effects": effects, "failure": failure}).encode())
+
+
+def _import(value: str) -> None:
+    """Import what an entry point names, and the processors of a task."""
+    target = pkgutil.resolve_name(value)
+    if isinstance(target, PoolingTask):
+        for operation in target.operations:
+            pkgutil.resolve_name(operation.io_processor)
+
+
+def _note(effects: list[str], event: str, arguments: tuple[object, ...]) -> None:
+    if event == "open":
+        path, mode, _ = arguments
+        if isinstance(path, str) and isinstance(mode, str) and not set(mode).isdisjoint("wax+"):
+            effects.append(f"writes the file {path!r}")
+    elif event in EVENTS:
+        subject = arguments[1] if event == "socket.connect" else arguments[0]
+        effects.append(f"{EVENTS[event]} {subject!r}")
+
+
+if __name__ == "__main__":
+    main()

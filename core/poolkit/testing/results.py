@@ -1,0 +1,32 @@
+"""What a check says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["CheckResult", "Verdict"]
+
+
+class Verdict(StrEnum):
+    """How a check ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    WARNED = "warned"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What one check says of a plugin.
+
+    Attributes:
+        name: of the check.
+        verdict: WARNED is a piece of advice, or a failure of a check that is too new to count.
+        message: what is wrong, or why it was skipped; empty for a check that passed.
+    """
+
+    name: str
+    verdict: Verdict
+    message: str = ""

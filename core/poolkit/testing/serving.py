@@ -1,0 +1,97 @@
+"""Serves the fake engine's model: everything around the engine is real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import importlib_metadata
+from packaging.utils import canonicalize_name
+
+from poolkit.config import MAX_WAITING_PROMPTS, ModelConfig, Named, PluginConfig
+from poolkit.contract import PoolingTask
+from poolkit.encoding import Encoder
+from poolkit.engine import Engine
+from poolkit.errors import PluginInvalidError
+from poolkit.registry import Registry
+from poolkit.served import ServedModel
+from poolkit.testing.fake_engine import Fake, FakeEngine, FakeTokenizer
+
+__all__ = ["FAKES", "fake_model", "find_fake"]
+
+FAKES = "poolkit.fakes"
+"""The group of entry points that name a `Fake`, each for the task of its own name."""
+
+
+@contextmanager
+def fake_model(
+    task: str = "embed",
+    *,
+    plugin: str | None = None,
+    settings: Mapping[str, object] | None = None,
+    engine: Callable[[PoolingTask], Engine] | None = None,
+    max_waiting_prompts: int = MAX_WAITING_PROMPTS,
+) -> Iterator[ServedModel]:
+    """Yield a served model that has no weights, and close it at the end.
+
+        with fake_model("embed") as served:
+            response = served.run("embeddings", EmbeddingsRequest(input="a text"))
+
+    The model is `FAKE_MODEL`, or what the plugin's `Fake` says: the task's `requires` is not asked. The engine runs one
+    prompt at a time, so that an engine of a test's own which waits holds back exactly one.
+
+    Args:
+        task: the task to serve; "plugin:task" where several plugins provide one.
+        plugin: enabled beside the built-in tasks.
+        settings: of that plugin.
+        engine: makes the engine of the task, in place of a `FakeEngine`.
+        max_waiting_prompts: as for a server.
+
+    Raises:
+        PluginError, TaskError, StartupError: the plugin or the task cannot be used.
+    """
+    enable = () if plugin is None else (Named(plugin, "poolkit.testing"),)
+    tables = {} if plugin is None else {plugin: dict(settings or {})}
+    registry = Registry.load(PluginConfig(enable=enable, settings=tables))
+    names = [loaded.target.name for loaded in registry.tasks if isinstance(loaded.target, PoolingTask)]
+    chosen = registry.get_pooling_task(names, task)
+    provider = next(loaded.plugin for loaded in registry.tasks if loaded.target is chosen)
+    fake = find_fake(provider.name, chosen.name) or Fake()
+    encoder = Encoder(FakeTokenizer(), fake.model)
+    bound = registry.bind(chosen, fake.model, encoder)
+    try:
+        made = FakeEngine(chosen, fake=fake) if engine is None else engine(chosen)
+    except BaseException:
+        bound.close()
+        raise
+    served = ServedModel(
+        info=fake.model,
+        task=bound,
+        encoder=encoder,
+        engine=made,
+        config=ModelConfig(max_num_seqs=1),
+        max_waiting_prompts=max_waiting_prompts,
+    )
+    try:
+        yield served
+    finally:
+        served.close()
+
+
+def find_fake(plugin: str, task: str) -> Fake | None:
+    """Return what a plugin, by its full name, says stands in for the model of its task, if it does.
+
+    Raises:
+        PluginInvalidError: what it names is no `Fake`.
+    """
+    for entry_point in importlib_metadata.entry_points(group=FAKES, name=task):
+        if entry_point.dist is not None and canonicalize_name(entry_point.dist.name) == plugin:
+            fake = entry_point.load()
+            if not isinstance(fake, Fake):
+                raise PluginInvalidError(
+                    f"{plugin}: entry point {task!r} of group {FAKES} points to an object of type "
+                    f"{type(fake).__name__}, not to a poolkit.testing.Fake.",
+                    plugin=plugin,
+                )
+            return fake
+    return None

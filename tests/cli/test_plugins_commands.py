@@ -1,0 +1,130 @@
+"""Commands of plugins: there when the plugin is enabled, and never in the way of poolkit's own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from distributions import Site, open_site
+from poolkit.cli import main
+
+GREET = """
+from poolkit.contract import hookimpl
+@hookimpl
+def poolkit_commands(cli):
+    @cli.command({name!r})
+    def greet(name: str):
+        \"\"\"Say hello.\"\"\"
+        print("hello", name)
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    with open_site(tmp_path / "site", monkeypatch) as opened:
+        yield opened
+
+
+@pytest.fixture
+def poolkit(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that runs the command line and returns its exit code, output and error output."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["poolkit", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return (ended.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+def install(site: Site, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    site.install("poolkit-greet", modules={"poolkit_greet": source}, hooks={"greet": "poolkit_greet"})
+    monkeypatch.setenv("POOLKIT_ENABLE", "greet")
+
+
+def test_an_enabled_plugin_adds_commands(poolkit, site, monkeypatch):
+    install(site, monkeypatch, GREET.format(name="greet"))
+    assert poolkit("greet", "Ada") == (0, "hello Ada\n", "")
+    code, out, err = poolkit("--help")
+    assert (code, err) == (0, "")
+    assert "\n  greet    Say hello.\n" in out
+
+
+def test_a_plugin_that_is_not_enabled_adds_none(poolkit, site, monkeypatch):
+    install(site, monkeypatch, "raise SystemExit")
+    monkeypatch.delenv("POOLKIT_ENABLE")
+    code, _, err = poolkit("greet", "Ada")
+    assert code == 2
+    assert "No such command 'greet'." in err
+
+
+@pytest.mark.parametrize("arguments", [("plugins", "list", "--json"), ("--version",), ("config",)])
+def test_a_command_of_poolkits_own_imports_no_plugin(poolkit, site, monkeypatch, arguments):
+    install(site, monkeypatch, "raise SystemExit")
+    code, out, err = poolkit(*arguments)
+    assert (code, err) == (0, "")
+    assert out
+
+
+FAILURE = (
+    "PluginLoadError: poolkit-greet 1.0.0 failed in poolkit_commands: RuntimeError: no\n"
+    "  entry point  greet = poolkit_greet\n"
+    "  raised at    {file}:5\n"
+    "  enabled by   POOLKIT_ENABLE\n"
+)
+FAILING = (
+    "from poolkit.contract import hookimpl\n\n@hookimpl\ndef poolkit_commands(cli):\n    raise RuntimeError('no')\n"
+)
+
+
+def test_a_plugin_that_fails_to_add_its_commands_says_why_when_its_command_is_wanted(poolkit, site, monkeypatch):
+    install(site, monkeypatch, FAILING)
+    assert poolkit("greet") == (1, "", FAILURE.format(file=site.path / "poolkit_greet.py"))
+
+
+def test_help_is_shown_beside_the_failure_of_a_plugin(poolkit, site, monkeypatch):
+    install(site, monkeypatch, FAILING)
+    code, out, err = poolkit("--help")
+    assert (code, err) == (0, FAILURE.format(file=site.path / "poolkit_greet.py") + "\n")
+    assert "\n  serve " in out
+
+
+def test_a_plugin_does_not_replace_a_command(poolkit, site, monkeypatch):
+    install(site, monkeypatch, GREET.format(name="serve"))
+    assert poolkit("greet") == (
+        1,
+        "",
+        "PluginInvalidError: poolkit-greet 1.0.0 adds a command 'serve', which there is already. "
+        "Give it another name.\n",
+    )
+
+
+def test_a_command_that_cannot_be_made_says_why(poolkit, site, monkeypatch):
+    install(site, monkeypatch, GREET.format(name="greet").replace("name: str", "name: complex"))
+    assert poolkit("greet") == (
+        1,
+        "",
+        "PluginLoadError: poolkit-greet 1.0.0 adds a command that cannot be made: "
+        "RuntimeError: Type not yet supported: <class 'complex'>\n",
+    )
+
+
+def test_the_list_has_a_row_for_a_plugin_with_nothing_but_hooks(poolkit, site, monkeypatch):
+    install(site, monkeypatch, "raise SystemExit")
+    _, out, _ = poolkit("plugins", "list", "--json")
+    assert json.loads(out)[-1] == {
+        "status": "enabled",
+        "task": "",
+        "plugin": "poolkit-greet",
+        "version": "1.0.0",
+        "entry_point": "poolkit_greet",
+        "why": "enabled by POOLKIT_ENABLE",
+    }

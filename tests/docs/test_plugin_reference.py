@@ -1,0 +1,58 @@
+"""The reference for plugin authors leaves nothing out. That it says what the code says, test_examples checks."""
+
+import dataclasses
+import inspect
+import re
+
+import pytest
+import typer.main
+
+import poolkit.testing
+from docs.pages import ROOT
+from poolkit import contract, errors
+from poolkit.cli.main import app
+
+PAGE = (ROOT / "docs" / "plugin-reference.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^#{3,4} `(\w+).*?`\n(.*?)(?=^#|\Z)", PAGE, flags=re.MULTILINE | re.DOTALL))
+"""What stands below the heading of each class and function."""
+
+PUBLIC = [name for name in contract.__all__ if name in poolkit.__all__]
+ERRORS = [name for name in errors.__all__ if inspect.isclass(getattr(errors, name))]
+RECORDS = [getattr(contract, name) for name in PUBLIC if dataclasses.is_dataclass(getattr(contract, name))]
+HOOKS = [
+    hook
+    for _, holder in inspect.getmembers(contract, inspect.isclass)
+    for _, hook in inspect.getmembers(holder, inspect.isfunction)
+    if hasattr(hook, f"{contract.PROJECT}_spec")
+]
+
+
+def test_there_are_hooks_to_look_for():
+    assert {"pre_process", "post_process", "poolkit_wrap", "poolkit_commands"} <= {hook.__name__ for hook in HOOKS}
+
+
+@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.__name__)
+def test_every_hook_is_documented_with_its_arguments(hook):
+    _, *arguments = inspect.signature(hook).parameters
+    [heading] = re.findall(rf"^#### `{hook.__name__}\((.*)\) -> .*`$", PAGE, flags=re.MULTILINE)
+
+    assert re.findall(r"(\w+): ", heading) == arguments
+    assert SECTIONS[hook.__name__].strip().startswith((hook.__doc__ or "").splitlines()[0])
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
+def test_every_field_of_what_a_plugin_gets_and_gives_is_documented(record):
+    documented = re.findall(r"^\| `(\w+)` \|", SECTIONS[record.__name__], flags=re.MULTILINE)
+
+    assert documented == [field.name for field in dataclasses.fields(record)]
+
+
+@pytest.mark.parametrize("names", [PUBLIC, ERRORS, poolkit.testing.__all__], ids=["contract", "errors", "testing"])
+def test_every_public_name_is_on_the_page(names):
+    assert [name for name in names if not re.search(rf"\b{name}\b", PAGE)] == []
+
+
+def test_every_command_for_plugins_is_on_the_page():
+    commands = typer.main.get_command(app).commands["plugins"].commands
+
+    assert [name for name in commands if f"#### `poolkit plugins {name}" not in PAGE] == []

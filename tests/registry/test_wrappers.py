@@ -1,0 +1,207 @@
+"""Wrappers around a processor: their order, what they can change, and whose failure is whose."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from distributions import Request, Response, Site, make_encoder, make_model
+from poolkit.config import Named, PluginConfig
+from poolkit.contract import PooledOutput, Prepared
+from poolkit.errors import HookError, RequestError
+from poolkit.registry import BoundOperation, Registry
+
+HEADER = """
+from dataclasses import replace
+from distributions import Request, Response
+from poolkit.contract import Prepared, hookimpl
+from poolkit.errors import HookError, RequestError
+events = []
+around = hookimpl(wrapper=True)
+class Wrapper:
+"""
+FOOTER = """
+@hookimpl
+def poolkit_wrap(context, settings):
+    return [Wrapper()]
+"""
+PAIR_FOOTER = FOOTER.replace("[Wrapper()]", "[Wrapper('outer'), Wrapper('inner')]")
+
+
+def output(size: int) -> PooledOutput:
+    return PooledOutput(np.zeros(size, np.float32), (1, 2))
+
+
+@pytest.fixture
+def wrap(site: Site) -> Callable[..., BoundOperation]:
+    """Return a function that binds embed's operation with plugins given as the body of each one's wrapper."""
+
+    def bind(**plugins: str) -> BoundOperation:
+        for name, body in plugins.items():
+            modules = {f"poolkit_{name}": HEADER + body + ("" if "poolkit_wrap" in body else FOOTER)}
+            site.install(f"poolkit-{name}", "1.2.0", modules=modules, hooks={name: f"poolkit_{name}"})
+        registry = Registry.load(PluginConfig(enable=tuple(Named(name, f"--plugin {name}") for name in plugins)))
+        bound = registry.bind(registry.get_pooling_task(["embed"], "embed"), make_model(), make_encoder())
+        return bound.operations["measure"]
+
+    return bind
+
+
+def post_process(operation: BoundOperation) -> object:
+    return operation.post_process(Prepared(["a", "b"]), [output(3), output(4)])
+
+
+TELLING = """
+    @around
+    def pre_process(self, request):
+        request.texts.append("{name} in")
+        prepared = yield
+        return replace(prepared, prompts=[*prepared.prompts, "{name} out"])
+"""
+
+
+def test_the_plugin_that_was_enabled_first_is_outermost(wrap):
+    operation = wrap(zebra=TELLING.format(name="zebra"), apple=TELLING.format(name="apple"))
+    assert [wrapper.plugin.name for wrapper in operation.wrappers] == ["poolkit-zebra", "poolkit-apple"]
+    assert operation.pre_process(Request(texts=["a"])) == Prepared(
+        ["a", "zebra in", "apple in", "apple out", "zebra out"]
+    )
+
+
+def test_the_wrappers_of_one_plugin_stand_in_the_order_of_the_list(wrap):
+    telling = TELLING.replace('"{name} in"', "self.name").replace('"{name} out"', "self.name")
+    operation = wrap(pair=f"    def __init__(self, name=''): self.name = name\n{telling}{PAIR_FOOTER}")
+    assert operation.pre_process(Request(texts=["a"])) == Prepared(["a", "outer", "inner", "inner", "outer"])
+
+
+CHUNKING = """
+    @around
+    def pre_process(self, request):
+        prepared = yield
+        chunks = [chunk for prompt in prepared.prompts for chunk in prompt.split()]
+        return Prepared(chunks, prepared.params, state=prepared)
+
+    @around
+    def post_process(self, prepared, outputs):
+        whole, rest = prepared.state, list(outputs)
+        longest = [max((rest.pop(0) for _ in prompt.split()), key=lambda o: len(o.data)) for prompt in whole.prompts]
+        return (yield whole, longest)
+"""
+PREFIX = """
+    @around
+    def pre_process(self, request):
+        return (yield (Request(texts=["query: " + text for text in request.texts]),))
+"""
+
+
+def test_a_wrapper_that_changes_the_prompts_gives_the_processor_what_it_prepared(wrap):
+    operation = wrap(prefix=PREFIX, chunking=CHUNKING)
+    prepared = operation.pre_process(Request(texts=["a b", "c"]))
+    assert prepared == Prepared(
+        ["query:", "a", "b", "query:", "c"], prepared.params, Prepared(["query: a b", "query: c"])
+    )
+    outputs = [output(size) for size in (1, 5, 2, 3, 4)]
+    assert operation.post_process(prepared, outputs) == Response(lengths=[5, 4])
+
+
+def test_wrappers_that_change_the_prompts_stand_around_each_other(wrap):
+    halving = CHUNKING.replace("prompt.split()", "(prompt[:1], prompt[1:])")
+    operation = wrap(chunking=CHUNKING, halving=halving)
+    prepared = operation.pre_process(Request(texts=["ab cd", "ef"]))
+    assert prepared.prompts == ["a", "b", "cd", "e", "f"]
+    outputs = [output(size) for size in (1, 5, 2, 3, 4)]
+    assert operation.post_process(prepared, outputs) == Response(lengths=[5, 4])
+
+
+def test_a_wrapper_may_answer_for_what_it_surrounds(wrap):
+    body = """
+    @around
+    def post_process(self):
+        try:
+            return (yield)
+        except HookError:
+            return Response(lengths=[])
+"""
+    failing = "    @around\n    def post_process(self):\n        yield\n        raise OSError\n"
+    assert post_process(wrap(patient=body, failing=failing)) == Response(lengths=[])
+
+
+def test_a_wrapper_sees_the_refusal_of_what_it_surrounds_and_lets_it_through(wrap):
+    outer = """
+    @around
+    def post_process(self):
+        try:
+            return (yield)
+        finally:
+            events.append("left")
+"""
+    inner = "    @around\n    def post_process(self):\n        yield\n        raise ValueError('no such label')\n"
+    with pytest.raises(RequestError) as caught:
+        post_process(wrap(outer=outer, inner=inner))
+    assert (type(caught.value), str(caught.value)) == (RequestError, "no such label")
+    assert sys.modules["poolkit_outer"].events == ["left"]
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        ("yield; raise OSError('disk full')", OSError("disk full")),
+        ("raise OSError('disk full'); yield", OSError("disk full")),
+        ("yield; import sys; sys.exit(2)", SystemExit(2)),
+        ("yield; return None", TypeError("returned NoneType, not Response")),
+        ("yield; yield", TypeError("yielded more than once")),
+        ("return Response(lengths=[]); yield", TypeError("ended without a yield")),
+        ("yield [prepared]", TypeError("yielded list, not a tuple of the hook's 2 arguments")),
+        ("yield (prepared,)", TypeError("yielded 1 arguments, not the hook's 2")),
+        ("yield prepared, outputs[:1]", TypeError("yielded 1 outputs for 2 prompts")),
+        ("yield prepared, None", TypeError("yielded NoneType for 2 prompts")),
+        ("yield outputs, outputs", TypeError("returned list, not Prepared")),
+    ],
+)
+def test_a_wrapper_that_fails_is_blamed_and_not_the_task(
+    wrap, caplog: pytest.LogCaptureFixture, body: str, cause: BaseException
+):
+    quiet = "    @around\n    def post_process(self): return (yield)\n"
+    operation = wrap(quiet=quiet, cache=f"    @around\n    def post_process(self, prepared, outputs): {body}\n")
+    message = "poolkit-cache 1.2.0, wrapped around task 'embed' of poolkit 0.1.0, failed in post_process."
+    with pytest.raises(HookError) as caught:
+        post_process(operation)
+    assert str(caught.value) == message
+    assert (caught.value.plugin, caught.value.task, caught.value.hook) == ("poolkit-cache", "embed", "post_process")
+    assert repr(caught.value.__cause__) == repr(cause)
+    [record] = caplog.records
+    assert (record.levelno, record.getMessage()) == (logging.ERROR, message)
+
+
+def test_the_task_is_blamed_for_its_own_failure_however_it_is_wrapped(wrap, caplog: pytest.LogCaptureFixture):
+    quiet = "    @around\n    def post_process(self): return (yield)\n"
+    with pytest.raises(HookError) as caught:
+        wrap(quiet=quiet).post_process(Prepared([]), [None])
+    assert str(caught.value) == "task 'embed' of poolkit 0.1.0 failed in post_process."
+    assert caplog.messages == ["task 'embed' of poolkit 0.1.0 failed in post_process."]
+
+
+def test_closing_a_task_closes_its_wrappers(wrap, caplog: pytest.LogCaptureFixture):
+    body = "    @around\n    def pre_process(self): return (yield)\n"
+    body += "    def close(self): events.append('closed'); raise OSError\n"
+    operation = wrap(cache=body, quiet=TELLING)
+    operation.close()
+    assert sys.modules["poolkit_cache"].events == ["closed"]
+    assert caplog.messages == ["Wrapper of poolkit-cache 1.2.0 failed in close."]
+
+
+def test_the_time_of_each_hook_is_counted_for_each_plugin_without_what_it_surrounds(wrap):
+    operation = wrap(quiet="    @around\n    def pre_process(self): return (yield)\n")
+    for _ in range(3):
+        operation.pre_process(Request(texts=["a"]))
+    post_process(operation)
+    calls = {(timing.plugin, timing.hook): timing.times.calls_within[-1] for timing in operation.timings()}
+    assert calls == {
+        ("poolkit-quiet", "pre_process"): (float("inf"), 3),
+        ("poolkit", "pre_process"): (float("inf"), 3),
+        ("poolkit", "post_process"): (float("inf"), 1),
+    }
