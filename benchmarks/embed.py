@@ -21,8 +21,6 @@ from statistics import median
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Column, Table
 from sentence_transformers import SentenceTransformer
 
 from benchmarks.docstrings import LENGTHS, docstrings
@@ -146,21 +144,17 @@ def _print_report(
         f"model's maximum: {min(prompt_tokens)} to {max(prompt_tokens)} tokens, median {median(prompt_tokens):.0f}"
     )
     print(f"agreement  {agreement}")
-    print(f"rounds     {options.rounds}, in turn; medians; a single text is the median of {LATENCY_TEXTS} a round\n")
+    alone = min(LATENCY_TEXTS, options.texts)
+    print(f"rounds     {options.rounds}, in turn; medians; alone: the first {alone} texts, one a call\n")
 
     slowest = measured[0]
-    table = Table(Column("", no_wrap=True), "dtype", "texts/s", "tokens/s", "ratio", "one text, ms", "ratio")
+    print(f"{'':22}{'dtype':10}{'texts/s':>10}{'tokens/s':>12}{'ratio':>8}{'ms alone':>12}{'ratio':>8}")
     for side in measured:
-        table.add_row(
-            side.name,
-            side.dtype,
-            f"{len(prompt_tokens) / side.batch_s:,.0f}",
-            f"{sum(prompt_tokens) / side.batch_s:,.0f}",
-            f"{slowest.batch_s / side.batch_s:.2f}",
-            f"{side.single_ms:.2f}",
-            f"{slowest.single_ms / side.single_ms:.2f}",
+        texts_per_s, tokens_per_s = len(prompt_tokens) / side.batch_s, sum(prompt_tokens) / side.batch_s
+        print(
+            f"{side.name:22}{side.dtype:10}{texts_per_s:10,.0f}{tokens_per_s:12,.0f}"
+            f"{slowest.batch_s / side.batch_s:8.2f}{side.single_ms:12.2f}{slowest.single_ms / side.single_ms:8.2f}"
         )
-    Console().print(table)
 
 
 def _hardware() -> str:

@@ -1,8 +1,11 @@
 """poolkit: a plugin-based library and server for embedding, classification, reward and reranking models.
 
-The public names are those of `__all__`, `poolkit.errors` and `poolkit.testing`. Importing them loads neither torch nor
-transformers nor fastapi: those wait until a model is loaded or served.
+The public names are those of `__all__`, `poolkit.errors` and `poolkit.testing`. Importing poolkit loads neither torch
+nor transformers nor fastapi: those wait until a model is loaded or served.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from poolkit.config import ModelConfig, PluginConfig, PoolerConfig
 from poolkit.contract import (
@@ -23,24 +26,26 @@ from poolkit.contract import (
     Renamed,
     hookimpl,
 )
-from poolkit.llm import LLM
 from poolkit.models import ModelInfo
-from poolkit.operations import (
-    EmbeddingsRequest,
-    EmbeddingsResponse,
-    FloatArray,
-    PoolingRequest,
-    PoolingResponse,
-    Usage,
-)
-from poolkit.outputs import (
-    EmbeddingOutput,
-    EmbeddingRequestOutput,
-    PoolingOutput,
-    PoolingRequestOutput,
-    RequestOutput,
-)
-from poolkit.processors import PoolingProcessor
+
+if TYPE_CHECKING:
+    from poolkit.llm import LLM
+    from poolkit.operations import (
+        EmbeddingsRequest,
+        EmbeddingsResponse,
+        FloatArray,
+        PoolingRequest,
+        PoolingResponse,
+        Usage,
+    )
+    from poolkit.outputs import (
+        EmbeddingOutput,
+        EmbeddingRequestOutput,
+        PoolingOutput,
+        PoolingRequestOutput,
+        RequestOutput,
+    )
+    from poolkit.processors import PoolingProcessor
 
 __all__ = [
     "API_OLDEST",
@@ -77,3 +82,15 @@ __all__ = [
     "Usage",
     "hookimpl",
 ]
+
+_HOMES_WITH_NUMPY = ("poolkit.operations", "poolkit.outputs", "poolkit.processors", "poolkit.llm")
+"""Imported when a name of theirs is first used: numpy would be most of the start-up time of  poolkit plugins list."""
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        for home in map(import_module, _HOMES_WITH_NUMPY):
+            if name in home.__all__:
+                globals()[name] = getattr(home, name)
+                return globals()[name]
+    raise AttributeError(f"module 'poolkit' has no attribute {name!r}")

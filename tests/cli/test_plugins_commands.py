@@ -23,7 +23,7 @@ def poolkit_commands(cli):
 """
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     with open_site(tmp_path / "site", monkeypatch) as opened:
         yield opened
@@ -31,7 +31,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 @pytest.fixture
 def poolkit(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """Return a function that runs the command line and returns its exit code, output and error output."""
     monkeypatch.chdir(tmp_path)
@@ -80,9 +80,13 @@ FAILURE = (
     "  raised at    {file}:5\n"
     "  enabled by   POOLKIT_ENABLE\n"
 )
-FAILING = (
-    "from poolkit.contract import hookimpl\n\n@hookimpl\ndef poolkit_commands(cli):\n    raise RuntimeError('no')\n"
-)
+FAILING = """\
+from poolkit.contract import hookimpl
+
+@hookimpl
+def poolkit_commands(cli):
+    raise RuntimeError("no")
+"""
 
 
 def test_a_plugin_that_fails_to_add_its_commands_says_why_when_its_command_is_wanted(poolkit, site, monkeypatch):
@@ -108,13 +112,10 @@ def test_a_plugin_does_not_replace_a_command(poolkit, site, monkeypatch):
 
 
 def test_a_command_that_cannot_be_made_says_why(poolkit, site, monkeypatch):
-    install(site, monkeypatch, GREET.format(name="greet").replace("name: str", "name: complex"))
-    assert poolkit("greet") == (
-        1,
-        "",
-        "PluginLoadError: poolkit-greet 1.0.0 adds a command that cannot be made: "
-        "RuntimeError: Type not yet supported: <class 'complex'>\n",
-    )
+    install(site, monkeypatch, GREET.format(name="greet").replace("name: str", "name: str | int"))
+    code, _, err = poolkit("greet")
+    assert code == 1
+    assert err.startswith("PluginLoadError: poolkit-greet 1.0.0 adds a command that cannot be made: AssertionError: ")
 
 
 def test_the_list_has_a_row_for_a_plugin_with_nothing_but_hooks(poolkit, site, monkeypatch):

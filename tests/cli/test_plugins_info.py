@@ -44,7 +44,7 @@ def poolkit_wrap(context, settings):
 """
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     with open_site(tmp_path / "site", monkeypatch) as opened:
         opened.install(
@@ -61,7 +61,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 @pytest.fixture
 def info(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """Return a function that runs `poolkit plugins info` and returns its exit code, output and error output."""
     monkeypatch.chdir(tmp_path)

@@ -190,7 +190,7 @@ class Requires:
 def test_descriptors_stay_what_they_are(install):
     requires = "\nclass Requires:\n    def __call__(self, model):\n        return None\n"
     install({TOP: requires + TOP, "settings=Settings,": "settings=Settings, requires=Requires(),"})
-    assert breaches() == {"descriptors_pickle": "task 'sound' comes back from another process as something else."}
+    assert breaches() == {"descriptors_pickle": "task 'sound' comes out of another process as something else."}
 
 
 def test_schemas_are_json(install):

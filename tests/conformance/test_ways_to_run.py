@@ -10,6 +10,7 @@ import pytest
 
 from poolkit.errors import PluginNotFoundError
 from poolkit.testing import check_plugin, fake_model, parametrize_with_checks
+from poolkit.testing.fresh import DiedError, run_fresh
 
 
 def test_the_command_prints_a_line_for_each_check_and_a_count(install, poolkit):
@@ -43,6 +44,12 @@ def test_a_plugin_that_ends_the_process_is_told_of(install, poolkit):
             "message": "a fresh interpreter ended with exit code 3.",
         }
     ]
+
+
+def test_a_plugin_that_never_ends_is_given_up():
+    with pytest.raises(DiedError) as caught:
+        run_fresh("poolkit.testing", "poolkit", limit_s=0.01)
+    assert str(caught.value) == "a fresh interpreter gave no answer in 0.01 s"
 
 
 @pytest.mark.usefixtures("site")

@@ -232,6 +232,10 @@ def test_a_descriptor_that_breaks_the_contract(site: Site, arguments: str, probl
             "operation 'measure' of task 'ner' has request=<class 'int'>. Give a pydantic model class.",
         ),
         (
+            "operations=(replace(OPERATION, per_prompt=('lengths', 'labels')),)",
+            "operation 'measure' of task 'ner' has per_prompt=('lengths', 'labels'). Its response has no field 'labels'.",
+        ),
+        (
             "operations=(replace(OPERATION, routes='/ner'),)",
             "operation 'measure' of task 'ner' has routes='/ner'. Give a tuple of paths, each with a slash in front.",
         ),

@@ -25,12 +25,14 @@ EMBED = PoolingTask(
             request=EmbeddingsRequest,
             response=EmbeddingsResponse,
             io_processor="poolkit_tasks.embed.processors:EmbeddingsProcessor",
+            per_prompt=("embeddings", "prompt_token_ids"),
         ),
         Operation(
             name="pooling",
             request=PoolingRequest,
             response=PoolingResponse,
             io_processor="poolkit_tasks.embed.processors:EmbedPoolingProcessor",
+            per_prompt=("data", "prompt_token_ids"),
         ),
     ),
 )

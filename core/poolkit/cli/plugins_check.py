@@ -14,6 +14,8 @@ from poolkit.registry import find_plugin
 
 __all__ = ["check"]
 
+LIMIT_S = 600.0
+
 STYLES = {"passed": "green", "failed": "red", "warned": "yellow", "skipped": "dim"}
 
 
@@ -29,7 +31,7 @@ def check(
 
     plugin = find_plugin(name, named="to be checked")
     try:
-        results = cast("list[dict[str, str]]", run_fresh("poolkit.testing", plugin.name))
+        results = cast("list[dict[str, str]]", run_fresh("poolkit.testing", plugin.name, limit_s=LIMIT_S))
     except DiedError as error:
         results = [{"name": "process_survives", "verdict": "failed", "message": f"{error}."}]
     if as_json:

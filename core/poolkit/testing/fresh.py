@@ -16,21 +16,25 @@ class DiedError(Exception):
     """The interpreter ended without an answer; the message says how."""
 
 
-def run_fresh(module: str, question: object) -> object:
-    """Return what `python -m module` answers to a question; both are JSON.
+def run_fresh(module: str, question: object, *, limit_s: float) -> object:
+    """Return what `python -m module` answers to a question within so many seconds; both are JSON.
 
     Raises:
         DiedError: it ended without an answer.
     """
     command = [sys.executable, "-P", "-B", "-W", "ignore", "-m", module]
     path = os.pathsep.join(str(Path(folder).absolute()) for folder in sys.path)
-    done = subprocess.run(  # noqa: S603 - our own interpreter and module
-        command,
-        input=json.dumps(question).encode(),
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": path},
-        check=False,
-    )
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter and module
+            command,
+            input=json.dumps(question).encode(),
+            capture_output=True,
+            env={**os.environ, "PYTHONPATH": path},
+            timeout=limit_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DiedError(f"a fresh interpreter gave no answer in {limit_s:g} s") from error
     if not done.stdout:
         reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
         raise DiedError(": ".join([f"a fresh interpreter ended with exit code {done.returncode}", *reason]))

@@ -1,10 +1,12 @@
-"""Imports what a plugin is made of and answers what that changed. Run by the checks of `importing`."""
+"""Imports what a plugin is made of, and answers what that changed and how it pickles. Run in a fresh interpreter."""
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
+import pickle
 import pkgutil
 import random
 import signal
@@ -15,8 +17,11 @@ from collections.abc import Callable, Mapping
 from typing import cast
 
 import numpy as np
+from pydantic import ValidationError
 
 from poolkit.contract import PoolingTask
+from poolkit.registry import ENGINES, find_plugin
+from poolkit.testing.checks.subject import ImportEffects, Pickled, Subject, tell
 from poolkit.testing.fresh import take_question
 
 __all__: list[str] = []
@@ -50,17 +55,17 @@ EVENTS = {
 
 
 def main() -> None:
-    """Answer the question on standard input: the values of entry points."""
+    """Answer the question on standard input: a plugin's name."""
     with tempfile.TemporaryFile() as output:
         question, answer = take_question(output.fileno())
         os.dup2(output.fileno(), 2)
+        subject = Subject(find_plugin(cast("str", question), named="named for the conformance kit"))
         events: list[str] = []
         before = {name: read() for name, read in STATE.items()}
         sys.addaudithook(lambda event, arguments: _note(events, event, arguments))
         failure = None
         try:
-            for value in cast("list[str]", question):
-                _import(value)
+            _import(subject)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the plugin's own code may raise anything
             failure = type(error).__name__
         effects = [*events, *(f"changes {name}" for name, read in STATE.items() if read() != before[name])]
@@ -69,17 +74,33 @@ def main() -> None:
         output.seek(0)
         if printed := output.read().decode(errors="replace"):
             effects.append(f"prints {printed[:LONGEST_OUTPUT]!r}")
-    heavy = [name for name in HEAVY if name in sys.modules]
+        heavy = [name for name in HEAVY if name in sys.modules]
+        pickles = {} if failure else _pickle(subject)
     with answer:
-        answer.write(json.dumps({"heavy": heavy, "effects": effects, "failure": failure}).encode())
+        answer.write(json.dumps(ImportEffects(heavy=heavy, effects=effects, failure=failure, pickles=pickles)).encode())
 
 
-def _import(value: str) -> None:
-    """Import what an entry point names, and the processors of a task."""
-    target = pkgutil.resolve_name(value)
-    if isinstance(target, PoolingTask):
-        for operation in target.operations:
-            pkgutil.resolve_name(operation.io_processor)
+def _import(subject: Subject) -> None:
+    """Import what the entry points name, and the processors of tasks."""
+    for entry in subject.plugin.entry_points:
+        if entry.group != ENGINES:
+            target = pkgutil.resolve_name(entry.value)
+            for operation in target.operations if isinstance(target, PoolingTask) else ():
+                pkgutil.resolve_name(operation.io_processor)
+
+
+def _pickle(subject: Subject) -> dict[str, Pickled]:
+    pickles: dict[str, Pickled] = {}
+    try:
+        parts = subject.parts
+    except ValidationError:  # the check settings_can_be_given says more
+        return {}
+    for name, part in parts.items():
+        try:
+            pickles[name] = Pickled(data=base64.b64encode(pickle.dumps(part)).decode(), error="")
+        except Exception as error:  # noqa: BLE001 - pickling runs the plugin's own code
+            pickles[name] = Pickled(data="", error=tell(error))
+    return pickles
 
 
 def _note(effects: list[str], event: str, arguments: tuple[object, ...]) -> None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from poolkit.config import Named, PluginConfig
 from poolkit.contract import Operation, PoolingTask
 from poolkit.engine import Engine
-from poolkit.registry import ENGINES, HOOKS, TASKS, EntryPoint, Plugin, Registry
+from poolkit.registry import HOOKS, TASKS, EntryPoint, Plugin, Registry
 from poolkit.served import ServedModel
 from poolkit.testing.fake_engine import Fake, FakeEngine
 from poolkit.testing.fresh import run_fresh
@@ -25,22 +25,34 @@ from poolkit.testing.serving import fake_model, find_fake
 __all__ = ["NotApplicableError", "Subject", "examples", "tell"]
 
 
+IMPORT_LIMIT_S = 60.0
+
+
 class NotApplicableError(Exception):
     """A check has nothing to look at; the message says why."""
 
 
+class Pickled(TypedDict):
+    """A pickle in base64, or what making it raised."""
+
+    data: str
+    error: str
+
+
 class ImportEffects(TypedDict):
-    """What an import does besides defining things, as a fresh interpreter tells it.
+    """What a fresh interpreter that imports a plugin tells of it.
 
     Attributes:
-        heavy: big packages that it imports.
+        heavy: big packages that the import imports.
         effects: what it changes, each as the rest of a sentence: "changes sys.path".
-        failure: the type of what it raised.
+        failure: the type of what it raises.
+        pickles: of each of the plugin's `parts`.
     """
 
     heavy: list[str]
     effects: list[str]
     failure: str | None
+    pickles: dict[str, Pickled]
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,16 @@ class Subject:
         return {name: value for name, value in self.settings.items() if name in names}
 
     @property
+    def parts(self) -> Mapping[str, object]:
+        """What worker processes are given of it: descriptors and settings, by what to call them."""
+        tasks = self.tasks.values() if self.plugin.in_group(TASKS) else ()
+        settings = {
+            f"its settings ({model.__name__})": model.model_validate(self.settings_of(model))
+            for model in self.settings_models
+        }
+        return {f"task {task.name!r}": task for task in tasks} | settings
+
+    @property
     def config(self) -> PluginConfig:
         """A configuration that enables it."""
         enable = Named(self.plugin.name, "poolkit.testing")
@@ -117,8 +139,9 @@ class Subject:
     @cached_property
     def import_effects(self) -> ImportEffects:
         """What importing everything that it is made of does in a fresh interpreter, heads and weights aside."""
-        values = [entry.value for entry in self.plugin.entry_points if entry.group != ENGINES]
-        return cast("ImportEffects", run_fresh("poolkit.testing.import_probe", values))
+        return cast(
+            "ImportEffects", run_fresh("poolkit.testing.import_probe", self.plugin.name, limit_s=IMPORT_LIMIT_S)
+        )
 
     @contextmanager
     def serve(self, task: str, engine: EngineMaker = FakeEngine) -> Iterator[ServedModel]:

@@ -71,12 +71,14 @@ class Trial:
             deadline = asyncio.get_running_loop().time() + HOLD_LIMIT_S
             gate.clear()
             tasks = [asyncio.create_task(self._answer(body)) for body in bodies]
-            # A plugin that answers from a cache never sends that many: hence the deadline.
-            while self.served.stats().prompts_waiting < prompts and asyncio.get_running_loop().time() < deadline:
-                if all(task.done() for task in tasks):
-                    break
-                await asyncio.sleep(POLL_INTERVAL_S)
-            gate.set()
+            try:
+                # A plugin that answers from a cache never sends that many: hence the deadline.
+                while self.served.stats().prompts_waiting < prompts and asyncio.get_running_loop().time() < deadline:
+                    if all(task.done() for task in tasks):
+                        break
+                    await asyncio.sleep(POLL_INTERVAL_S)
+            finally:
+                gate.set()
             answers = await asyncio.gather(*tasks, return_exceptions=True)
             return cast("list[Body | Exception]", answers)
 
