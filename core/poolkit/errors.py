@@ -57,7 +57,11 @@ __all__ = [
 
 
 class PoolkitError(Exception):
-    """Base of every error poolkit raises on purpose."""
+    """Base of every error poolkit raises on purpose. It pickles whole, to come back from a worker process."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Rebuild the error without its `__init__`, whose arguments are not what it keeps."""
+        return _rebuild, (type(self), self.args, self.__dict__)
 
 
 class ConfigError(PoolkitError):
@@ -181,3 +185,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the closest known name, or an empty string."""
     close = get_close_matches(name, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _rebuild(error_type: type[PoolkitError], args: tuple[object, ...], attributes: dict[str, object]) -> PoolkitError:
+    error = error_type.__new__(error_type, *args)
+    error.__dict__.update(attributes)
+    return error

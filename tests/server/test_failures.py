@@ -186,7 +186,7 @@ def test_keys_guard_every_route_but_the_probes():
 
 def test_a_dead_engine_makes_the_server_unready_and_strands_nobody():
     class Dying(FakeEngine):
-        def forward(self, prompts):
+        def forward(self, _):
             raise SystemExit
 
     with fake_model(engine=Dying) as served:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
-from http import HTTPStatus
 
 import importlib_metadata
 from fastapi import FastAPI, Request, Response
