@@ -1,0 +1,109 @@
+"""The pipeline that offline calls and HTTP requests share."""
+
+import asyncio
+import threading
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from poolkit import EmbeddingsRequest
+from poolkit.errors import BatchError, ClosedError, EngineError, RequestError
+from poolkit.testing import FakeEngine, FakeTokenizer, fake_model
+from serving import HeldEngine
+
+TEXTS = [f"text number {number}" for number in range(700)]
+
+
+def embed(served, texts, **fields):
+    return served.run("embeddings", EmbeddingsRequest(input=texts, **fields)).embeddings
+
+
+def is_poisoned(prompt):
+    return len(prompt.token_ids) == 7
+
+
+def test_each_text_of_a_request_is_tokenized_once_however_often_its_batch_is_run(monkeypatch):
+    tokenized = Counter()
+    encode_batch = FakeTokenizer.encode_batch
+
+    def count(self, texts, **options):
+        tokenized.update(texts)
+        return encode_batch(self, texts, **options)
+
+    monkeypatch.setattr(FakeTokenizer, "encode_batch", count)
+    failing = fake_model(engine=lambda task: FakeEngine(task, fails_on=is_poisoned))
+    with failing as served, pytest.raises(BatchError):
+        embed(served, [*TEXTS, "these are five words exactly"])
+    assert set(tokenized.values()) == {1}
+    assert len(tokenized) == len(TEXTS) + 1
+
+
+def test_online_and_offline_give_the_same_answer():
+    with fake_model() as served:
+        offline = embed(served, TEXTS)
+        online = asyncio.run(served.arun("embeddings", lambda: EmbeddingsRequest(input=TEXTS), lambda answer: answer))
+    np.testing.assert_array_equal(offline, online.embeddings)
+
+
+def test_a_prompt_that_the_model_fails_on_fails_alone():
+    with fake_model(engine=lambda task: FakeEngine(task, fails_on=is_poisoned)) as served:
+        with pytest.raises(BatchError) as error:
+            embed(served, ["one", "these are five words exactly", "three"])
+        with pytest.raises(EngineError):
+            embed(served, "these are five words exactly")
+        [first, missing, third] = error.value.outputs
+        assert missing is None
+        assert isinstance(error.value.errors[1], EngineError)
+        np.testing.assert_array_equal([first.data, third.data], embed(served, ["one", "three"]))
+
+
+def test_online_a_request_with_a_bad_prompt_is_answered_with_that_prompts_error():
+    with fake_model() as served:
+        work = served.arun("embeddings", lambda: EmbeddingsRequest(input=["fine", [5000]]), lambda answer: answer)
+        with pytest.raises(RequestError, match=r"^Prompt 1 holds token id 5000;"):
+            asyncio.run(work)
+
+
+def test_a_request_that_is_cancelled_frees_its_place_and_others_are_answered():
+    with fake_model(engine=HeldEngine) as served:
+        engine = served._engine
+
+        async def scenario():
+            first = asyncio.ensure_future(served.arun("embeddings", lambda: EmbeddingsRequest(input="one"), list))
+            await asyncio.to_thread(engine.is_reached.wait)
+            gone = asyncio.ensure_future(served.arun("embeddings", lambda: EmbeddingsRequest(input=TEXTS), list))
+            while served.stats().prompts_waiting < len(TEXTS):
+                await asyncio.sleep(0)
+            gone.cancel()
+            await asyncio.wait({gone})
+            assert gone.cancelled()
+            assert served.stats().prompts_waiting == 1
+            engine.may_go.set()
+            assert await first
+
+        asyncio.run(scenario())
+        assert engine.prompts_run == 1
+
+
+def test_blocking_work_never_runs_on_the_event_loop():
+    threads = set()
+
+    def decode():
+        threads.add(threading.current_thread())
+        return EmbeddingsRequest(input="one")
+
+    def encode(answer):
+        threads.add(threading.current_thread())
+        return answer
+
+    with fake_model() as served:
+        asyncio.run(served.arun("embeddings", decode, encode))
+    assert threading.current_thread() not in threads
+
+
+def test_a_closed_model_refuses_further_requests():
+    with fake_model() as served:
+        pass
+    with pytest.raises(ClosedError):
+        embed(served, "one")
