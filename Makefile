@@ -3,6 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+CONTRIB := $(patsubst %/pyproject.toml,%,$(wildcard contrib/*/pyproject.toml))
 
 .PHONY: demo test lint bench docs
 
@@ -12,7 +13,7 @@ demo: .venv/installed-demo
 test: lint
 	$(BIN)/pytest
 
-lint: .venv/installed-dev
+lint: .venv/installed-contrib
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -23,6 +24,10 @@ bench: .venv/installed-dev
 
 docs: .venv/installed-dev  # rewrites the tables that are generated from the code
 	$(BIN)/python docs/generate.py
+
+.venv/installed-contrib: .venv/installed-dev $(CONTRIB:=/pyproject.toml)
+	$(INSTALL) --no-build-isolation --no-deps $(CONTRIB:%=--editable %)
+	touch $@
 
 .venv/installed-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -24,6 +24,7 @@ from poolkit.cli.main import app
 from poolkit.server.failures import describe
 from poolkit.settings import Settings
 from poolkit.validation import nested_model
+from poolkit_plugins import cache, chunking
 
 __all__ = ["PAGES", "generated"]
 
@@ -48,6 +49,8 @@ def generated(page: str) -> str:
         "plugin_settings": _settings(only={"task", "enable", "disable", "plugins"}),
         "errors": _error_tree(),
         "statuses": _statuses(),
+        "cache": _own_settings(cache.Settings),
+        "chunking": _own_settings(chunking.Settings),
         **reference_parts(),
     }
     return PART.sub(lambda match: f"{match[1]}\n{parts[match[2]]}\n\n{match[3]}", page)
@@ -67,6 +70,11 @@ def _settings(only: Collection[str] = frozenset(Settings.model_fields)) -> str:
         names = (".".join(path), option or "", f"{prefix}{delimiter.join(path).upper()}", _default(field))
         rows.append((*(f"`{name}`" if name else "" for name in names), field.description or ""))
     return table(("setting", "option", "environment variable", "default", "meaning"), *rows)
+
+
+def _own_settings(model: type[BaseModel]) -> str:
+    rows = [(f"`{name}`", _default(field), field.description or "") for name, field in model.model_fields.items()]
+    return table(("setting", "default", "meaning"), *rows)
 
 
 def _error_tree() -> str:

@@ -39,6 +39,7 @@ class Family:
     tokenizer: Callable[[], Tokenizer]
     config: Callable[[], PreTrainedConfig]
     pooling: str
+    inputs: Sequence[str] = ("input_ids", "attention_mask")
 
 
 def make_checkpoint(
@@ -83,7 +84,7 @@ def make_checkpoint(
     tokenizer = made.tokenizer()
     pad = next(token for token in ("[PAD]", "<pad>") if tokenizer.token_to_id(token) is not None)
     transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=LONGEST, pad_token=pad
+        tokenizer_object=tokenizer, model_max_length=LONGEST, pad_token=pad, model_input_names=made.inputs
     ).save_pretrained(folder)
     if sentence_transformers:
         modes = tuple(pooling) or (made.pooling,)
@@ -185,7 +186,7 @@ def _wordpiece(first: str, last: str, specials: tuple[str, ...]) -> Tokenizer:
         real_texts(400),
         trainers.WordPieceTrainer(vocab_size=VOCABULARY, special_tokens=list(specials), show_progress=False),
     )
-    return _with_template(tokenizer, first, last)
+    return _with_template(tokenizer, first, last, specials)
 
 
 @cache
@@ -201,12 +202,15 @@ def _byte_level(first: str, last: str, specials: tuple[str, ...]) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(real_texts(400), trainer)
-    return _with_template(tokenizer, first, last)
+    return _with_template(tokenizer, first, last, specials)
 
 
-def _with_template(tokenizer: Tokenizer, first: str, last: str) -> Tokenizer:
+def _with_template(tokenizer: Tokenizer, first: str, last: str, specials: tuple[str, ...]) -> Tokenizer:
+    # RoBERTa and MPNet put two separators between the texts of a pair and know no token types.
+    second = [last, "$B", last] if specials[:4] == _ROBERTA_SPECIALS else ["$B:1", last and f"{last}:1"]
     tokenizer.post_processor = processors.TemplateProcessing(
         single=" ".join(filter(None, [first, "$A", last])),
+        pair=" ".join(filter(None, [first, "$A", last, *second])),
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in (first, last) if token],
     )
     return tokenizer
@@ -223,6 +227,19 @@ def _roberta() -> PreTrainedConfig:
 
     return RobertaConfig(
         **_ENCODER, max_position_embeddings=LONGEST + 2, pad_token_id=1, bos_token_id=0, eos_token_id=2
+    )
+
+
+def _xlm_roberta() -> PreTrainedConfig:
+    from transformers import XLMRobertaConfig
+
+    return XLMRobertaConfig(
+        **_ENCODER,
+        max_position_embeddings=LONGEST + 2,
+        type_vocab_size=1,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
     )
 
 
@@ -276,6 +293,12 @@ def _deberta() -> PreTrainedConfig:
     )
 
 
+def _qwen2() -> PreTrainedConfig:
+    from transformers import Qwen2Config
+
+    return Qwen2Config(**_DECODER, max_position_embeddings=LONGEST)
+
+
 def _qwen3() -> PreTrainedConfig:
     from transformers import Qwen3Config
 
@@ -311,17 +334,20 @@ _ENCODER = {
 }
 _DECODER = {**_ENCODER, "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
+_TYPED_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 _BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _ROBERTA_SPECIALS = ("<s>", "<pad>", "</s>", "<mask>")
 _DECODER_SPECIALS = ("<pad>", "<s>", "</s>")
 
 FAMILIES = {
-    "bert": Family(lambda: _wordpiece("[CLS]", "[SEP]", _BERT_SPECIALS), _bert, "mean"),
+    "bert": Family(lambda: _wordpiece("[CLS]", "[SEP]", _BERT_SPECIALS), _bert, "mean", _TYPED_INPUTS),
     "roberta": Family(lambda: _byte_level("<s>", "</s>", _ROBERTA_SPECIALS), _roberta, "cls"),
+    "xlm_roberta": Family(lambda: _byte_level("<s>", "</s>", _ROBERTA_SPECIALS), _xlm_roberta, "cls"),
     "mpnet": Family(lambda: _wordpiece("<s>", "</s>", (*_ROBERTA_SPECIALS, "[UNK]")), _mpnet, "mean"),
     "distilbert": Family(lambda: _wordpiece("[CLS]", "[SEP]", _BERT_SPECIALS), _distilbert, "mean"),
     "modernbert": Family(lambda: _byte_level("[CLS]", "[SEP]", ("[CLS]", "[SEP]", "[PAD]")), _modernbert, "cls"),
-    "deberta": Family(lambda: _wordpiece("[CLS]", "[SEP]", _BERT_SPECIALS), _deberta, "mean"),
+    "deberta": Family(lambda: _wordpiece("[CLS]", "[SEP]", _BERT_SPECIALS), _deberta, "mean", _TYPED_INPUTS),
+    "qwen2": Family(lambda: _byte_level("", "</s>", _DECODER_SPECIALS), _qwen2, "lasttoken"),
     "qwen3": Family(lambda: _byte_level("", "</s>", _DECODER_SPECIALS), _qwen3, "lasttoken"),
     "qwen3_sliding": Family(lambda: _byte_level("", "</s>", _DECODER_SPECIALS), _qwen3_sliding, "lasttoken"),
     "llama": Family(lambda: _byte_level("<s>", "</s>", _DECODER_SPECIALS), _llama, "lasttoken"),

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import importlib_metadata
 import pytest
 from pydantic import BaseModel, ConfigDict
 
@@ -76,11 +77,15 @@ class Site:
 def open_site(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """Put a new folder first on sys.path, with a poolkit 0.1.0 of five tasks that stands before the real one.
 
-    What was imported from it is forgotten at the end.
+    Other plugins that happen to be installed are hidden behind empty distributions of their names. What was imported
+    from the folder is forgotten at the end.
     """
-    path.mkdir()
-    monkeypatch.syspath_prepend(path)
+    others = {entry.dist.name for entry in importlib_metadata.entry_points() if entry.group.startswith("poolkit.")}
+    hidden = Site(path.with_name(f"{path.name}-hidden"))
     site = Site(path)
+    for folder in (hidden.path, site.path):
+        folder.mkdir()
+        monkeypatch.syspath_prepend(folder)
     site.install(
         "poolkit",
         "0.1.0",
@@ -88,6 +93,8 @@ def open_site(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         tasks={name: f"fake_core:{name.upper()}" for name in CORE_TASKS},
         engines={"torch": "distributions"},
     )
+    for name in others - {"poolkit"}:
+        hidden.install(name)
     try:
         yield site
     finally:

@@ -12,6 +12,7 @@ import numpy as np
 from checkpoints import real_texts
 from poolkit.config import ModelConfig, PoolerConfig
 from poolkit.contract import Activation, Output, PoolingParams, PoolingTask
+from poolkit.encoding import Encoder
 from poolkit.engine import EncodedPrompt, Tokenizer
 from poolkit.models import read_model
 
@@ -32,6 +33,18 @@ EMBED = PoolingTask(
     operations=(),
     activation=Activation.NORMALIZE,
 )
+
+
+def make_task(output: Output, activation: Activation = Activation.IDENTITY, *, head: str | None = None) -> PoolingTask:
+    """Return a task that asks the model for `output`."""
+    return PoolingTask(
+        name="try", api=1, summary="Try.", output=output, operations=(), activation=activation, head=head
+    )
+
+
+def load_encoder(folder: Path | str) -> Encoder:
+    """Return what makes token ids of prompts for the model in `folder`."""
+    return Encoder(load_tokenizer(folder), read_model(ModelConfig(model=str(folder))))
 
 
 def load_tokenizer(folder: Path | str) -> Tokenizer:
@@ -58,7 +71,8 @@ def run(
     engine: TorchEngine, prompts: Sequence[Sequence[int]], params: PoolingParams | None = None
 ) -> list[NDArray[np.float32]]:
     """Run the token ids of some prompts as one batch."""
-    return list(engine.forward([EncodedPrompt(ids, params or PoolingParams()) for ids in prompts]))
+    outputs = engine.forward([EncodedPrompt(ids, params or PoolingParams()) for ids in prompts])
+    return [output.data for output in outputs]
 
 
 def decision(engine: TorchEngine, name: str) -> tuple[str, str]:

@@ -7,10 +7,9 @@ import threading
 from collections.abc import Sequence
 
 import httpx
-import numpy as np
 from fastapi import FastAPI
-from numpy.typing import NDArray
 
+from poolkit.contract import PooledOutput
 from poolkit.engine import EncodedPrompt
 from poolkit.testing import FakeEngine, fake_model
 
@@ -26,7 +25,7 @@ class HeldEngine(FakeEngine):
         self.may_go = threading.Event()
         self.prompts_run = 0
 
-    def forward(self, prompts: Sequence[EncodedPrompt]) -> list[NDArray[np.float32]]:
+    def forward(self, prompts: Sequence[EncodedPrompt]) -> list[PooledOutput]:
         self.is_reached.set()
         self.may_go.wait()
         self.prompts_run += len(prompts)

@@ -24,8 +24,10 @@ from poolkit.contract import (
     Prompt,
     Removed,
     Renamed,
+    TextPair,
     hookimpl,
 )
+from poolkit.engine import Head, HeadFactory, Pooled, Segments, load_masked_lm_head
 from poolkit.models import ModelInfo
 
 if TYPE_CHECKING:
@@ -58,12 +60,15 @@ __all__ = [
     "EmbeddingsRequest",
     "EmbeddingsResponse",
     "FloatArray",
+    "Head",
+    "HeadFactory",
     "ModelConfig",
     "ModelInfo",
     "NoSettings",
     "Operation",
     "Output",
     "PluginConfig",
+    "Pooled",
     "PooledOutput",
     "PoolerConfig",
     "PoolingIOProcessor",
@@ -79,8 +84,11 @@ __all__ = [
     "Removed",
     "Renamed",
     "RequestOutput",
+    "Segments",
+    "TextPair",
     "Usage",
     "hookimpl",
+    "load_masked_lm_head",
 ]
 
 _HOMES_WITH_NUMPY = ("poolkit.operations", "poolkit.outputs", "poolkit.processors", "poolkit.llm")

@@ -9,7 +9,7 @@ Everything here is public and kept stable within one `API_VERSION`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
@@ -42,6 +42,7 @@ __all__ = [
     "Removed",
     "Renamed",
     "StartupHooks",
+    "TextPair",
     "hookimpl",
     "hookspec",
 ]
@@ -57,8 +58,17 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 TASK_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
-Prompt: TypeAlias = str | Sequence[int]
-"""One input to the model: a text, or the token ids of one."""
+
+@dataclass(frozen=True, slots=True)
+class TextPair:
+    """Two texts that the model reads together, with its own special tokens around and between them."""
+
+    first: str
+    second: str
+
+
+Prompt: TypeAlias = str | TextPair | Sequence[int]
+"""One input to the model: a text, a pair of texts, or token ids."""
 
 
 class Output(StrEnum):
@@ -79,6 +89,8 @@ class Activation(StrEnum):
     SOFTMAX = "softmax"
     SIGMOID = "sigmoid"
     LOG1P_RELU = "log1p_relu"
+    MODEL = "model"
+    """What the model's files say of its labels (`ModelInfo.label_activation`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +104,8 @@ class PoolingParams:
             None refuses a prompt that is too long.
         truncation_side: which end of a truncated prompt is dropped, "left" or "right".
         add_special_tokens: let the tokenizer add its special tokens to a text.
+        parts: which of its further outputs the task's head is asked for, by name; None is all of them. What no prompt
+            asks for is not even copied.
     """
 
     dimensions: int | None = None
@@ -99,6 +113,7 @@ class PoolingParams:
     truncate_prompt_tokens: int | None = None
     truncation_side: str = "right"
     add_special_tokens: bool = True
+    parts: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +125,21 @@ class Prepared:
         params: how each is pooled: one for all of them, or one per prompt.
         state: whatever belongs to this request. It travels here and never on the processor, which serves many
             requests at a time.
+        is_rearranged: whether a wrapper has cut, joined or left out prompts, so that they no longer are the request's
+            own, one for one: a failure among them then fails the request instead of being told by its index.
     """
 
     prompts: Sequence[Prompt]
     params: PoolingParams | Sequence[PoolingParams] = field(default_factory=PoolingParams)
     state: object = None
+    is_rearranged: bool = False
+
+    @property
+    def params_of_each(self) -> tuple[PoolingParams, ...]:
+        """The parameters of each prompt."""
+        if isinstance(self.params, PoolingParams):
+            return (self.params,) * len(self.prompts)
+        return tuple(self.params)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +150,12 @@ class PooledOutput:
         data: float32. Shape (dim,) for a vector, (labels,) for logits, (tokens, dim) or (tokens, labels) for
             outputs per token.
         prompt_token_ids: the token ids that ran through the model, special tokens included.
+        parts: what else the task's head gave in the same forward pass, by name. float32.
     """
 
     data: NDArray[np.float32]
     prompt_token_ids: Sequence[int]
+    parts: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 class NoSettings(BaseModel):
@@ -170,6 +197,8 @@ class PoolingTask:
         summary: one line for people.
         output: what the model must produce for each prompt.
         operations: what it can be asked; the first is what `/pooling` reaches when none is named `pooling`.
+        head: dotted path "module:function" of a `HeadFactory`, imported when the model is loaded. Its head turns the
+            model's hidden states into this task's outputs. None for the model's own head.
         activation: applied to what the head gives unless a request turns it off.
         requires: says why a model cannot serve this task, or None if it can.
         settings: pydantic model of `[plugins.<plugin>]` in poolkit.toml; unknown keys must be forbidden.
@@ -180,6 +209,7 @@ class PoolingTask:
     summary: str
     output: Output
     operations: tuple[Operation, ...]
+    head: str | None = None
     activation: Activation = Activation.IDENTITY
     requires: Callable[[ModelInfo], str | None] | None = None
     settings: type[BaseModel] = NoSettings
@@ -270,14 +300,14 @@ class StartupHooks:
                 response = yield  # what the processor and the wrappers inside return; what they raise is raised here
                 return response
 
-        `request = yield` does nothing to what it surrounds. To give it something else, yield its arguments:
+        A bare `yield` leaves what it surrounds as it is. To give that something else, yield its arguments:
         `prepared = yield (request,)` in `pre_process`, `response = yield (prepared, outputs)` in `post_process`. So a
-        wrapper that changes the prompts keeps what it surrounds whole: it puts the `Prepared` that it was given into the
-        state of the one that it returns, and yields it back with one output for each of its prompts.
+        wrapper that changes the prompts keeps what it surrounds whole: it puts the `Prepared` that it was given into
+        the state of the one that it returns, and yields it back with one output for each of its prompts.
 
-        Wrappers stand around each other in the order in which their plugins were enabled, the first one outermost; those
-        of one plugin in the order of the list. The processor's rules hold for them too: many threads, `ValueError` for
-        the caller's fault, and an optional `close()`, called once.
+        Wrappers stand around each other in the order in which their plugins were enabled, the first one outermost;
+        those of one plugin in the order of the list. The processor's rules hold for them too: many threads,
+        `ValueError` for the caller's fault, and an optional `close()`, called once.
 
         Args:
             context: the operation, its task with its settings, and the model.

@@ -108,7 +108,7 @@ class ServedModel:
             raise
         outcomes = job.future.result()
         failures = {i: outcome for i, outcome in enumerate(outcomes) if isinstance(outcome, Exception)}
-        if failures and len(outcomes) > 1:
+        if failures and len(outcomes) > 1 and not prepared.is_rearranged:
             raise BatchError(failures, [None if i in failures else outcome for i, outcome in enumerate(outcomes)])
         return bound.post_process(prepared, _outputs(outcomes))
 
@@ -168,12 +168,11 @@ class ServedModel:
     def _start(self, prepared: Prepared, *, fails_fast: bool) -> Job:
         """Send the prompts on their way: each chunk goes to the engine as soon as it is tokenized."""
         prompts = tuple(prepared.prompts)  # a processor that changes its list later on changes nothing here
+        params = prepared.params_of_each
         size = len(prompts)
-        params = prepared.params
-        each_params = (params,) * size if isinstance(params, PoolingParams) else tuple(params)
         job = self._scheduler.open(size, fails_fast=fails_fast)
         for start in range(0, size, TOKENIZE_CHUNK):
-            self._tokenizer_pool.submit(self._tokenize, job, prompts, each_params, start)
+            self._tokenizer_pool.submit(self._tokenize, job, prompts, params, start)
         return job
 
     def _tokenize(self, job: Job, prompts: Sequence[Prompt], params: Sequence[PoolingParams], start: int) -> None:

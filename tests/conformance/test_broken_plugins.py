@@ -213,6 +213,14 @@ def test_a_request_has_an_example(install):
     }
 
 
+def test_heads_have_fakes(install):
+    install({"settings=Settings,": "settings=Settings, head='poolkit_sound:head',"})
+    assert breaches() == {
+        "heads_have_fakes": "the head 'poolkit_sound:head' of task 'sound' cannot be run without weights. Name a "
+        "poolkit.testing.Fake with a draw in an entry point 'sound' of group poolkit.fakes."
+    }
+
+
 def test_examples_are_answered(install):
     install({POST: 'raise LookupError("no sums today")'})
     assert breaches() == {

@@ -64,6 +64,7 @@ def test_what_is_asked_of_tasks_alone_is_skipped(install):
         "names_match": no_tasks,
         "api_is_supported": no_tasks,
         "examples_validate": no_tasks,
+        "heads_have_fakes": no_tasks,
         "order_is_kept": "no request has a field 'input' that takes a list of texts",
         "batch_equals_singles": "no request has a field 'input' that takes a list of texts",
         "requests_keep_apart": "no example has a text that changes the answer",
@@ -101,7 +102,7 @@ def test_its_settings_get_to_worker_processes(install):
         'suffix: str = "!"\n\n    def __reduce__(self):\n        raise LookupError("no way to write it")',
     )
     assert verdicts("failed") == {
-        "descriptors_pickle": "its settings (Settings) cannot be pickled: LookupError: no way to write it."
+        "descriptors_pickle": "its settings (poolkit_hush.Settings) cannot be pickled: LookupError: no way to write it."
     }
 
 

@@ -89,14 +89,14 @@ def test_a_suite_has_a_test_for_each_check(install, pytest_of_plugin):
     assert "FAILED test_plugin.py::test_conformance[batch_equals_singles] - Failed: " in out
     assert "\nSeveral inputs in one request get the answers that each gets alone.\nsound/sum, example 0: 'sums'" in out
     assert "UserWarning: routes_are_prefixed: the route '/sum' may be another plugin's as well." in out
-    assert "1 failed, 23 passed, 1 warning" in out
+    assert "1 failed, 24 passed, 1 warning" in out
 
 
 def test_an_expected_failure_is_one(install, pytest_of_plugin):
     install({"output.data.sum()": "output.data.sum() / len(outputs)"})
     code, out = pytest_of_plugin("expected_failures={'batch_equals_singles': 'sums are shares'}")
     assert code == 0
-    assert "23 passed, 1 xfailed" in out
+    assert "24 passed, 1 xfailed" in out
 
 
 def test_an_expected_failure_that_passes_is_a_failure(install, pytest_of_plugin):
@@ -132,7 +132,7 @@ FAKE = Fake(model=dataclasses.replace(FAKE_MODEL, embedding_size=3), draw=count)
 
 def test_a_plugin_can_say_what_stands_in_for_its_model(install, site):
     (site.path / "poolkit_sound_fake.py").write_text(FAKE)
-    install(fakes="poolkit_sound_fake:FAKE")
+    install({"settings=Settings,": "settings=Settings, head='poolkit_sound:head',"}, fakes="poolkit_sound_fake:FAKE")
     with fake_model("sound", plugin="poolkit-sound") as served:
         [bound] = served.operations.values()
         response = served.run("sum", bound.operation.request(input=["a cat", "one"]))

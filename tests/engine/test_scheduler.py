@@ -30,7 +30,7 @@ class RecordingEngine(FakeEngine):
         self.gate.set()
         self.is_running = threading.Event()
 
-    def forward(self, prompts: Sequence[EncodedPrompt]) -> list[NDArray[np.float32]]:
+    def forward(self, prompts: Sequence[EncodedPrompt]) -> list[PooledOutput]:
         self.is_running.set()
         self.gate.wait()
         lengths = [len(prompt.token_ids) for prompt in prompts]
@@ -91,7 +91,7 @@ def test_outcomes_come_back_in_prompt_order_whatever_the_batches(scheduler):
     outcomes = submit(scheduler, prompts).future.result(5)
     expected = FakeEngine(EMBED).forward(prompts)
     for got, want in zip(data_of(outcomes), expected, strict=True):
-        np.testing.assert_array_equal(got, want)
+        np.testing.assert_array_equal(got, want.data)
     assert [tuple(outcome.prompt_token_ids) for outcome in outcomes] == [p.token_ids for p in prompts]
 
 
@@ -253,4 +253,4 @@ def test_many_threads_each_get_their_own_outcome(scheduler):
         thread.join()
     for number in range(200):
         [expected] = FakeEngine(EMBED).forward([prompt(number, number % 7, number)])
-        np.testing.assert_array_equal(answers[number], expected)
+        np.testing.assert_array_equal(answers[number], expected.data)

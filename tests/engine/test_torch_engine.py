@@ -43,8 +43,8 @@ def test_each_prompt_of_a_batch_has_its_own_params(checkpoint):
         PoolingParams(dimensions=8),
     ]
     mixed = engine.forward([EncodedPrompt(ids, wish) for ids, wish in zip(PROMPTS, wishes, strict=True)])
-    for vector, ids, wish in zip(mixed, PROMPTS, wishes, strict=True):
-        assert np.allclose(vector, run(engine, [ids], wish)[0], atol=1e-6)
+    for output, ids, wish in zip(mixed, PROMPTS, wishes, strict=True):
+        assert np.allclose(output.data, run(engine, [ids], wish)[0], atol=1e-6)
 
 
 def test_the_operators_defaults_hold_unless_a_prompt_says_otherwise(checkpoint):
@@ -185,13 +185,14 @@ def test_a_dense_layer_saved_as_pytorch_model_bin_is_read(tmp_path):
     assert np.array_equal(run(load_engine(folder), PROMPTS), before)
 
 
-def test_a_task_that_wants_something_else_than_a_vector_is_refused(checkpoint):
+def test_a_task_that_wants_what_the_model_does_not_give_is_refused(checkpoint):
+    folder = checkpoint("bert")
     task = PoolingTask(name="tag", api=1, summary="Tag.", output=Output.TOKEN_LOGITS, operations=())
     with pytest.raises(ModelError) as caught:
-        load_engine(checkpoint("bert"), task=task)
+        load_engine(folder, task=task)
     assert str(caught.value) == (
-        "The torch engine gives one vector per prompt; task 'tag' asks for token_logits. Choose another task or "
-        "another engine."
+        f"{folder} gives vector, token_vectors, hidden; task 'tag' asks for token_logits. Choose another task or "
+        "another model."
     )
 
 

@@ -47,7 +47,7 @@ def test_the_packaged_default_is_found_by_name(name, minilm):
     info = read(name)
     assert (info.path, info.architecture, info.model_type) == (minilm, "BertModel", "bert")
     assert (info.hidden_size, info.embedding_size, info.vocab_size, info.max_model_len) == (384, 384, 30522, 256)
-    assert info.outputs == (Output.VECTOR, Output.TOKEN_VECTORS)
+    assert info.outputs == (Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN)
     assert info.pooling == (PoolingMode.MEAN,)
     assert info.normalizes
     assert info.decisions == (
@@ -180,8 +180,9 @@ def test_the_longest_prompt_can_be_set_up_to_the_models_positions(checkpoint):
 @pytest.mark.parametrize(
     ("head", "outputs"),
     [
-        ("ForSequenceClassification", (Output.LOGITS, Output.VECTOR, Output.TOKEN_VECTORS)),
-        ("ForTokenClassification", (Output.TOKEN_LOGITS, Output.VECTOR, Output.TOKEN_VECTORS)),
+        ("", (Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN)),
+        ("ForSequenceClassification", (Output.LOGITS, Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN)),
+        ("ForTokenClassification", (Output.TOKEN_LOGITS, Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN)),
         ("ForMaskedLM", (Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN)),
     ],
 )
@@ -191,7 +192,7 @@ def test_the_checkpoints_head_decides_what_it_is_best_at(checkpoint, head, outpu
 
 def test_a_pooling_module_makes_an_embedding_model_of_any_checkpoint(checkpoint):
     info = read(checkpoint("bert", head="ForSequenceClassification"))
-    assert info.outputs == (Output.VECTOR, Output.TOKEN_VECTORS)
+    assert info.outputs == (Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN)
 
 
 def test_overrides_take_the_place_of_what_the_config_says(checkpoint):

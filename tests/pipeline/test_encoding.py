@@ -2,7 +2,7 @@
 
 import pytest
 
-from poolkit.contract import PoolingParams
+from poolkit.contract import PoolingParams, TextPair
 from poolkit.encoding import Encoder
 from poolkit.engine import EncodedPrompt
 from poolkit.errors import RequestError
@@ -106,3 +106,36 @@ def test_a_text_that_the_tokenizer_refuses_fails_alone():
     assert isinstance(first, EncodedPrompt)
     assert isinstance(third, EncodedPrompt)
     assert str(second) == "Prompt 11: the text holds a lone surrogate"
+
+
+def test_a_pair_has_its_special_tokens_and_types(encoder):
+    [pair] = encode(encoder, TextPair("one two", "three"))
+    [first] = encode(encoder, "one two", add_special_tokens=False)
+    [second] = encode(encoder, "three", add_special_tokens=False)
+    assert pair.token_ids == [0, *first.token_ids, 1, *second.token_ids, 1]
+    assert pair.token_type_ids == [0, 0, 0, 0, 1, 1]
+
+
+def test_a_pair_that_is_too_long_is_refused_unless_it_may_be_cut(encoder):
+    [refusal] = encode(encoder, TextPair(words(10), words(100)))
+    assert str(refusal) == (
+        "Prompt 10 has 113 tokens; fake takes at most 64. Shorten it, or set truncate_prompt_tokens=-1 to have it cut "
+        "to that length."
+    )
+    [cut] = encode(encoder, TextPair(words(10), words(100)), truncate_prompt_tokens=-1)
+    assert len(cut.token_ids) == 64
+    assert cut.token_type_ids == [0] * 12 + [1] * 52
+
+
+def test_a_pair_cannot_be_cut_below_its_special_tokens(encoder):
+    [refusal] = encode(encoder, TextPair("one", "two"), truncate_prompt_tokens=2)
+    assert str(refusal) == (
+        "truncate_prompt_tokens is 2; for fake it must lie between 3 (its special tokens) and 64 (its maximum), or be "
+        "-1 for the maximum."
+    )
+
+
+def test_texts_pairs_and_ids_may_be_mixed(encoder):
+    encoded = encode(encoder, [5, 6], TextPair("one", "two"), "one")
+    assert [len(one.token_ids) for one in encoded] == [2, 5, 3]
+    assert [one.token_type_ids is not None for one in encoded] == [False, True, False]

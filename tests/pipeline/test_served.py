@@ -78,7 +78,8 @@ def test_a_request_that_is_cancelled_frees_its_place_and_others_are_answered():
             gone.cancel()
             await asyncio.wait({gone})
             assert gone.cancelled()
-            assert served.stats().prompts_waiting == 1
+            while served.stats().prompts_waiting > 1:  # the worker thread may have to see the cancellation first
+                await asyncio.sleep(0)
             engine.may_go.set()
             assert await first
 

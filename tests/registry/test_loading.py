@@ -188,7 +188,7 @@ def test_a_plugin_for_another_poolkit_is_refused_before_it_is_imported(site: Sit
         ),
         (
             "'ner', activation='relu'",
-            "task 'ner' has activation='relu'. Choose one of identity, normalize, softmax, sigmoid, log1p_relu.",
+            "task 'ner' has activation='relu'. Choose one of identity, normalize, softmax, sigmoid, log1p_relu, model.",
         ),
         ("'ner', settings=dict", "task 'ner' has settings=<class 'dict'>. Give a pydantic model class."),
         (
@@ -233,7 +233,8 @@ def test_a_descriptor_that_breaks_the_contract(site: Site, arguments: str, probl
         ),
         (
             "operations=(replace(OPERATION, per_prompt=('lengths', 'labels')),)",
-            "operation 'measure' of task 'ner' has per_prompt=('lengths', 'labels'). Its response has no field 'labels'.",
+            "operation 'measure' of task 'ner' has per_prompt=('lengths', 'labels'). "
+            "Its response has no field 'labels'.",
         ),
         (
             "operations=(replace(OPERATION, routes='/ner'),)",

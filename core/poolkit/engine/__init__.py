@@ -1,5 +1,20 @@
 """The engine: prompts as token ids in, pooled arrays out. It knows nothing of HTTP or tasks' requests."""
 
+from poolkit.engine.head import Head, HeadFactory, Pooled
+from poolkit.engine.masked_lm import load_masked_lm_head
+from poolkit.engine.pairs import PairTemplate
 from poolkit.engine.protocol import EncodedPrompt, Engine, EngineProvider, Tokenizer
+from poolkit.engine.segments import Segments
 
-__all__ = ["EncodedPrompt", "Engine", "EngineProvider", "Tokenizer"]
+__all__ = [
+    "EncodedPrompt",
+    "Engine",
+    "EngineProvider",
+    "Head",
+    "HeadFactory",
+    "PairTemplate",
+    "Pooled",
+    "Segments",
+    "Tokenizer",
+    "load_masked_lm_head",
+]

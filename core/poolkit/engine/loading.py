@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from poolkit.engine.heads import Dense
+from poolkit.engine.pooling import Dense
 from poolkit.errors import ConfigError, ModelError
 from poolkit.models import Decision, DenseSpec, ModelInfo
 
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["load_dense", "load_model", "quiet_transformers", "resolve_device", "resolve_dtype"]
 
+HEADLESS = "AutoModel"
 UNUSED_WEIGHTS = "pooler."
-"""Many checkpoints lack the weights of BERT's pooler, and no sentence vector is made with it."""
+"""Many checkpoints lack the weights of BERT's pooler, and without a head nothing is made with it."""
 
 
 def resolve_device(config: ModelConfig) -> tuple[torch.device, Decision]:
@@ -48,15 +49,17 @@ def resolve_dtype(config: ModelConfig, device: torch.device) -> tuple[torch.dtyp
     return torch.bfloat16, Decision("dtype", "bfloat16", f"auto: {hardware} runs it fast")
 
 
-def load_model(info: ModelInfo, config: ModelConfig, *, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """Load the model without its head.
+def load_model(
+    info: ModelInfo, config: ModelConfig, *, dtype: torch.dtype, device: torch.device, kind: str = HEADLESS
+) -> PreTrainedModel:
+    """Load the model without its head, or with the head that `kind` names ("AutoModelForMaskedLM").
 
     Raises ModelError where transformers cannot load it, or where the checkpoint lacks some of its weights.
     """
-    from transformers import AutoConfig, AutoModel
+    import transformers
 
     try:
-        settings = AutoConfig.from_pretrained(
+        settings = transformers.AutoConfig.from_pretrained(
             info.path, trust_remote_code=config.trust_remote_code, **config.hf_overrides
         )
         for key, value in config.hf_overrides.items():
@@ -64,7 +67,7 @@ def load_model(info: ModelInfo, config: ModelConfig, *, dtype: torch.dtype, devi
                 setattr(settings, key, value)  # transformers drops what its class does not declare
         settings.use_cache = False  # nothing is generated
         with quiet_transformers():
-            model, report = AutoModel.from_pretrained(
+            model, report = getattr(transformers, kind).from_pretrained(
                 info.path,
                 config=settings,
                 dtype=dtype,
@@ -73,10 +76,10 @@ def load_model(info: ModelInfo, config: ModelConfig, *, dtype: torch.dtype, devi
             )
     except (OSError, ValueError, ImportError) as exc:
         raise ModelError(f"transformers cannot load {info.name} from {info.path}: {exc}") from exc
-    missing = sorted(name for name in report["missing_keys"] if UNUSED_WEIGHTS not in name)
+    missing = sorted(name for name in report["missing_keys"] if kind != HEADLESS or UNUSED_WEIGHTS not in name)
     if missing:
         raise ModelError(
-            f"The weights in {info.path} lack {len(missing)} tensors of {info.architecture or info.model_type}, "
+            f"The weights in {info.path} lack {len(missing)} tensors of {type(model).__name__}, "
             f"{missing[0]!r} among them. Fetch the model again; poolkit does not make up weights."
         )
     return model.to(device).eval()  # type: ignore[no-any-return]  # from_pretrained is untyped

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from poolkit.contract import PoolingParams, PoolingTask
+from poolkit.contract import PooledOutput, PoolingParams, PoolingTask, TextPair
+from poolkit.engine.pairs import PairTemplate
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from poolkit.config import ModelConfig
     from poolkit.models import Decision, ModelInfo
 
@@ -20,10 +18,14 @@ __all__ = ["EncodedPrompt", "Engine", "EngineProvider", "Tokenizer"]
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """One prompt, tokenized: never empty, every id inside the vocabulary, no longer than the model's maximum."""
+    """One prompt, tokenized: never empty, every id inside the vocabulary, no longer than the model's maximum.
+
+    `token_type_ids` says which text of a pair each token belongs to; None where all are of type 0.
+    """
 
     token_ids: Sequence[int]
     params: PoolingParams
+    token_type_ids: Sequence[int] | None = None
 
 
 class Tokenizer(Protocol):
@@ -38,6 +40,19 @@ class Tokenizer(Protocol):
         """How many special tokens are put before and after a text."""
         ...
 
+    def encode_pairs(self, pairs: Sequence[TextPair]) -> list[tuple[list[int], list[int]]]:
+        """Return the token ids of the two texts of each pair, untruncated and without special tokens."""
+        ...
+
+    @property
+    def pair_template(self) -> PairTemplate:
+        """What is put around and between the two texts of a pair."""
+        ...
+
+    def tokens(self, token_ids: Sequence[int]) -> list[str]:
+        """Return the token of each id, as the vocabulary writes it; no two ids have the same."""
+        ...
+
 
 class Engine(Protocol):
     """Runs a model. `forward` is called from one thread only."""
@@ -47,7 +62,7 @@ class Engine(Protocol):
         """What was decided at start-up (path, dtype, device…) and why, for the start-up report."""
         ...
 
-    def forward(self, prompts: Sequence[EncodedPrompt]) -> Sequence[NDArray[np.float32]]:
+    def forward(self, prompts: Sequence[EncodedPrompt]) -> Sequence[PooledOutput]:
         """Return the pooled, activated output of each prompt, in order.
 
         Raises whatever the forward pass raises: the scheduler finds the prompt that is to blame.

@@ -13,16 +13,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from poolkit.contract import PooledOutput
 from poolkit.engine.job import Job, Outcome
 from poolkit.engine.protocol import EncodedPrompt, Engine
 from poolkit.errors import CancelledRequestError, ClosedError, EngineError, OverloadedError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 __all__ = ["Scheduler", "SchedulerStats"]
 
@@ -156,7 +151,7 @@ class Scheduler:
     def _loop(self) -> None:
         try:
             self._serve()
-        except BaseException as error:  # noqa: BLE001 - whoever waits must be told, whatever ended the thread
+        except BaseException as error:
             logger.critical("The engine thread died; nothing more can be run.", exc_info=error)
             with self._changed:
                 self._is_closed = self._has_died = True
@@ -200,9 +195,9 @@ class Scheduler:
         if not batch:
             return
         try:
-            arrays = self._engine.forward([item.prompt for item in batch])
-            if len(arrays) != len(batch):
-                raise EngineError(f"The engine gave {len(arrays)} outputs for {len(batch)} prompts.")
+            outputs = self._engine.forward([item.prompt for item in batch])
+            if len(outputs) != len(batch):
+                raise EngineError(f"The engine gave {len(outputs)} outputs for {len(batch)} prompts.")
         except MemoryError as error:
             if len(batch) > 1:
                 self._budget = max(1, sum(item.tokens for item in batch) // 2)
@@ -214,7 +209,7 @@ class Scheduler:
             with self._changed:
                 self._tokens += sum(item.tokens for item in batch)
                 self._batches += 1
-            for job, outcomes in _group_by_job(batch, arrays).items():
+            for job, outcomes in _group_by_job(batch, outputs).items():
                 job.settle(outcomes)
 
     def _bisect(self, batch: list[_Item], error: Exception) -> None:
@@ -235,11 +230,9 @@ class Scheduler:
         item.job.settle([(item.index, error)])
 
 
-def _group_by_job(
-    batch: Sequence[_Item], arrays: Sequence[NDArray[np.float32]]
-) -> dict[Job, list[tuple[int, Outcome]]]:
+def _group_by_job(batch: Sequence[_Item], outputs: Sequence[PooledOutput]) -> dict[Job, list[tuple[int, Outcome]]]:
     """Return each job's share of a batch, so that a job's lock is taken once a batch."""
     by_job: dict[Job, list[tuple[int, Outcome]]] = {}
-    for item, array in zip(batch, arrays, strict=True):
-        by_job.setdefault(item.job, []).append((item.index, PooledOutput(array, item.prompt.token_ids)))
+    for item, output in zip(batch, outputs, strict=True):
+        by_job.setdefault(item.job, []).append((item.index, output))
     return by_job

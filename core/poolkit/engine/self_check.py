@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from poolkit.contract import PoolingParams
 from poolkit.engine.attention import PACKED_ATTENTION, register_packed_attention
+from poolkit.engine.layout import lay_out
 from poolkit.engine.loading import quiet_transformers
 from poolkit.engine.mpnet import mpnet_packed_pass
-from poolkit.engine.passes import Pass, packed_pass, padded_pass
-from poolkit.engine.segments import Batch, lay_out
+from poolkit.engine.passes import Pass, packed_pass, padded_pass, takes_token_types
+from poolkit.engine.protocol import EncodedPrompt
+from poolkit.engine.segments import Batch
 from poolkit.errors import ModelError
 from poolkit.models import Decision, ModelInfo
 
@@ -20,14 +23,14 @@ if TYPE_CHECKING:
 
     from poolkit.config import ModelConfig
 
-__all__ = ["choose_pass"]
+__all__ = ["TOLERANCE", "check_batch", "choose_pass", "padding_id", "set_attention"]
 
 TOLERANCE = {
     torch.float32: 1e-4,  # sums in another order are off by about 1e-6; one token too many in a window by 1e-2
     torch.float16: 1e-2,  # rounding is 5e-4 an operation and adds up over the layers
     torch.bfloat16: 6e-2,  # rounding is 4e-3 an operation and adds up over the layers
 }
-"""The largest error of one token's hidden state, divided by its length."""
+"""The largest error of one token's hidden state, divided by its length; of a logit, divided by the largest."""
 
 LONGEST_CHECKED = 1024
 LENGTHS = (1, 5, 5, 23, 160)  # two of one length share a run; 160 is past the distances that MPNet tells apart
@@ -35,17 +38,17 @@ WINDOW_SETTINGS = ("sliding_window", "local_attention")
 PACKED_LAYER_TYPES = frozenset(("full_attention", "sliding_attention"))
 
 
+@torch.inference_mode()
 def choose_pass(model: PreTrainedModel, info: ModelInfo, config: ModelConfig) -> tuple[Pass, Decision]:
-    """Return how to run the model, and why. Must run under `torch.inference_mode`.
+    """Return how to run the model, and why.
 
     Raises ModelError where packed was asked for and the model cannot run so.
     """
-    pad_token_id = getattr(model.config, "pad_token_id", None) or 0
-    padded = partial(padded_pass, model, pad_token_id=pad_token_id, max_tokens=config.max_num_batched_tokens)
+    padded = partial(padded_pass, model, pad_token_id=padding_id(model) or 0, max_tokens=config.max_num_batched_tokens)
     if config.batching == "padded":
         return padded, Decision("path", "padded", "batching")
 
-    batch = _check_batch(model, info)
+    batch = check_batch(model, info)
     expected = padded(batch)
     plain_attention = model.config._attn_implementation
     try:
@@ -57,7 +60,7 @@ def choose_pass(model: PreTrainedModel, info: ModelInfo, config: ModelConfig) ->
         return packed, Decision("path", "packed", "the self-check: packed agrees with padded")
     if config.batching == "packed":
         raise ModelError(f"{info.name} cannot run packed: {problem}. Leave batching at 'auto', or set it to 'padded'.")
-    _set_attention(model, plain_attention)
+    set_attention(model, plain_attention)
     return padded, Decision("path", "padded", f"the self-check: {problem}")
 
 
@@ -68,29 +71,41 @@ def _packed(model: PreTrainedModel, info: ModelInfo) -> Pass:
     if strange:
         raise NotImplementedError(f"{type(model).__name__} has layers of type {', '.join(sorted(strange))}")
     register_packed_attention()
-    _set_attention(model, PACKED_ATTENTION)
+    set_attention(model, PACKED_ATTENTION)
     if model.config._attn_implementation != PACKED_ATTENTION:
         raise NotImplementedError(f"{type(model).__name__} has an attention of its own, which cannot be exchanged")
     return partial(packed_pass, model, position_offset=info.position_offset)
 
 
-def _set_attention(model: PreTrainedModel, name: str) -> None:
-    with quiet_transformers():
-        model.set_attn_implementation(name)
-
-
-def _check_batch(model: PreTrainedModel, info: ModelInfo) -> Batch:
+def check_batch(model: PreTrainedModel, info: ModelInfo) -> Batch:
+    """Return random tokens in sequences of such lengths as show whether they keep apart."""
     windows = [width for name in WINDOW_SETTINGS if isinstance(width := getattr(model.config, name, None), int)]
     longest = min(info.max_model_len, LONGEST_CHECKED)
     lengths = [min(length, longest) for length in (*LENGTHS, *(2 * width + 1 for width in windows))]
     dice = torch.Generator().manual_seed(0)
     ids = [torch.randint(info.vocab_size, (length,), generator=dice) for length in lengths]
-    pad_token_id = getattr(model.config, "pad_token_id", None)
+    pad_token_id = padding_id(model)
     if pad_token_id is not None:
         # Some models leave padding ids out of their count of positions.
         ids = [torch.where(row == pad_token_id, (pad_token_id + 1) % info.vocab_size, row) for row in ids]
-    batch, _ = lay_out([row.tolist() for row in ids], device=model.device)
+    types = [torch.randint(2, (length,), generator=dice) for length in lengths]
+    prompts = [
+        EncodedPrompt(row.tolist(), PoolingParams(), kinds.tolist()) for row, kinds in zip(ids, types, strict=True)
+    ]
+    batch, _ = lay_out(prompts, device=model.device, takes_types=takes_token_types(model))
     return batch
+
+
+def padding_id(model: PreTrainedModel) -> int | None:
+    """Return the id of the padding token, or None where the model has none."""
+    found: int | None = getattr(model.config.get_text_config(), "pad_token_id", None)
+    return found
+
+
+def set_attention(model: PreTrainedModel, name: str) -> None:
+    """Let the model's attention run by the function that transformers knows by `name`."""
+    with quiet_transformers():
+        model.set_attn_implementation(name)
 
 
 def _difference(actual: torch.Tensor, expected: torch.Tensor) -> str | None:

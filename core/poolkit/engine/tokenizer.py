@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
 from tokenizers import Tokenizer as Backend
 from tokenizers import normalizers
 
+from poolkit.engine.pairs import PairTemplate
 from poolkit.errors import ModelError, RequestError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from poolkit.config import ModelConfig
+    from poolkit.contract import TextPair
     from poolkit.models import ModelInfo
 
 __all__ = ["TextTokenizer", "load_tokenizer"]
@@ -29,12 +32,21 @@ class _EncodeBatch(Protocol):
 
 
 class TextTokenizer:
-    """Turns texts into token ids, the model's default prompt put before each."""
+    """Turns texts into token ids, the model's default prompt put before each that stands alone."""
 
-    def __init__(self, encode: _EncodeBatch, *, default_prompt: str) -> None:
+    def __init__(
+        self,
+        encode: _EncodeBatch,
+        find_tokens: Callable[[list[int]], list[str | None]],
+        *,
+        default_prompt: str,
+        pair_template: PairTemplate,
+    ) -> None:
         self._encode = encode
+        self._find_tokens = find_tokens
         self._default_prompt = default_prompt
         self._special_affixes = _probe_affixes(encode)
+        self._pair_template = pair_template
 
     def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
         """Return the token ids of each text, untruncated and unpadded.
@@ -42,11 +54,36 @@ class TextTokenizer:
         Raises RequestError where a text is not valid Unicode.
         """
         prompts = [self._default_prompt + text for text in texts] if self._default_prompt else texts
-        try:
+        with _clear_about_surrogates(texts):
             return self._encode(prompts, add_special_tokens=add_special_tokens)
-        except (TypeError, UnicodeEncodeError):
-            _refuse_surrogates(texts)
-            raise
+
+    def encode_pairs(self, pairs: Sequence[TextPair]) -> list[tuple[list[int], list[int]]]:
+        """Return the token ids of the two texts of each pair, untruncated and without special tokens.
+
+        A text that stands in many pairs, a query with its documents, is tokenized once.
+
+        Raises RequestError where a text is not valid Unicode.
+        """
+        texts = list(dict.fromkeys(text for pair in pairs for text in (pair.first, pair.second)))
+        with _clear_about_surrogates(texts):
+            ids = dict(zip(texts, self._encode(texts, add_special_tokens=False), strict=True))
+        return [(ids[pair.first], ids[pair.second]) for pair in pairs]
+
+    @property
+    def pair_template(self) -> PairTemplate:
+        """What is put around and between the two texts of a pair."""
+        return self._pair_template
+
+    def tokens(self, token_ids: Sequence[int]) -> list[str]:
+        """Return the token of each id, as the vocabulary writes it; no two ids have the same.
+
+        Where the model knows more ids than its tokenizer has tokens, id 30000 without one is written "<30000>".
+        """
+        ids = list(token_ids)
+        return [
+            f"<{token_id}>" if token is None else token
+            for token_id, token in zip(ids, self._find_tokens(ids), strict=True)
+        ]
 
     @property
     def special_affixes(self) -> tuple[int, int]:
@@ -71,7 +108,12 @@ def load_tokenizer(info: ModelInfo, *, config: ModelConfig) -> TextTokenizer:
         if isinstance(backend, Backend)
         else _slow_encoder(tokenizer, lowercases=info.lowercases)
     )
-    return TextTokenizer(encode, default_prompt=info.default_prompt)
+    return TextTokenizer(
+        encode,
+        _token_finder(tokenizer),
+        default_prompt=info.default_prompt,
+        pair_template=_probe_pair(tokenizer),
+    )
 
 
 def _fast_encoder(shared: Backend, *, lowercases: bool) -> _EncodeBatch:
@@ -90,6 +132,13 @@ def _fast_encoder(shared: Backend, *, lowercases: bool) -> _EncodeBatch:
     return encode
 
 
+def _token_finder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[int]], list[str | None]]:
+    def find(token_ids: list[int]) -> list[str | None]:
+        return list(tokenizer.convert_ids_to_tokens(token_ids))
+
+    return find
+
+
 def _slow_encoder(tokenizer: PreTrainedTokenizerBase, *, lowercases: bool) -> _EncodeBatch:
     lock = Lock()  # a tokenizer in Python says nothing about threads
 
@@ -102,19 +151,46 @@ def _slow_encoder(tokenizer: PreTrainedTokenizerBase, *, lowercases: bool) -> _E
     return encode
 
 
-def _refuse_surrogates(texts: Sequence[str]) -> None:
-    for text in texts:
-        found = SURROGATE.search(text)
-        if found is not None:
-            raise RequestError(
-                f"the text holds a lone surrogate (U+{ord(found[0]):04X}) at character {found.start()}; "
-                "it is not valid Unicode"
-            )
+@contextmanager
+def _clear_about_surrogates(texts: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, UnicodeEncodeError):
+        for text in texts:
+            found = SURROGATE.search(text)
+            if found is not None:
+                raise RequestError(
+                    f"the text holds a lone surrogate (U+{ord(found[0]):04X}) at character {found.start()}; "
+                    "it is not valid Unicode"
+                ) from None
+        raise
 
 
 def _probe_affixes(encode: _EncodeBatch) -> tuple[int, int]:
     (bare,) = encode([PROBE], add_special_tokens=False)
     (full,) = encode([PROBE], add_special_tokens=True)
     extra = len(full) - len(bare)
-    before = next((start for start in range(extra + 1) if full[start : start + len(bare)] == bare), 0)
+    before = _find(bare, full) or 0
     return before, extra - before
+
+
+def _probe_pair(tokenizer: PreTrainedTokenizerBase) -> PairTemplate:
+    """Return what the tokenizer puts around and between two texts, seen on a pair of its own."""
+    bare = list(tokenizer(PROBE, add_special_tokens=False)["input_ids"])
+    encoded = tokenizer(PROBE, PROBE)
+    ids = list(encoded["input_ids"])
+    types = list(encoded.get("token_type_ids", [0] * len(ids)))
+    first = _find(bare, ids) or 0
+    second = _find(bare, ids, start=first + len(bare)) or first + len(bare)
+    tokens = tuple(zip(ids, types, strict=True))
+    return PairTemplate(
+        before=tokens[:first],
+        between=tokens[first + len(bare) : second],
+        after=tokens[second + len(bare) :],
+        second_type=types[second],
+    )
+
+
+def _find(part: list[int], whole: list[int], *, start: int = 0) -> int | None:
+    """Return where `part` lies in `whole`, from `start` on."""
+    return next((i for i in range(start, len(whole)) if whole[i : i + len(part)] == part), None)

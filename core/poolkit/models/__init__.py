@@ -1,6 +1,6 @@
 """What a model is and can do, read from its configuration files before any weight is loaded."""
 
 from poolkit.models._read import read_model
-from poolkit.models.info import Decision, DenseSpec, ModelInfo, PoolingMode
+from poolkit.models.info import Decision, DenseSpec, ModelInfo, PoolingMode, ProblemType
 
-__all__ = ["Decision", "DenseSpec", "ModelInfo", "PoolingMode", "read_model"]
+__all__ = ["Decision", "DenseSpec", "ModelInfo", "PoolingMode", "ProblemType", "read_model"]

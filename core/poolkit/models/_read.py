@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from poolkit.config import ModelConfig, PoolerConfig
-from poolkit.contract import Output
+from poolkit.contract import Activation, Output
 from poolkit.errors import ModelError
 from poolkit.models._files import find_model_folder
+from poolkit.models._labels import read_labels
 from poolkit.models._sentence_transformers import SentenceTransformersFiles, read_object, read_sentence_transformers
 from poolkit.models.info import Decision, ModelInfo, PoolingMode
 
@@ -65,12 +66,11 @@ NO_MAXIMUM = 10**9
 
 POOLING_TYPES = {"CLS": PoolingMode.CLS, "LAST": PoolingMode.LAST, "MEAN": PoolingMode.MEAN}
 
-OUTPUTS_BY_HEAD = {
-    "ForSequenceClassification": (Output.LOGITS, Output.VECTOR, Output.TOKEN_VECTORS),
-    "ForTokenClassification": (Output.TOKEN_LOGITS, Output.VECTOR, Output.TOKEN_VECTORS),
-    "ForCausalLM": (Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN),
-    "ForMaskedLM": (Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN),
+BEST_OUTPUT_BY_HEAD = {
+    "ForSequenceClassification": Output.LOGITS,
+    "ForTokenClassification": Output.TOKEN_LOGITS,
 }
+EVERY_MODELS_OUTPUTS = (Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN)
 
 
 def read_model(config: ModelConfig) -> ModelInfo:
@@ -113,6 +113,9 @@ def read_model(config: ModelConfig) -> ModelInfo:
         )
         for spec in files.dense
     ]
+    labels = read_labels(hf, architecture, path=path, cross_encoder=files.settings)
+    if labels is not None:
+        decisions.append(labels.decision)
     decisions.append(_dimensions(config.pooler_config, config.model, embedding_size, matryoshka))
     if files.default_prompt:
         decisions.append(Decision("default prompt", repr(files.default_prompt), "config_sentence_transformers.json"))
@@ -133,7 +136,10 @@ def read_model(config: ModelConfig) -> ModelInfo:
         dense=files.dense,
         normalizes=files.normalizes,
         matryoshka_dimensions=matryoshka,
-        label_names=_label_names(hf),
+        label_names=labels.names if labels is not None else None,
+        problem_type=labels.problem_type if labels is not None else None,
+        label_activation=labels.activation if labels is not None else Activation.IDENTITY,
+        config=config,
         decisions=tuple(decisions),
     )
 
@@ -237,13 +243,10 @@ def _dimensions(pooler: PoolerConfig, name: str, embedding_size: int, matryoshka
 
 
 def _outputs(files: SentenceTransformersFiles, architecture: str) -> tuple[Output, ...]:
+    if files.is_sparse:
+        return (Output.HIDDEN,)
     if not files.pooling:
-        for suffix, outputs in OUTPUTS_BY_HEAD.items():
+        for suffix, best in BEST_OUTPUT_BY_HEAD.items():
             if architecture.endswith(suffix):
-                return outputs
-    return (Output.VECTOR, Output.TOKEN_VECTORS)
-
-
-def _label_names(hf: Mapping[str, object]) -> dict[int, str] | None:
-    names = hf.get("id2label")
-    return {int(index): str(name) for index, name in names.items()} if isinstance(names, dict) else None
+                return (best, *EVERY_MODELS_OUTPUTS)
+    return EVERY_MODELS_OUTPUTS

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from poolkit.errors import ModelError, did_you_mean
@@ -17,12 +17,18 @@ from poolkit.models.info import DenseSpec, PoolingMode
 
 __all__ = ["SentenceTransformersFiles", "read_object", "read_sentence_transformers"]
 
+SHARED_FILE = "config_sentence_transformers.json"
 KNOWN_MODULES = ("Transformer", "Pooling", "Dense", "Normalize")
+SPARSE_POOLING = "SpladePooling"
+"""Makes sparse weights of hidden states: a plugin's head does that."""
 
 TRANSFORMER_FILES = tuple(
     f"sentence_{family}_config.json"
     for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
+
+TRANSFORMER_OUTPUTS = ("token_embeddings", "scores")
+"""What the Transformer module may give: a cross-encoder's is the whole model and gives scores."""
 
 POOLING_FLAGS = {
     "pooling_mode_cls_token": PoolingMode.CLS,
@@ -48,6 +54,8 @@ class SentenceTransformersFiles:
         max_seq_length: the longest prompt in tokens, or None where the settings do not say.
         pooling: modes in the order of concatenation; () where there is no Pooling module.
         pooling_source: the file that the modes come from.
+        is_sparse: whether the model was trained for sparse weights, so that its vectors mean nothing.
+        settings: what config_sentence_transformers.json says.
     """
 
     folder: Path
@@ -59,6 +67,8 @@ class SentenceTransformersFiles:
     pooling_source: str = ""
     dense: tuple[DenseSpec, ...] = ()
     normalizes: bool = False
+    is_sparse: bool = False
+    settings: Mapping[str, object] = field(default_factory=dict)
 
 
 def read_sentence_transformers(root: Path) -> SentenceTransformersFiles:
@@ -81,7 +91,8 @@ def read_sentence_transformers(root: Path) -> SentenceTransformersFiles:
     pooling: tuple[PoolingMode, ...] = ()
     pooling_source = ""
     dense = []
-    default_prompt = _default_prompt(root)
+    shared = read_object(root / SHARED_FILE) or {}
+    default_prompt = _default_prompt(shared, root / SHARED_FILE)
     for kind, folder in zip(kinds, folders, strict=True):
         if kind == "Pooling":
             pooling = _read_pooling(folder, default_prompt=default_prompt)
@@ -100,6 +111,8 @@ def read_sentence_transformers(root: Path) -> SentenceTransformersFiles:
         pooling_source=pooling_source,
         dense=tuple(dense),
         normalizes=kinds[-1] == "Normalize",
+        is_sparse=SPARSE_POOLING in kinds,
+        settings=shared,
     )
 
 
@@ -113,7 +126,7 @@ def read_object(path: Path) -> Mapping[str, object] | None:
 
 def _module_kind(dotted: object, source: Path) -> str:
     kind = str(dotted).rpartition(".")[2]
-    if not str(dotted).startswith("sentence_transformers.") or kind not in KNOWN_MODULES:
+    if not str(dotted).startswith("sentence_transformers.") or kind not in (*KNOWN_MODULES, SPARSE_POOLING):
         raise ModelError(
             f"{source} lists a module of type {dotted!r}, which poolkit cannot run.{did_you_mean(kind, KNOWN_MODULES)} "
             f"It knows sentence-transformers' own {', '.join(KNOWN_MODULES)}."
@@ -126,10 +139,10 @@ def _read_transformer_settings(folder: Path) -> tuple[str | None, Mapping[str, o
         settings = read_object(folder / name)
         if settings is not None:
             output = settings.get("module_output_name", "token_embeddings")
-            if output != "token_embeddings":
+            if output not in TRANSFORMER_OUTPUTS:
                 raise ModelError(
                     f"{folder / name} has module_output_name {output!r}; poolkit runs models that give "
-                    "'token_embeddings'."
+                    f"{' or '.join(map(repr, TRANSFORMER_OUTPUTS))}."
                 )
             return name, settings
     return None, {}
@@ -197,9 +210,7 @@ def _read_dense(folder: Path) -> DenseSpec:
     )
 
 
-def _default_prompt(root: Path) -> str:
-    path = root / "config_sentence_transformers.json"
-    settings = read_object(path) or {}
+def _default_prompt(settings: Mapping[str, object], path: Path) -> str:
     name = settings.get("default_prompt_name")
     prompts = settings.get("prompts")
     if name is None:

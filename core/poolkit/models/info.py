@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from poolkit.contract import Output
+from poolkit.config import ModelConfig
+from poolkit.contract import Activation, Output
 
-__all__ = ["Decision", "DenseSpec", "ModelInfo", "PoolingMode"]
+__all__ = ["Decision", "DenseSpec", "ModelInfo", "PoolingMode", "ProblemType"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,14 @@ class PoolingMode(StrEnum):
     MEAN_SQRT_LEN = "mean_sqrt_len_tokens"
     WEIGHTED_MEAN = "weightedmean"
     LAST = "lasttoken"
+
+
+class ProblemType(StrEnum):
+    """What a classifier's logits stand for. The values are transformers' own."""
+
+    REGRESSION = "regression"
+    SINGLE_LABEL = "single_label_classification"
+    MULTI_LABEL = "multi_label_classification"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,10 @@ class ModelInfo:
         dense: dense layers after pooling, in order.
         normalizes: whether the model's own files end in a Normalize module.
         matryoshka_dimensions: the vector lengths the model allows; () for any; None when it is not a Matryoshka model.
+        config: what the user asked for, where a request leaves it open.
+        label_names: a classifier's labels by index; None for other models.
+        problem_type: what a classifier's logits stand for.
+        label_activation: what turns a classifier's logits into scores.
         decisions: every resolved value and its source.
     """
 
@@ -84,4 +97,12 @@ class ModelInfo:
     normalizes: bool = False
     matryoshka_dimensions: tuple[int, ...] | None = None
     label_names: Mapping[int, str] | None = None
+    problem_type: ProblemType | None = None
+    label_activation: Activation = Activation.IDENTITY
+    config: ModelConfig = field(default_factory=ModelConfig)
     decisions: tuple[Decision, ...] = ()
+
+    @property
+    def num_labels(self) -> int:
+        """How many labels a classifier has; 0 for other models."""
+        return len(self.label_names or ())

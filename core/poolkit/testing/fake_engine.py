@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from poolkit.contract import Activation, Output, PoolingTask
-from poolkit.engine import EncodedPrompt
+from poolkit.contract import Activation, Output, PooledOutput, PoolingTask, TextPair
+from poolkit.engine import EncodedPrompt, PairTemplate
 from poolkit.models import Decision, ModelInfo
 
 __all__ = ["FAKE_MODEL", "Draw", "Fake", "FakeEngine", "FakeTokenizer"]
@@ -37,8 +37,10 @@ FAKE_MODEL = ModelInfo(
 START, END = 0, 1
 FIRST_WORD = 2
 
-Draw: TypeAlias = Callable[[EncodedPrompt], NDArray[np.float32]]
-"""Returns what a head would give for a prompt, before the task's activation. The same prompt must give the same."""
+Draw: TypeAlias = Callable[[EncodedPrompt], NDArray[np.float32] | PooledOutput]
+"""Returns what a head would give for a prompt, before the task's activation: an array, or an output with parts.
+
+The same prompt must give the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +63,23 @@ class FakeTokenizer:
     """A token a word, by the word's checksum, between a start and an end token."""
 
     special_affixes = (1, 1)
+    pair_template = PairTemplate(((START, 0),), ((END, 0),), ((END, 1),), second_type=1)
 
     def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
         """Return the token ids of each text."""
         words = FAKE_MODEL.vocab_size - FIRST_WORD
         encoded = [[FIRST_WORD + zlib.crc32(word.encode()) % words for word in text.split()] for text in texts]
         return [[START, *ids, END] for ids in encoded] if add_special_tokens else encoded
+
+    def tokens(self, token_ids: Sequence[int]) -> list[str]:
+        """Return a name for each id."""
+        return [f"token{token_id}" for token_id in token_ids]
+
+    def encode_pairs(self, pairs: Sequence[TextPair]) -> list[tuple[list[int], list[int]]]:
+        """Return the token ids of the two texts of each pair."""
+        texts = [text for pair in pairs for text in (pair.first, pair.second)]
+        halves = iter(self.encode_batch(texts, add_special_tokens=False))
+        return list(zip(halves, halves, strict=True))
 
 
 class FakeEngine:
@@ -86,7 +99,7 @@ class FakeEngine:
         self._fake = fake or Fake()
         self._fails_on = fails_on
 
-    def forward(self, prompts: Sequence[EncodedPrompt]) -> list[NDArray[np.float32]]:
+    def forward(self, prompts: Sequence[EncodedPrompt]) -> list[PooledOutput]:
         """Return an output of the task's shape for each prompt."""
         for prompt in prompts:
             if self._fails_on is not None and self._fails_on(prompt):
@@ -96,11 +109,15 @@ class FakeEngine:
     def close(self) -> None:
         """Release nothing."""
 
-    def _pool(self, prompt: EncodedPrompt) -> NDArray[np.float32]:
-        raw = (self._fake.draw or self._draw)(prompt)
-        raw = raw[..., : prompt.params.dimensions]
-        is_activated = prompt.params.use_activation is not False
-        return _activate(raw, self._task.activation) if is_activated else raw
+    def _pool(self, prompt: EncodedPrompt) -> PooledOutput:
+        drawn = (self._fake.draw or self._draw)(prompt)
+        output = drawn if isinstance(drawn, PooledOutput) else PooledOutput(drawn, prompt.token_ids)
+        data = output.data[..., : prompt.params.dimensions]
+        if prompt.params.use_activation is not False:
+            is_models = self._task.activation is Activation.MODEL
+            data = _activate(data, self._fake.model.label_activation if is_models else self._task.activation)
+        asked = output.parts if prompt.params.parts is None else prompt.params.parts
+        return replace(output, data=data, parts={name: output.parts[name] for name in asked})
 
     def _draw(self, prompt: EncodedPrompt) -> NDArray[np.float32]:
         model = self._fake.model
@@ -119,7 +136,7 @@ class FakeEngine:
 def _activate(raw: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
     activated: NDArray[np.floating]
     match activation:
-        case Activation.IDENTITY:
+        case Activation.IDENTITY | Activation.MODEL:
             activated = raw
         case Activation.NORMALIZE:
             activated = raw / np.linalg.norm(raw, axis=-1, keepdims=True)

@@ -13,6 +13,7 @@ from poolkit.testing.checks.bad_input import bad_input_is_refused
 from poolkit.testing.checks.check import Check
 from poolkit.testing.checks.contract import (
     examples_validate,
+    heads_have_fakes,
     hooks_bind,
     routes_are_free,
     routes_are_prefixed,
@@ -48,6 +49,7 @@ CHECKS = (
     descriptors_pickle,
     schemas_are_json,
     examples_validate,
+    heads_have_fakes,
     examples_are_answered,
     order_is_kept,
     batch_equals_singles,

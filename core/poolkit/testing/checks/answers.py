@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from poolkit.contract import PooledOutput
 from poolkit.engine import EncodedPrompt
 from poolkit.errors import RequestError
 from poolkit.testing.checks.bodies import Body
 from poolkit.testing.checks.check import check
-from poolkit.testing.checks.contract import examples_validate, hooks_bind
+from poolkit.testing.checks.contract import examples_validate, heads_have_fakes, hooks_bind
 from poolkit.testing.checks.subject import NotApplicableError, Subject, tell
 from poolkit.testing.checks.trials import Trial, trials
 from poolkit.testing.fake_engine import FakeEngine
@@ -36,7 +37,7 @@ REL_TOL, ABS_TOL = 1e-4, 1e-6
 """A product over many rows may add up in another order than one over a single row, in float32."""
 
 
-@check(since="0.1", needs=(hooks_bind, examples_validate))
+@check(since="0.1", needs=(hooks_bind, examples_validate, heads_have_fakes))
 def examples_are_answered(subject: Subject) -> Iterator[str]:
     """Every example of every request is answered, and the answer can be written as JSON."""
     if not subject.served_tasks:
@@ -95,7 +96,7 @@ def requests_keep_apart(subject: Subject) -> Iterator[str]:
     gate.set()
 
     class GateEngine(FakeEngine):
-        def forward(self, prompts: Sequence[EncodedPrompt]) -> list[NDArray[np.float32]]:
+        def forward(self, prompts: Sequence[EncodedPrompt]) -> list[PooledOutput]:
             gate.wait()
             return super().forward(prompts)
 
@@ -125,10 +126,10 @@ def input_is_not_mutated(subject: Subject) -> Iterator[str]:
     given: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
 
     class RecordingEngine(FakeEngine):
-        def forward(self, prompts: Sequence[EncodedPrompt]) -> list[NDArray[np.float32]]:
-            arrays = super().forward(prompts)
-            given.extend((array, array.copy()) for array in arrays)
-            return arrays
+        def forward(self, prompts: Sequence[EncodedPrompt]) -> list[PooledOutput]:
+            outputs = super().forward(prompts)
+            given.extend((array, array.copy()) for output in outputs for array in (output.data, *output.parts.values()))
+            return outputs
 
     for trial in trials(subject, RecordingEngine):
         request = trial.decode(trial.body).request

@@ -12,9 +12,11 @@ from poolkit.registry import TASKS
 from poolkit.testing.checks.check import check
 from poolkit.testing.checks.metadata import plugin_loads
 from poolkit.testing.checks.subject import NotApplicableError, Subject, examples, tell
+from poolkit.testing.serving import FAKES, find_fake
 
 __all__ = [
     "examples_validate",
+    "heads_have_fakes",
     "hooks_bind",
     "routes_are_free",
     "routes_are_prefixed",
@@ -77,6 +79,18 @@ def hooks_bind(subject: Subject) -> Iterator[str]:
                 pass
         except PoolkitError as error:
             yield str(error)
+
+
+@check(since="0.1", needs=(plugin_loads,))
+def heads_have_fakes(subject: Subject) -> Iterator[str]:
+    """A task with a head of its own names what stands in for it where there are no weights."""
+    for task in dict.fromkeys(subject.tasks.values()):
+        fake = find_fake(subject.plugin.name, task.name)
+        if task.head is not None and (fake is None or fake.draw is None):
+            yield (
+                f"the head {task.head!r} of task {task.name!r} cannot be run without weights. Name a "
+                f"poolkit.testing.Fake with a draw in an entry point {task.name!r} of group {FAKES}."
+            )
 
 
 @check(since="0.1", needs=(hooks_bind,))

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Protocol, TypedDict, cast
 
 import importlib_metadata
-from packaging.utils import canonicalize_name
 from pydantic import BaseModel, ValidationError
 
 from poolkit.config import Named, PluginConfig
@@ -23,7 +22,6 @@ from poolkit.testing.fresh import run_fresh
 from poolkit.testing.serving import fake_model, find_fake
 
 __all__ = ["NotApplicableError", "Subject", "examples", "tell"]
-
 
 IMPORT_LIMIT_S = 60.0
 
@@ -64,8 +62,11 @@ class Subject:
     @property
     def is_part_of_poolkit(self) -> bool:
         """Whether it is in poolkit's own distribution, each of whose hook modules is a plugin without one."""
-        names = {canonicalize_name(found.name) for found in importlib_metadata.distributions()}
-        return self.plugin.is_builtin or self.plugin.name not in names
+        try:
+            importlib_metadata.distribution(self.plugin.name)
+        except importlib_metadata.PackageNotFoundError:
+            return True
+        return self.plugin.is_builtin
 
     @cached_property
     def tasks(self) -> Mapping[EntryPoint, PoolingTask]:
@@ -110,7 +111,7 @@ class Subject:
         """What worker processes are given of it: descriptors and settings, by what to call them."""
         tasks = self.tasks.values() if self.plugin.in_group(TASKS) else ()
         settings = {
-            f"its settings ({model.__name__})": model.model_validate(self.settings_of(model))
+            f"its settings ({model.__module__}.{model.__name__})": model.model_validate(self.settings_of(model))
             for model in self.settings_models
         }
         return {f"task {task.name!r}": task for task in tasks} | settings

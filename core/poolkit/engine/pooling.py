@@ -1,4 +1,4 @@
-"""Heads: pure functions from the hidden states of a flat batch to one vector per sequence, all in float32."""
+"""Pooling: pure functions from the hidden states of a flat batch to one vector per sequence, all in float32."""
 
 from __future__ import annotations
 
@@ -6,23 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.functional import linear, normalize
+from torch.nn.functional import linear
 
-from poolkit.contract import Activation
 from poolkit.models import PoolingMode
 
 if TYPE_CHECKING:
     from poolkit.engine.segments import Segments
 
-__all__ = ["ACTIVATIONS", "Dense", "pool"]
-
-ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
-    Activation.IDENTITY: lambda rows: rows,
-    Activation.NORMALIZE: lambda rows: normalize(rows, dim=-1),
-    Activation.SOFTMAX: lambda rows: rows.softmax(dim=-1),
-    Activation.SIGMOID: torch.sigmoid,
-    Activation.LOG1P_RELU: lambda rows: rows.relu().log1p(),
-}
+__all__ = ["Dense", "pool"]
 
 
 class Dense:

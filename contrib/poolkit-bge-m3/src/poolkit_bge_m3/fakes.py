@@ -1,0 +1,28 @@
+"""What stands in for a BGE-M3 in `poolkit.testing`."""
+
+import numpy as np
+
+from poolkit import PooledOutput
+from poolkit.testing import FAKE_MODEL, EncodedPrompt, Fake
+from poolkit_bge_m3.parts import MULTI_VECTOR, TOKEN_WEIGHTS
+
+__all__ = ["BGE_M3_FAKE"]
+
+
+def _draw(prompt: EncodedPrompt) -> PooledOutput:
+    """Return a vector, with a weight and a vector for each token, half of the weights 0."""
+    tokens, width = len(prompt.token_ids), FAKE_MODEL.hidden_size
+    numbers = np.random.default_rng(list(prompt.token_ids)).standard_normal((1 + tokens, 1 + width)).astype(np.float32)
+    vectors = numbers[2:, 1:]
+    return PooledOutput(
+        numbers[0, 1:],
+        prompt.token_ids,
+        {
+            TOKEN_WEIGHTS: np.maximum(numbers[1:, 0], 0),
+            MULTI_VECTOR: vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
+        },
+    )
+
+
+BGE_M3_FAKE = Fake(draw=_draw)
+"""Gives the three outputs of the head, in `FAKE_MODEL`'s width."""

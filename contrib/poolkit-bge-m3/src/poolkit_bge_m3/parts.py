@@ -1,0 +1,8 @@
+"""What the head gives beside the dense vector, by name: the names that `head` and `processors` share."""
+
+__all__ = ["MULTI_VECTOR", "TOKEN_WEIGHTS"]
+
+TOKEN_WEIGHTS = "token_weights"  # noqa: S105 - the name of an output, not a secret
+"""A weight for each token of the prompt, 0 for one that does not count. (tokens,)"""
+MULTI_VECTOR = "multi_vector"
+"""A unit vector for each token but the first. (tokens - 1, dim)"""

@@ -1,0 +1,96 @@
+"""What a task wants of the model, as one function from a batch to raw outputs: vectors, logits or its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+
+from poolkit.contract import Output
+from poolkit.engine.answers import Raw, gather
+from poolkit.engine.classifier import choose_logits
+from poolkit.engine.head import create_head
+from poolkit.engine.loading import load_dense, load_model
+from poolkit.engine.passes import Pass, takes_token_types
+from poolkit.engine.pooling import pool
+from poolkit.engine.self_check import choose_pass
+from poolkit.errors import ConfigError, EngineError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from poolkit.config import ModelConfig
+    from poolkit.contract import PoolingTask
+    from poolkit.engine.head import Head
+    from poolkit.engine.segments import Batch
+    from poolkit.models import Decision, ModelInfo
+
+__all__ = ["Produce", "load_outputs"]
+
+Produce: TypeAlias = Callable[["Batch"], Raw]
+"""Runs a batch and returns what its sequences gave, in the batch's order."""
+
+CLASSIFIERS = {
+    Output.LOGITS: "AutoModelForSequenceClassification",
+    Output.TOKEN_LOGITS: "AutoModelForTokenClassification",
+}
+
+
+def load_outputs(
+    info: ModelInfo, task: PoolingTask, config: ModelConfig, *, dtype: torch.dtype, device: torch.device
+) -> tuple[Produce, bool, tuple[Decision, ...]]:
+    """Load the model with what `task` wants on top of it.
+
+    Returns the function, whether the model takes token types, and what was decided.
+
+    Raises ModelError where the model or the task's head cannot be loaded.
+    """
+    if task.head is not None:
+        head = create_head(task, task.head, info, device=device)
+        model = load_model(info, config, dtype=dtype, device=device)
+        run, path = choose_pass(model, info, config)
+        return _headed(run, head, info), takes_token_types(model), (path,)
+    if task.output in CLASSIFIERS:
+        return _load_classifier(info, task, config, dtype=dtype, device=device)
+    dense = [load_dense(spec, device=device) for spec in info.dense]
+    model = load_model(info, config, dtype=dtype, device=device)
+    run, path = choose_pass(model, info, config)
+
+    def vectors(batch: Batch) -> Raw:
+        rows = pool(run(batch), batch.segments, info.pooling)  # (sequences, hidden)
+        for layer in dense:
+            rows = layer(rows)
+        return Raw(rows)
+
+    def per_token(batch: Batch) -> Raw:
+        return Raw(run(batch).float(), batch.segments.sizes)
+
+    return vectors if task.output is Output.VECTOR else per_token, takes_token_types(model), (path,)
+
+
+def _load_classifier(
+    info: ModelInfo, task: PoolingTask, config: ModelConfig, *, dtype: torch.dtype, device: torch.device
+) -> tuple[Produce, bool, tuple[Decision, ...]]:
+    if config.pooler_config.pooling_type is not None:
+        raise ConfigError(
+            f"pooler_config.pooling_type is {config.pooler_config.pooling_type!r}, but task {task.name!r} uses the "
+            f"head of {info.name}, which reads what it was trained to read. Leave pooling_type out."
+        )
+    model: PreTrainedModel = load_model(info, config, dtype=dtype, device=device, kind=CLASSIFIERS[task.output])
+    per_token = task.output is Output.TOKEN_LOGITS
+    has_types = takes_token_types(model)
+    run, decisions = choose_logits(model, info, config, per_token=per_token)
+    return (lambda batch: Raw(run(batch), batch.segments.sizes if per_token else None)), has_types, decisions
+
+
+def _headed(run: Pass, head: Head, info: ModelInfo) -> Produce:
+    def produce(batch: Batch) -> Raw:
+        hidden = run(batch)
+        try:
+            pooled = head(hidden, batch.token_ids, batch.segments)
+        except SystemExit as exc:  # must not end the engine's thread
+            raise EngineError(f"The task's head asked to exit while it served {info.name}.") from exc
+        return gather(pooled, sequences=len(batch.segments.sizes))
+
+    return produce

@@ -1,0 +1,103 @@
+"""What a classifier's files say of its labels: their names, the kind of problem, and the activation for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from poolkit.contract import Activation
+from poolkit.errors import ModelError, did_you_mean
+from poolkit.models.info import Decision, ProblemType
+
+__all__ = ["Labels", "read_labels"]
+
+CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification")
+
+ACTIVATIONS = {"Identity": Activation.IDENTITY, "Sigmoid": Activation.SIGMOID, "Softmax": Activation.SOFTMAX}
+"""Classes of torch.nn that a cross-encoder's files may name. Nothing is imported by a name from a repository."""
+
+DEFAULT_LABELS = 2
+"""What transformers takes where config.json says nothing, since it leaves two unnamed labels out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """A classifier's labels. The same names as in `ModelInfo`."""
+
+    names: Mapping[int, str]
+    problem_type: ProblemType
+    activation: Activation
+    decision: Decision
+
+
+def read_labels(
+    hf: Mapping[str, object], architecture: str, *, path: Path, cross_encoder: Mapping[str, object]
+) -> Labels | None:
+    """Return what config.json says of the labels, or None where the architecture is no classifier's.
+
+    Args:
+        hf: config.json with the user's overrides.
+        architecture: the first of its `architectures`.
+        path: where config.json lies, for the messages.
+        cross_encoder: config_sentence_transformers.json; since sentence-transformers 5.4 it names the activation.
+
+    Raises ModelError where the problem type or the activation is unknown.
+    """
+    if not architecture.endswith(CLASSIFIERS):
+        return None
+    names = _names(hf)
+    problem_type = _problem_type(hf, path)
+    saved = hf.get("sentence_transformers")
+    for source, settings, key in (
+        ("config.json sentence_transformers.activation_fn", saved, "activation_fn"),
+        ("config.json sbert_ce_default_activation_function", hf, "sbert_ce_default_activation_function"),
+        ("config_sentence_transformers.json activation_fn", cross_encoder, "activation_fn"),
+    ):
+        named = settings.get(key) if isinstance(settings, Mapping) else None
+        if named is not None:
+            activation = _activation(str(named), source, path)
+            return Labels(names, problem_type, activation, Decision("label activation", activation, source))
+    activation = {
+        ProblemType.REGRESSION: Activation.IDENTITY,
+        ProblemType.SINGLE_LABEL: Activation.SOFTMAX if len(names) > 1 else Activation.SIGMOID,
+        ProblemType.MULTI_LABEL: Activation.SIGMOID,
+    }[problem_type]
+    source = f"{len(names)} labels, {problem_type}" if len(names) > 1 else f"one label, {problem_type}"
+    return Labels(names, problem_type, activation, Decision("label activation", activation, source))
+
+
+def _names(hf: Mapping[str, object]) -> Mapping[int, str]:
+    named = hf.get("id2label")
+    names = {int(index): str(name) for index, name in named.items()} if isinstance(named, dict) else {}
+    count = hf.get("num_labels")
+    if not isinstance(count, int):
+        count = len(names) or DEFAULT_LABELS
+    if len(names) != count:
+        return {index: f"LABEL_{index}" for index in range(count)}
+    return names
+
+
+def _problem_type(hf: Mapping[str, object], path: Path) -> ProblemType:
+    saved = hf.get("problem_type")
+    if saved is None:
+        # As transformers' text-classification pipeline takes it.
+        return ProblemType.SINGLE_LABEL
+    known = [kind.value for kind in ProblemType]
+    if saved not in known:
+        raise ModelError(
+            f"{path} has problem_type {saved!r}, which poolkit does not know.{did_you_mean(str(saved), known)} "
+            f"It knows {', '.join(known)}."
+        )
+    return ProblemType(str(saved))
+
+
+def _activation(named: str, source: str, path: Path) -> Activation:
+    match = re.fullmatch(r"torch\.nn\.(?:modules\.\w+\.)?(\w+)", named)
+    if match is None or match[1] not in ACTIVATIONS:
+        raise ModelError(
+            f"{source} of the model in {path.parent} is {named!r}, which poolkit does not run. It runs torch.nn's "
+            f"{', '.join(ACTIVATIONS)}."
+        )
+    return ACTIVATIONS[match[1]]

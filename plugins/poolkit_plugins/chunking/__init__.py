@@ -1,0 +1,50 @@
+"""Long texts: each is cut into chunks that fit the model, and what comes of them is put together again.
+
+Enabled with `enable = ["chunking"]`. Vectors are averaged by token count before they are normalised; of scores the best
+or the mean counts.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from poolkit import BindContext, Output, hookimpl
+
+__all__ = ["Settings", "poolkit_wrap"]
+
+logger = logging.getLogger(__name__)
+
+
+class Settings(BaseModel):
+    """How texts are cut, and how scores are combined."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_chunk_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Longest chunk, special tokens included; a longer prompt is cut. Default: the model's maximum.",
+    )
+    overlap_tokens: int = Field(default=0, ge=0, description="How many tokens a chunk repeats of the one before it.")
+    combine: Literal["best", "mean"] = Field(
+        default="best", description="What becomes of a text's scores: the highest of each label, or the mean."
+    )
+
+
+@hookimpl
+def poolkit_wrap(context: BindContext, settings: Settings) -> list[object]:
+    """Surround an operation whose outputs can be combined."""
+    if context.task.output not in (Output.VECTOR, Output.LOGITS):
+        logger.info(
+            "Operation %r of task %r is not chunked: only vector and logits can be combined, and its output is %s.",
+            context.operation.name,
+            context.task.name,
+            context.task.output.value,
+        )
+        return []
+    from poolkit_plugins.chunking._wrapper import Chunking  # here: numpy is not needed to list plugins
+
+    return [Chunking(context, settings)]

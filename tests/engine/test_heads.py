@@ -1,0 +1,177 @@
+"""A task's own head gets the hidden states of one forward pass, and what it gives comes back prompt by prompt."""
+
+# ruff: noqa: ARG001, ARG005 - a head, and what makes it, are given more than most of these need
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from engines import decision, load_engine, make_task
+from poolkit import Pooled, load_masked_lm_head
+from poolkit.contract import Activation, Output, PoolingParams
+from poolkit.engine import EncodedPrompt
+from poolkit.errors import EngineError, ModelError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PROMPTS = [[5, 9, 11], [7], [5, 9, 11, 400, 12], [8, 8, 8]]
+TOLERANCE = 1e-4
+
+
+def task(name, activation=Activation.IDENTITY, output=Output.HIDDEN):
+    return make_task(output, activation, head=f"{__name__}:{name}")
+
+
+def run(engine, params=None):
+    return engine.forward([EncodedPrompt(ids, params or PoolingParams()) for ids in PROMPTS])
+
+
+def splade(info, *, device):
+    to_logits = load_masked_lm_head(info, device=device)
+    return lambda hidden, token_ids, segments: [Pooled(to_logits(part).amax(0)) for part in segments.split(hidden)]
+
+
+def three_outputs(info, *, device):
+    def create(hidden, token_ids, segments):
+        return [
+            Pooled(rows[0], {"tokens": rows[1:] * 2, "ids": ids})
+            for rows, ids in zip(segments.split(hidden), segments.split(token_ids), strict=True)
+        ]
+
+    return create
+
+
+def per_token(info, *, device):
+    return lambda hidden, token_ids, segments: [Pooled(rows) for rows in segments.split(hidden)]
+
+
+def too_few(info, *, device):
+    return lambda hidden, token_ids, segments: [Pooled(hidden[0])]
+
+
+def uneven(info, *, device):
+    return lambda hidden, token_ids, segments: [Pooled(rows.flatten()) for rows in segments.split(hidden)]
+
+
+def infinite_part(info, *, device):
+    return lambda hidden, token_ids, segments: [
+        Pooled(rows[0], {"odd": rows[0] / 0}) for rows in segments.split(hidden)
+    ]
+
+
+def leaves(info, *, device):
+    return lambda hidden, token_ids, segments: sys.exit("enough")
+
+
+def broken(info, *, device):
+    raise ValueError("no such layer")
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "xlm_roberta", "modernbert"])
+@pytest.mark.parametrize("batching", ["packed", "padded"])
+def test_the_masked_lm_head_of_a_checkpoint_gives_its_logits(checkpoint, family, batching):
+    folder = checkpoint(family, head="ForMaskedLM", sentence_transformers=False)
+    model = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
+    outputs = run(load_engine(folder, task=task("splade", Activation.LOG1P_RELU), batching=batching))
+    for ids, output in zip(PROMPTS, outputs, strict=True):
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([ids])).logits[0]
+        expected = logits.relu().log1p().amax(0).numpy()
+        assert output.data.shape == (800,)
+        assert np.abs(output.data - expected).max() <= TOLERANCE
+
+
+def test_a_checkpoint_without_a_language_model_head_has_none_to_load(checkpoint):
+    folder = checkpoint("bert", sentence_transformers=False)
+    with pytest.raises(ModelError, match=r"^The weights in .* lack \d+ tensors of BertForMaskedLM, 'cls\.predictions"):
+        load_engine(folder, task=task("splade"))
+
+
+def test_one_forward_pass_gives_several_outputs_in_prompt_order(checkpoint):
+    folder = checkpoint("xlm_roberta")
+    outputs = run(load_engine(folder, task=task("three_outputs", Activation.NORMALIZE)))
+    hidden = run(load_engine(folder, task=make_task(Output.HIDDEN)))
+    for ids, output, plain in zip(PROMPTS, outputs, hidden, strict=True):
+        assert list(output.prompt_token_ids) == ids
+        assert np.allclose(output.data, plain.data[0] / np.linalg.norm(plain.data[0]), atol=1e-6)
+        assert np.allclose(output.parts["tokens"], plain.data[1:] * 2, atol=1e-6)
+        assert output.parts["ids"].tolist() == ids
+        assert {array.dtype for array in (output.data, *output.parts.values())} == {np.dtype(np.float32)}
+
+
+def test_data_is_cut_and_activated_as_asked_and_parts_are_not(checkpoint):
+    engine = load_engine(checkpoint("bert"), task=task("three_outputs", Activation.SIGMOID))
+    raw = run(engine, PoolingParams(use_activation=False))
+    cut = run(engine, PoolingParams(dimensions=5))
+    for one, other in zip(cut, raw, strict=True):
+        assert np.allclose(one.data, 1 / (1 + np.exp(-other.data[:5])), atol=1e-6)
+        assert np.array_equal(one.parts["tokens"], other.parts["tokens"])
+
+
+def test_each_prompt_gets_the_parts_that_it_asks_for(checkpoint):
+    engine = load_engine(checkpoint("bert"), task=task("three_outputs"))
+    whole = run(engine)
+    asked = [(), ("ids",), None, ("tokens",)]
+    outputs = engine.forward(
+        [EncodedPrompt(ids, PoolingParams(parts=names)) for ids, names in zip(PROMPTS, asked, strict=True)]
+    )
+    for output, other, names in zip(outputs, whole, asked, strict=True):
+        assert set(output.parts) == set(other.parts if names is None else names)
+        assert all(np.array_equal(array, other.parts[name]) for name, array in output.parts.items())
+
+
+def test_a_head_may_give_as_many_rows_as_it_likes(checkpoint):
+    folder = checkpoint("bert")
+    rows = run(load_engine(folder, task=task("per_token", Activation.NORMALIZE)))
+    own = run(load_engine(folder, task=make_task(Output.TOKEN_VECTORS, Activation.NORMALIZE)))
+    for ids, one, other in zip(PROMPTS, rows, own, strict=True):
+        assert one.data.shape == (len(ids), 48)
+        assert np.allclose(one.data, other.data, atol=1e-6)
+        assert np.allclose(np.linalg.norm(one.data, axis=1), 1, atol=1e-6)
+
+
+def test_a_head_gets_the_models_own_path(checkpoint):
+    assert decision(load_engine(checkpoint("bert"), task=task("per_token")), "path")[0] == "packed"
+
+
+@pytest.mark.parametrize(("name", "shapes"), [("too_few", "(48,)"), ("uneven", "(48,), (144,), (240,)")])
+def test_a_head_that_gives_the_wrong_shapes_is_named(checkpoint, name, shapes):
+    engine = load_engine(checkpoint("bert"), task=task(name))
+    with pytest.raises(EngineError) as caught:
+        run(engine)
+    assert str(caught.value) == (
+        f"The task's head gave data of shapes {shapes} for 4 sequences. It must give one Pooled for each, all (dim,) "
+        "or all (rows, dim), with one dim."
+    )
+
+
+def test_an_infinite_part_is_not_an_answer(checkpoint):
+    folder = checkpoint("bert")
+    with pytest.raises(EngineError, match="gave NaN or infinity"):
+        run(load_engine(folder, task=task("infinite_part")))
+
+
+def test_a_head_that_asks_to_exit_fails_its_prompts_and_not_the_engine(checkpoint):
+    folder = checkpoint("bert")
+    with pytest.raises(EngineError) as caught:
+        run(load_engine(folder, task=task("leaves")))
+    assert str(caught.value) == f"The task's head asked to exit while it served {folder}."
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("broken", "ValueError: no such layer"),
+        ("missing", f"AttributeError: module '{__name__}' has no attribute 'missing'"),
+    ],
+)
+def test_a_head_that_cannot_be_made_is_named(checkpoint, name, reason):
+    folder = checkpoint("bert")
+    with pytest.raises(ModelError) as caught:
+        load_engine(folder, task=task(name))
+    assert str(caught.value) == f"The head '{__name__}:{name}' of task 'try' cannot be made for {folder}: {reason}"

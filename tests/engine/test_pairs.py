@@ -1,0 +1,83 @@
+"""Pairs of texts become exactly the ids and token types of transformers, also where they are cut."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import AutoTokenizer
+
+from checkpoints import make_checkpoint, real_texts, write_json
+from engines import load_encoder, load_tokenizer
+from poolkit.contract import PoolingParams, TextPair
+from poolkit.engine.pairs import cut_pair
+from poolkit.errors import RequestError
+
+FAMILIES = ["bert", "roberta", "modernbert", "deberta", "qwen3", "llama"]
+LIMITS = [4, 5, 6, 7, 10, 11, 32, 33, 128, 250]
+
+
+def pairs_of(count):
+    texts = real_texts(2 * count)
+    return [TextPair(first, second) for first, second in zip(texts[:count], texts[count:], strict=True)]
+
+
+def encode(folder, pairs, **params):
+    return load_encoder(folder).encode(pairs, [PoolingParams(**params)] * len(pairs), first_index=0)
+
+
+def assert_same(encoded, pairs, tokenizer, **arguments):
+    for one, pair in zip(encoded, pairs, strict=True):
+        expected = tokenizer(pair.first, pair.second, **arguments)
+        assert list(one.token_ids) == expected["input_ids"]
+        types = expected.get("token_type_ids", [0] * len(one.token_ids))
+        assert (one.token_type_ids or [0] * len(one.token_ids)) == types
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_pair_is_cut_to_the_ids_of_transformers(checkpoint, family, side):
+    folder = checkpoint(family)
+    tokenizer = AutoTokenizer.from_pretrained(folder, truncation_side=side)
+    pairs = pairs_of(60)
+    for limit in LIMITS:
+        encoded = encode(folder, pairs, truncate_prompt_tokens=limit, truncation_side=side)
+        assert_same(encoded, pairs, tokenizer, truncation=True, max_length=limit)
+
+
+def test_pairs_of_a_real_model_are_cut_to_the_ids_of_transformers(minilm):
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    pairs = pairs_of(100)
+    encoded = encode(minilm, pairs, truncate_prompt_tokens=64)
+    assert any(one.token_type_ids for one in encoded)
+    assert_same(encoded, pairs, tokenizer, truncation=True, max_length=64)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_pair_without_special_tokens_is_its_two_texts(checkpoint, family):
+    folder = checkpoint(family)
+    pairs = [TextPair("one two", "three"), TextPair("", "b"), TextPair("a", "")]
+    encoded = encode(folder, pairs, add_special_tokens=False)
+    assert_same(encoded, pairs, AutoTokenizer.from_pretrained(folder), add_special_tokens=False)
+
+
+@pytest.mark.parametrize("first", range(8))
+@pytest.mark.parametrize("second", range(8))
+def test_both_texts_fit_into_the_room_and_neither_gives_up_more_than_it_must(first, second):
+    for room in range(16):
+        kept = cut_pair(first, second, room)
+        assert sum(kept) == min(first + second, room)
+        assert kept[0] <= first
+        assert kept[1] <= second
+
+
+def test_the_default_prompt_is_not_put_before_a_text_of_a_pair(tmp_path):
+    folder = make_checkpoint(tmp_path / "bert", "bert")
+    expected = load_tokenizer(folder).encode_pairs([TextPair("cats", "dogs")])
+    write_json(folder / "config_sentence_transformers.json", {"prompts": {"q": "query: "}, "default_prompt_name": "q"})
+    assert load_tokenizer(folder).encode_pairs([TextPair("cats", "dogs")]) == expected
+
+
+def test_a_lone_surrogate_in_a_pair_is_named_and_fails_alone(minilm):
+    first, second = encode(minilm, [TextPair("fine", "fine"), TextPair("fine", "bad \ud800")])
+    assert list(first.token_ids) == [101, 2986, 102, 2986, 102]
+    assert isinstance(second, RequestError)
+    assert str(second) == ("Prompt 1: the text holds a lone surrogate (U+D800) at character 4; it is not valid Unicode")

@@ -1,0 +1,243 @@
+"""Long texts, in chunks: what comes of them, and what is left alone."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from poolkit import LLM, EmbeddingsRequest, PoolerConfig, PoolingRequest
+from poolkit.errors import BatchError, EngineError, PluginConfigError, RequestError, StartupError
+from poolkit.server import create_app
+from poolkit.settings import Settings
+from poolkit.testing import FakeEngine, FakeTokenizer, fake_model
+from serving import ask
+
+TOLERANCE = 1e-5
+"""Sums in another order differ in float32 by 6e-7 at most here; the promise is 1e-5."""
+
+START, END = 0, 1
+"""What the fake tokenizer puts around a text."""
+
+
+def words(count: int) -> str:
+    return " ".join(f"w{number}" for number in range(count))
+
+
+def ids_of(count: int) -> list[int]:
+    """Return the fake tokenizer's ids of so many words, without special tokens."""
+    return FakeTokenizer().encode_batch([words(count)], add_special_tokens=False)[0]
+
+
+def chunking(**settings: object):
+    return fake_model("embed", plugin="chunking", settings=settings)
+
+
+def embed(served, *prompts: object, **fields: object):
+    return served.run("embeddings", EmbeddingsRequest(input=list(prompts), **fields))
+
+
+def average(chunks, vectors):
+    return np.average(vectors, axis=0, weights=[len(chunk) for chunk in chunks])
+
+
+@pytest.fixture
+def text() -> str:
+    return " ".join(f"The {number}. sentence speaks of rivers, engines and the price of salt." for number in range(60))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_vector_of_a_long_text_is_the_normalised_average_of_its_chunks_raw_vectors(minilm, text):
+    cls, *body, sep = AutoTokenizer.from_pretrained(minilm)(text, truncation=False, verbose=False)["input_ids"]
+    chunks = [[cls, *body[start : start + 254], sep] for start in range(0, len(body), 254)]
+    assert len(chunks) > 3
+    with LLM() as llm:
+        raw = [output.outputs.embedding for output in llm.embed(chunks, use_activation=False, use_tqdm=False)]
+        [alone] = llm.embed("short", use_tqdm=False)
+    expected = average(chunks, raw)
+
+    with LLM(enable=["chunking"]) as llm:
+        long, short = llm.embed([text, "short"], use_tqdm=False)
+        [unnormalised] = llm.embed(text, use_activation=False, use_tqdm=False)
+
+    assert np.abs(long.outputs.embedding - expected / np.linalg.norm(expected)).max() < TOLERANCE
+    assert np.abs(unnormalised.outputs.embedding - expected).max() < TOLERANCE
+    assert np.abs(short.outputs.embedding - alone.outputs.embedding).max() < TOLERANCE
+    assert long.outputs.embedding.dtype == np.float32
+    assert list(long.prompt_token_ids) == [token_id for chunk in chunks for token_id in chunk]
+
+
+def test_a_text_that_fits_runs_as_it_would_without_the_plugin(serve):
+    with serve() as plain, serve("chunking") as chunked:
+        expected, got = embed(plain, "a short text"), embed(chunked, "a short text")
+    assert np.array_equal(got.embeddings, expected.embeddings)
+    assert (got.prompt_token_ids, got.usage) == (expected.prompt_token_ids, expected.usage)
+
+
+def test_a_server_answers_a_long_text_and_counts_what_ran():
+    with chunking() as served:
+        answer = ask(create_app(served, Settings()), "POST", "/v1/embeddings", json={"input": words(150)})
+        vector = embed(served, words(150)).embeddings[0]
+    assert answer.status_code == 200
+    assert np.allclose(answer.json()["data"][0]["embedding"], vector, atol=1e-6)
+    assert answer.json()["usage"] == {"prompt_tokens": 150 + 2 * 3, "total_tokens": 150 + 2 * 3}
+
+
+def test_the_operator_can_have_vectors_that_are_not_normalised(serve):
+    with serve("chunking", pooler=PoolerConfig(use_activation=False)) as served:
+        by_default, on = embed(served, words(90)), embed(served, words(90), use_activation=True)
+    length = np.linalg.norm(by_default.embeddings)
+    assert length != pytest.approx(1)
+    assert np.abs(by_default.embeddings / length - on.embeddings).max() < TOLERANCE
+
+
+def test_a_shortened_vector_is_normalised_after_it_is_cut():
+    with chunking(max_chunk_tokens=12) as served:
+        raw = embed(served, words(30), use_activation=False).embeddings[0]
+        short = embed(served, words(30), dimensions=3).embeddings[0]
+    assert short == pytest.approx(raw[:3] / np.linalg.norm(raw[:3]), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("count", "settings", "expected"),
+    [
+        (62, {}, [(0, 62)]),
+        (63, {}, [(0, 62), (62, 63)]),
+        (8, {"max_chunk_tokens": 10}, [(0, 8)]),
+        (9, {"max_chunk_tokens": 10}, [(0, 8), (8, 9)]),
+        (9, {"max_chunk_tokens": 10, "overlap_tokens": 3}, [(0, 8), (5, 9)]),
+        (13, {"max_chunk_tokens": 10, "overlap_tokens": 3}, [(0, 8), (5, 13)]),
+        (14, {"max_chunk_tokens": 10, "overlap_tokens": 3}, [(0, 8), (5, 13), (10, 14)]),
+    ],
+)
+def test_each_chunk_is_filled_and_has_its_special_tokens(count, settings, expected):
+    ids = ids_of(count)
+    with chunking(**settings) as served:
+        response = embed(served, words(count))
+    chunks = [[START, *ids[start:end], END] for start, end in expected]
+    assert response.prompt_token_ids == [[token_id for chunk in chunks for token_id in chunk]]
+    assert response.usage.prompt_tokens == sum(map(len, chunks))
+
+
+def test_token_ids_are_cut_like_their_text_and_get_special_tokens_only_where_they_have_them():
+    bare = ids_of(70)
+    with chunking() as served:
+        response = embed(served, words(70), [START, *bare, END], bare)
+    assert np.array_equal(response.embeddings[0], response.embeddings[1])
+    assert response.prompt_token_ids[2] == bare
+
+
+def test_a_request_that_wants_its_prompts_truncated_gets_no_chunks():
+    with chunking(max_chunk_tokens=10) as served:
+        response = embed(served, words(40), truncate_prompt_tokens=20)
+    assert len(response.prompt_token_ids[0]) == 20
+
+
+def test_prompts_keep_their_order_around_a_long_one():
+    texts = ["first", words(200), "third", words(90)]
+    with chunking() as served:
+        together = embed(served, *texts).embeddings
+        alone = [embed(served, text).embeddings[0] for text in texts]
+    assert np.array_equal(together, np.stack(alone))
+
+
+def test_a_bad_prompt_fails_alone_among_short_ones():
+    with chunking() as served, pytest.raises(BatchError) as caught:
+        embed(served, "good", [5000])
+    assert caught.value.errors.keys() == {1}
+    assert caught.value.outputs[0] is not None
+
+
+def test_a_bad_prompt_fails_a_request_that_runs_in_chunks_and_is_told_by_its_index():
+    with chunking() as served, pytest.raises(RequestError) as caught:
+        embed(served, words(100), [])
+    assert str(caught.value) == (
+        "Prompt 1 is empty: it has no tokens, and this model's tokenizer adds none. Send some text."
+    )
+
+
+def test_a_chunk_on_which_the_model_fails_fails_the_request():
+    def engine(task):
+        return FakeEngine(task, fails_on=lambda prompt: len(prompt.token_ids) < 10)
+
+    with (
+        fake_model("embed", plugin="chunking", settings={}, engine=engine) as served,
+        pytest.raises(EngineError) as caught,
+    ):
+        embed(served, words(20), words(65))
+    assert not isinstance(caught.value, BatchError)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"max_chunk_tokens": 65}, "max_chunk_tokens is 65; fake takes at most 64"),
+        (
+            {"max_chunk_tokens": 10, "overlap_tokens": 8},
+            "2 special tokens and overlap_tokens = 8 leave nothing of a chunk of 10 tokens",
+        ),
+    ],
+)
+def test_chunks_that_cannot_be_are_refused_at_start_up(settings, reason):
+    with pytest.raises(StartupError) as caught, chunking(**settings):
+        pass
+    first_lines = {str(error).splitlines()[0] for error in caught.value.errors}  # an error for each operation
+    assert first_lines == {f"poolkit-chunking 0.1.0 failed in poolkit_wrap: ValueError: {reason}"}
+
+
+def test_an_unknown_setting_is_refused():
+    with pytest.raises(PluginConfigError) as caught, chunking(overlap=3):
+        pass
+    assert str(caught.value) == (
+        "[plugins.poolkit-chunking] overlap: no such setting. "
+        "Did you mean 'overlap_tokens'? Settings: combine, max_chunk_tokens, overlap_tokens."
+    )
+
+
+@pytest.mark.parametrize(("settings", "combine"), [({}, np.max), ({"combine": "mean"}, np.mean)])
+def test_scores_are_the_best_or_the_mean_over_the_chunks(install_grade, settings, combine):
+    install_grade("LOGITS")
+    ids = ids_of(150)
+    chunks = [[START, *ids[start : start + 62], END] for start in (0, 62, 124)]
+    with fake_model("grade", plugin="chunking", settings=settings) as served:
+        [long, *each] = served.run("pooling", PoolingRequest(input=[words(150), *chunks])).data
+    assert long == pytest.approx(combine(each, axis=0), abs=1e-6)
+
+
+def test_outputs_that_cannot_be_combined_are_left_alone(install_grade, caplog):
+    install_grade("TOKEN_VECTORS")
+    with (
+        caplog.at_level(logging.INFO, "poolkit_plugins"),
+        fake_model("grade", plugin="chunking") as served,
+        pytest.raises(RequestError, match="has 72 tokens"),
+    ):
+        served.run("pooling", PoolingRequest(input=words(70)))
+    assert caplog.messages == [
+        f"Operation {operation!r} of task 'grade' is not chunked: only vector and logits can be combined, and its "
+        "output is token_vectors."
+        for operation in ("pooling", "pairs", "lengths")
+    ]
+
+
+def test_pairs_of_texts_are_not_cut(install_grade):
+    install_grade("LOGITS")
+    with fake_model("grade") as plain:
+        expected = plain.run("pairs", PoolingRequest(input=["a|b c"])).data
+    with fake_model("grade", plugin="chunking", settings={"max_chunk_tokens": 4}) as served:
+        assert np.array_equal(served.run("pairs", PoolingRequest(input=["a|b c"])).data, expected)
+        with pytest.raises(RequestError, match="has 104 tokens"):
+            served.run("pairs", PoolingRequest(input="a|" + words(100)))
+
+
+def test_what_a_head_gives_besides_cannot_be_put_together(parts_engine):
+    with (
+        fake_model("embed", plugin="chunking", engine=parts_engine) as served,
+        pytest.raises(RequestError) as caught,
+    ):
+        embed(served, "short", words(70))
+    assert str(caught.value) == (
+        "Prompt 1 is longer than 64 tokens, and of what task 'embed' gives for its chunks, length cannot be put "
+        "together. Shorten it, or set truncate_prompt_tokens=-1 to have it cut."
+    )
