@@ -37,9 +37,11 @@ def assert_same(encoded, pairs, tokenizer, **arguments):
 def test_a_pair_is_cut_to_the_ids_of_transformers(checkpoint, family, side):
     folder = checkpoint(family)
     tokenizer = AutoTokenizer.from_pretrained(folder, truncation_side=side)
-    pairs = pairs_of(60)
+    encoder = load_encoder(folder)
+    pairs = pairs_of(20)
     for limit in LIMITS:
-        encoded = encode(folder, pairs, truncate_prompt_tokens=limit, truncation_side=side)
+        params = [PoolingParams(truncate_prompt_tokens=limit, truncation_side=side)] * len(pairs)
+        encoded = encoder.encode(pairs, params, first_index=0)
         assert_same(encoded, pairs, tokenizer, truncation=True, max_length=limit)
 
 
