@@ -25,6 +25,7 @@ from poolkit.contract import (
     Removed,
     Renamed,
     TextPair,
+    TypedTokens,
     hookimpl,
 )
 from poolkit.engine import Head, HeadFactory, Pooled, Segments, load_masked_lm_head
@@ -86,6 +87,7 @@ __all__ = [
     "RequestOutput",
     "Segments",
     "TextPair",
+    "TypedTokens",
     "Usage",
     "hookimpl",
     "load_masked_lm_head",

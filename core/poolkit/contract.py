@@ -43,6 +43,7 @@ __all__ = [
     "Renamed",
     "StartupHooks",
     "TextPair",
+    "TypedTokens",
     "hookimpl",
     "hookspec",
 ]
@@ -67,8 +68,21 @@ class TextPair:
     second: str
 
 
-Prompt: TypeAlias = str | TextPair | Sequence[int]
-"""One input to the model: a text, a pair of texts, or token ids."""
+@dataclass(frozen=True, slots=True)
+class TypedTokens:
+    """A pair of texts that has been tokenized: the ids of both, and for each id which text it stands for.
+
+    Attributes:
+        token_ids: special tokens included.
+        token_type_ids: one for each token id: 0 for the first text, 1 for the second, as the tokenizer has it.
+    """
+
+    token_ids: Sequence[int]
+    token_type_ids: Sequence[int]
+
+
+Prompt: TypeAlias = str | TextPair | TypedTokens | Sequence[int]
+"""One input to the model: a text, a pair of texts, or the token ids of either."""
 
 
 class Output(StrEnum):

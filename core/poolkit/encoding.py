@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from poolkit.contract import PoolingParams, Prompt, TextPair
+from poolkit.contract import PoolingParams, Prompt, TextPair, TypedTokens
 from poolkit.engine import EncodedPrompt, Tokenizer
-from poolkit.engine.pairs import cut_pair
+from poolkit.engine.pairs import PairTemplate, cut_pair
 from poolkit.errors import RequestError
 from poolkit.models import ModelInfo
 
@@ -36,7 +36,7 @@ class Encoder:
         """Return each prompt's token ids, or the error that the caller should be told.
 
         Args:
-            prompts: texts, pairs of texts and token ids, in any mix.
+            prompts: texts, pairs of texts and token ids of either, in any mix.
             params: one per prompt.
             first_index: the index of `prompts[0]` in its request, for the messages.
             refuses_long: whether a prompt may not be longer than the model's maximum: what would run may not.
@@ -70,6 +70,19 @@ class Encoder:
         before, after = self._tokenizer.special_affixes
         return tuple(ids[:before]), tuple(ids[len(ids) - after :])
 
+    def halves(self, pair: TextPair) -> Halves:
+        """Return the token ids of the two texts of a pair, without special tokens.
+
+        Raises RequestError where a text is not valid Unicode.
+        """
+        [halves] = self._tokenizer.encode_pairs([pair])
+        return halves
+
+    def pair_template(self, params: PoolingParams) -> PairTemplate:
+        """Return what is put around and between the two texts of a pair."""
+        template = self._tokenizer.pair_template
+        return template if params.add_special_tokens else template.without_special_tokens()
+
     def tokens(self, token_ids: Sequence[int]) -> list[str]:
         """Return the token of each id, as the vocabulary writes it; no two ids have the same."""
         return self._tokenizer.tokens(token_ids)
@@ -78,7 +91,7 @@ class Encoder:
         self, tokenized: list[int] | Halves | RequestError | None, prompt: Prompt, params: PoolingParams, index: int
     ) -> EncodedPrompt:
         ids: Sequence[int]
-        types = None
+        types: Sequence[int] | None = None
         match tokenized:
             case RequestError():
                 raise RequestError(f"Prompt {index}: {tokenized}", param="input")
@@ -89,8 +102,10 @@ class Encoder:
                 ids, types = self._join(first, second, params)
             case None:
                 assert not isinstance(prompt, str | TextPair)
-                self._check_range(prompt, index)
-                ids = self._truncate(prompt, params, affixes=(0, 0))
+                ids, types = _ids_and_types(prompt)
+                self._check_range(ids, index)
+                ids = self._truncate(ids, params, affixes=(0, 0))
+                types = types and self._truncate(types, params, affixes=(0, 0))
         if not ids:
             raise RequestError(
                 f"Prompt {index} is empty: it has no tokens, and this model's tokenizer adds none. Send some text.",
@@ -118,9 +133,7 @@ class Encoder:
 
     def _join(self, first: list[int], second: list[int], params: PoolingParams) -> tuple[list[int], list[int] | None]:
         """Return the ids and types of a pair, its texts cut as `params` asks and the special tokens kept."""
-        template = self._tokenizer.pair_template
-        if not params.add_special_tokens:
-            template = template.without_special_tokens()
+        template = self.pair_template(params)
         limit = self._limit(params, special_tokens=template.size)
         if limit is not None:
             longest = cut_pair(len(first), len(second), limit - template.size)
@@ -150,6 +163,10 @@ class Encoder:
                 param="truncate_prompt_tokens",
             )
         return limit
+
+
+def _ids_and_types(prompt: TypedTokens | Sequence[int]) -> tuple[Sequence[int], Sequence[int] | None]:
+    return (prompt.token_ids, prompt.token_type_ids) if isinstance(prompt, TypedTokens) else (prompt, None)
 
 
 def _cut(ids: Sequence[int], count: int, params: PoolingParams) -> list[int]:

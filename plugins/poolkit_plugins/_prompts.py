@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from poolkit import PoolingParams, Prompt, TextPair
-
-if TYPE_CHECKING:
-    from poolkit.engine import EncodedPrompt
+from poolkit import PoolingParams, Prompt, TypedTokens
 
 __all__ = ["as_prompt", "params_of_ids"]
 
 
-def as_prompt(prompt: Prompt, encoded: EncodedPrompt) -> tuple[Prompt, PoolingParams]:
-    """Return what runs as `prompt` does, with its params: its token ids, but for a pair, whose ids are only half of it.
-
-    Token ids do not tell where the second text of a pair begins.
-    """
-    if isinstance(prompt, TextPair):
-        return prompt, encoded.params
-    return encoded.token_ids, params_of_ids(encoded.params)
+def as_prompt(token_ids: Sequence[int], token_type_ids: Sequence[int] | None) -> Prompt:
+    """Return the prompt of token ids that are complete; None stands for types that are all 0."""
+    return token_ids if token_type_ids is None else TypedTokens(token_ids, token_type_ids)
 
 
 def params_of_ids(params: PoolingParams) -> PoolingParams:

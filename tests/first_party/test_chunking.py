@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from poolkit import LLM, EmbeddingsRequest, PoolerConfig, PoolingRequest
+from poolkit import LLM, EmbeddingsRequest, PoolerConfig, PoolingParams, PoolingRequest, TypedTokens
 from poolkit.errors import BatchError, EngineError, PluginConfigError, RequestError, StartupError
 from poolkit.server import create_app
 from poolkit.settings import Settings
@@ -221,14 +221,41 @@ def test_outputs_that_cannot_be_combined_are_left_alone(install_grade, caplog):
     ]
 
 
-def test_pairs_of_texts_are_not_cut(install_grade):
+def pair_ids(first: list[int], second: list[int]) -> TypedTokens:
+    """Return a pair as the fake tokenizer writes it."""
+    ids = [START, *first, END, *second, END]
+    return TypedTokens(ids, [0] * (len(first) + 2) + [1] * (len(second) + 1))
+
+
+@pytest.mark.parametrize(("settings", "combine"), [({}, np.max), ({"combine": "mean"}, np.mean)])
+def test_of_a_pair_the_second_text_is_cut_and_the_first_goes_before_each_chunk(install_grade, settings, combine):
     install_grade("LOGITS")
+    [query], document = ids_of(1), ids_of(100)
+    chunks = [pair_ids([query], document[start : start + 60]) for start in (0, 60)]
+    with fake_model("grade", plugin="chunking", settings=settings) as served:
+        [long] = served.run("pairs", PoolingRequest(input=f"{words(1)}|{words(100)}")).data
+        encoder = served.operations["pairs"].processor.context.encoder
+    encoded = encoder.encode(chunks, [PoolingParams()] * len(chunks), first_index=0)
     with fake_model("grade") as plain:
-        expected = plain.run("pairs", PoolingRequest(input=["a|b c"])).data
-    with fake_model("grade", plugin="chunking", settings={"max_chunk_tokens": 4}) as served:
-        assert np.array_equal(served.run("pairs", PoolingRequest(input=["a|b c"])).data, expected)
-        with pytest.raises(RequestError, match="has 104 tokens"):
-            served.run("pairs", PoolingRequest(input="a|" + words(100)))
+        each = [output.data for output in plain._engine.forward(encoded)]
+    assert long == pytest.approx(combine(each, axis=0), abs=1e-6)
+
+
+def test_a_pair_that_fits_gives_what_it_gives_without_the_plugin(install_grade):
+    install_grade("LOGITS")
+    request = PoolingRequest(input=["a|b c"])
+    with fake_model("grade") as plain, fake_model("grade", plugin="chunking") as served:
+        assert np.array_equal(served.run("pairs", request).data, plain.run("pairs", request).data)
+
+
+def test_a_first_text_that_leaves_no_room_for_the_second_is_refused(install_grade):
+    install_grade("LOGITS")
+    with fake_model("grade", plugin="chunking") as served, pytest.raises(RequestError) as caught:
+        served.run("pairs", PoolingRequest(input=f"{words(70)}|b c"))
+    assert str(caught.value) == (
+        "The first text of a pair has 70 tokens, which leaves 0 of 64 to each chunk of the second. Shorten it, or set "
+        "truncate_prompt_tokens=-1 to have both cut."
+    )
 
 
 def test_what_a_head_gives_besides_cannot_be_put_together(parts_engine):

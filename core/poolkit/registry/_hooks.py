@@ -17,6 +17,7 @@ from poolkit.contract import (
     PoolingParams,
     Prepared,
     TextPair,
+    TypedTokens,
 )
 from poolkit.errors import PluginInvalidError
 from poolkit.registry._discovery import Plugin
@@ -194,7 +195,7 @@ def _check_prepared(prepared: Prepared) -> None:
     if isinstance(prepared.prompts, str) or not isinstance(prepared.prompts, Sequence):
         raise TypeError(f"Prepared.prompts is a {type(prepared.prompts).__name__}, not a sequence of prompts")
     for index, prompt in enumerate(prepared.prompts):
-        if not isinstance(prompt, str | TextPair | Sequence):
+        if not isinstance(prompt, str | TextPair | TypedTokens | Sequence):
             raise TypeError(f"Prepared.prompts[{index}] is a {type(prompt).__name__}, not a text, a pair or token ids")
     if isinstance(prepared.params, PoolingParams):
         return

@@ -7,9 +7,9 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from poolkit import PooledOutput, Prepared, hookimpl
+from poolkit import PooledOutput, PoolingParams, Prepared, Prompt, TextPair, hookimpl
 from poolkit.errors import RequestError
-from poolkit_plugins._prompts import as_prompt
+from poolkit_plugins._prompts import as_prompt, params_of_ids
 from poolkit_plugins.cache._keys import Keys
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Cached:
             len(unknown),
         )
         prompts = dict(zip(keys, whole.prompts, strict=True))
-        to_run = [as_prompt(prompts[key], one) for key, one in unknown.items()]
+        to_run = [_as_it_runs(prompts[key], one) for key, one in unknown.items()]
         return Prepared(
             [prompt for prompt, _ in to_run],
             [params for _, params in to_run],
@@ -103,3 +103,13 @@ class Cached:
     def close(self) -> None:
         """Close the store."""
         self._store.close()
+
+
+def _as_it_runs(prompt: Prompt, encoded: EncodedPrompt) -> tuple[Prompt, PoolingParams]:
+    """Return what runs as `prompt` does, with its params: its token ids.
+
+    A pair stays one, because a wrapper around this one may want to cut its second text.
+    """
+    if isinstance(prompt, TextPair):
+        return prompt, encoded.params
+    return as_prompt(encoded.token_ids, encoded.token_type_ids), params_of_ids(encoded.params)

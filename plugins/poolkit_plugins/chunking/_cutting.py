@@ -1,4 +1,4 @@
-"""Cuts the token ids of one prompt into chunks."""
+"""Cuts the token ids of one prompt, or of the second text of a pair, into chunks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from poolkit.errors import RequestError
+from poolkit_plugins._prompts import as_prompt
+
 if TYPE_CHECKING:
-    from poolkit import BindContext
+    from poolkit import BindContext, Prompt
+    from poolkit.engine.pairs import PairTemplate
     from poolkit_plugins.chunking import Settings
 
 __all__ = ["Cutter"]
@@ -60,5 +64,23 @@ class Cutter:
         prefix, suffix = (self.prefix, self.suffix) if has_specials else ((), ())
         body = ids[len(prefix) : len(ids) - len(suffix)]
         room = self.longest - len(prefix) - len(suffix)
-        starts = range(0, len(body) - self.overlap, room - self.overlap)
-        return [[*prefix, *body[start : start + room], *suffix] for start in starts]
+        return [[*prefix, *piece, *suffix] for piece in self._pieces(body, room)]
+
+    def cut_pair(self, first: Sequence[int], second: Sequence[int], template: PairTemplate) -> list[Prompt]:
+        """Return the pairs of the first text and each chunk of the second, in order.
+
+        Raises:
+            RequestError: the first text leaves no room for the second.
+        """
+        room = self.longest - template.size - len(first)
+        if room <= self.overlap:
+            raise RequestError(
+                f"The first text of a pair has {len(first)} tokens, which leaves {max(room, 0)} of {self.longest} to "
+                "each chunk of the second. Shorten it, or set truncate_prompt_tokens=-1 to have both cut.",
+                param="input",
+            )
+        return [as_prompt(*template.join(first, piece)) for piece in self._pieces(second, room)]
+
+    def _pieces(self, body: Sequence[int], room: int) -> list[Sequence[int]]:
+        starts = range(0, max(1, len(body) - self.overlap), room - self.overlap)
+        return [body[start : start + room] for start in starts]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from poolkit import Activation, Output, PooledOutput, PoolingParams, Prepared, Prompt, TextPair, hookimpl
+from poolkit import Activation, Output, PooledOutput, PoolingParams, Prepared, Prompt, TextPair, TypedTokens, hookimpl
 from poolkit.errors import RequestError
 from poolkit_plugins._prompts import as_prompt, params_of_ids
 from poolkit_plugins.chunking._cutting import Cutter
@@ -84,9 +84,16 @@ class Chunking:
     def _cut(self, prompt: Prompt, encoded: EncodedPrompt) -> list[tuple[Prompt, PoolingParams]]:
         """Return the chunks of a prompt, each with its params."""
         params = encoded.params
-        if isinstance(prompt, TextPair) or params.truncate_prompt_tokens is not None:
-            return [as_prompt(prompt, encoded)]
-        pieces = self._cutter.cut(encoded.token_ids)
+        pieces: Sequence[Prompt]
+        fits = len(encoded.token_ids) <= self._cutter.longest
+        # Token ids with types do not tell where the second text of a pair begins, so they cannot be cut.
+        if fits or params.truncate_prompt_tokens is not None or isinstance(prompt, TypedTokens):
+            pieces = [as_prompt(encoded.token_ids, encoded.token_type_ids)]
+        elif isinstance(prompt, TextPair):
+            encoder = self._context.encoder
+            pieces = self._cutter.cut_pair(*encoder.halves(prompt), encoder.pair_template(params))
+        else:
+            pieces = self._cutter.cut(encoded.token_ids)
         if len(pieces) > 1 and self._normalizes(params):
             params = replace(params, use_activation=False)  # the average is normalised, and not what goes into it
         return [(piece, params_of_ids(params)) for piece in pieces]
