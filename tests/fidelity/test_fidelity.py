@@ -7,7 +7,16 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from checkpoints import FAMILIES
-from engines import TOLERANCE, decision, largest_difference, load_engine, run, run_in_batches, texts_and_ids
+from engines import (
+    TOLERANCE,
+    decision,
+    largest_difference,
+    load_engine,
+    load_tokenizer,
+    run,
+    run_in_batches,
+    texts_and_ids,
+)
 
 PATHS = {family: "padded" if family == "deberta" else "packed" for family in FAMILIES}
 
@@ -74,3 +83,16 @@ def test_a_model_without_a_normalize_module_gives_raw_vectors_when_the_activatio
     assert largest_difference(raw, reference) <= TOLERANCE * np.abs(reference).max()
     lengths = np.linalg.norm(reference, axis=1, keepdims=True)
     assert largest_difference(run(engine, prompts), reference / lengths) <= TOLERANCE
+
+
+@pytest.mark.parametrize("family", ["roberta", "mpnet"])
+def test_a_padding_token_inside_a_text_is_left_out_of_the_positions_as_in_sentence_transformers(checkpoint, family):
+    folder = checkpoint(family)
+    engine = load_engine(folder)
+    assert decision(engine, "path")[0] == "packed"
+    texts = ["a cat <pad> sat on the mat", "short", "<pad><pad> rivers and <pad> salt"]
+    prompts = load_tokenizer(folder).encode_batch(texts, add_special_tokens=True)
+    pad_token_id = 1
+    assert [ids.count(pad_token_id) for ids in prompts] == [1, 0, 3]
+    reference = SentenceTransformer(str(folder), device="cpu").encode(texts)
+    assert largest_difference(run(engine, prompts), reference) <= TOLERANCE

@@ -26,7 +26,7 @@ def mpnet_packed_pass(model: PreTrainedModel, batch: Batch, *, position_offset: 
     mpnet = cast("MPNetModel", model)
     runs = batch.segments.runs
     hidden: torch.Tensor = mpnet.embeddings(
-        input_ids=batch.token_ids[None], position_ids=batch.segments.places[None] + position_offset
+        input_ids=batch.token_ids[None], position_ids=batch.positions(position_offset)[None]
     )
     longest = mpnet.encoder.compute_position_bias(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
         hidden[:, : runs[-1].length]

@@ -41,7 +41,7 @@ def packed_pass(model: PreTrainedModel, batch: Batch, *, position_offset: int) -
     types = {} if batch.token_type_ids is None else {"token_type_ids": batch.token_type_ids[None]}  # (1, tokens)
     return model(  # type: ignore[no-any-return]  # a model's output is untyped
         input_ids=batch.token_ids[None],  # (1, tokens)
-        position_ids=batch.segments.places[None] + position_offset,  # (1, tokens)
+        position_ids=batch.positions(position_offset)[None],  # (1, tokens)
         **types,
         **{SEGMENTS_ARGUMENT: batch.segments},
     ).last_hidden_state[0]

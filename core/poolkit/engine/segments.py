@@ -80,3 +80,17 @@ class Batch:
     token_ids: torch.Tensor
     segments: Segments
     token_type_ids: torch.Tensor | None = None
+
+    def positions(self, offset: int) -> torch.Tensor:
+        """Return each token's position id: its place in its segment, from `offset` on. (tokens,)
+
+        Models with an offset have pad_id + 1 there, and leave padding tokens out of their count, also where a text
+        itself holds one: it gets the position pad_id (transformers' `create_position_ids_from_input_ids`).
+        """
+        places = self.segments.places
+        if offset == 0:
+            return places
+        is_padding = (self.token_ids == offset - 1).long()
+        before = is_padding.cumsum(0) - is_padding  # padding tokens before each token, in the whole batch
+        before_own = before - before[self.segments.starts][self.segments.owners]  # in the token's own segment
+        return (places - before_own + offset).where(is_padding == 0, offset - 1)
