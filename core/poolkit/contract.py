@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
 import pluggy
 from pydantic import BaseModel, ConfigDict
@@ -30,6 +30,8 @@ __all__ = [
     "API_VERSION",
     "Activation",
     "BindContext",
+    "FramedText",
+    "KeepQuery",
     "NoSettings",
     "Operation",
     "Output",
@@ -41,6 +43,7 @@ __all__ = [
     "Prompt",
     "Removed",
     "Renamed",
+    "ScoreDocument",
     "StartupHooks",
     "TextPair",
     "TypedTokens",
@@ -81,8 +84,20 @@ class TypedTokens:
     token_type_ids: Sequence[int]
 
 
-Prompt: TypeAlias = str | TextPair | TypedTokens | Sequence[int]
-"""One input to the model: a text, a pair of texts, or the token ids of either."""
+@dataclass(frozen=True, slots=True)
+class FramedText:
+    """A text inside a frame: it is tokenized together with what stands around it, and alone gives way when it is cut.
+
+    Whoever frames a text says all that the model reads: neither a prompt of the model's nor special tokens are added.
+    """
+
+    before: str
+    text: str
+    after: str
+
+
+Prompt: TypeAlias = str | TextPair | FramedText | TypedTokens | Sequence[int]
+"""One input to the model: a text, a pair of texts, a text in its frame, or the token ids of any of these."""
 
 
 class Output(StrEnum):
@@ -107,6 +122,24 @@ class Activation(StrEnum):
     """What the model's files say of its labels (`ModelInfo.label_activation`)."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeepQuery:
+    """Has the engine keep a query's token vectors under `key`, until so many documents were scored against them."""
+
+    key: str
+    uses: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreDocument:
+    """Has the engine answer a document's MaxSim score against the query kept under `key`, in place of its vectors.
+
+    An engine that has no such query, or keeps none, answers the document's token vectors: whoever asked scores them.
+    """
+
+    key: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolingParams:
     """How one prompt is tokenized and pooled. None means the model's own default.
@@ -114,20 +147,36 @@ class PoolingParams:
     Attributes:
         dimensions: keep only the first so many numbers of a vector (Matryoshka models).
         use_activation: apply the task's activation; for embeddings, divide by the L2 norm.
+        step_tag_id: answer only the rows at this token (process reward models).
+        returned_token_ids: answer only these columns, softmax over them when activated (process reward models).
         truncate_prompt_tokens: keep at most so many tokens, special tokens included; -1 means the model's maximum.
             None refuses a prompt that is too long.
-        truncation_side: which end of a truncated prompt is dropped, "left" or "right".
+        truncation_side: which end of a truncated prompt is dropped.
+        max_tokens_per_query: keep at most so many tokens of a query: the first text of a pair, or a text of that input
+            type. Special tokens do not count.
+        max_tokens_per_doc: the same for a document: the second text of a pair, a framed text, or a text of that type.
         add_special_tokens: let the tokenizer add its special tokens to a text.
+        prompt_name: which of the model's prompts is put before a text; by default the one named like the input type,
+            else the model's default prompt.
+        input_type: whether a text is searched with or searched for, where the model tells these apart.
         parts: which of its further outputs the task's head is asked for, by name; None is all of them. What no prompt
             asks for is not even copied.
+        late_interaction: score documents next to the model; see `KeepQuery`. Set by IO processors, not by callers.
     """
 
     dimensions: int | None = None
     use_activation: bool | None = None
+    step_tag_id: int | None = None
+    returned_token_ids: tuple[int, ...] | None = None
     truncate_prompt_tokens: int | None = None
-    truncation_side: str = "right"
+    truncation_side: Literal["left", "right"] = "right"
+    max_tokens_per_query: int | None = None
+    max_tokens_per_doc: int | None = None
     add_special_tokens: bool = True
+    prompt_name: str | None = None
+    input_type: Literal["query", "document"] | None = None
     parts: tuple[str, ...] | None = None
+    late_interaction: KeepQuery | ScoreDocument | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +263,9 @@ class PoolingTask:
         head: dotted path "module:function" of a `HeadFactory`, imported when the model is loaded. Its head turns the
             model's hidden states into this task's outputs. None for the model's own head.
         activation: applied to what the head gives unless a request turns it off.
+        activates: whether that happens where neither the request nor the operator says so.
+        parameters: which of the `PoolingParams` about pooling its prompts may set; those about tokenization (and
+            `parts`) hold for every task.
         requires: says why a model cannot serve this task, or None if it can.
         settings: pydantic model of `[plugins.<plugin>]` in poolkit.toml; unknown keys must be forbidden.
     """
@@ -225,6 +277,8 @@ class PoolingTask:
     operations: tuple[Operation, ...]
     head: str | None = None
     activation: Activation = Activation.IDENTITY
+    activates: bool = True
+    parameters: tuple[str, ...] = ("dimensions", "use_activation")
     requires: Callable[[ModelInfo], str | None] | None = None
     settings: type[BaseModel] = NoSettings
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from poolkit.contract import PoolingParams, Prompt, TextPair, TypedTokens
+from poolkit.contract import FramedText, PoolingParams, Prompt, TextPair, TypedTokens
 from poolkit.engine import EncodedPrompt, Tokenizer
 from poolkit.engine.pairs import PairTemplate, cut_pair
 from poolkit.errors import RequestError
@@ -101,7 +101,7 @@ class Encoder:
             case first, second:
                 ids, types = self._join(first, second, params)
             case None:
-                assert not isinstance(prompt, str | TextPair)
+                assert not isinstance(prompt, str | TextPair | FramedText)
                 ids, types = _ids_and_types(prompt)
                 self._check_range(ids, index)
                 ids = self._truncate(ids, params, affixes=(0, 0))

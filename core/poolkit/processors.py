@@ -12,12 +12,13 @@ __all__ = ["PoolingProcessor"]
 
 
 class PoolingProcessor(PoolingIOProcessor[PoolingRequest, PoolingResponse]):
-    """Return what was pooled for each prompt. A task derives from it to check the parameters it cares about."""
+    """Return what was pooled for each prompt."""
 
     def pre_process(self, request: PoolingRequest) -> Prepared:
         """Return the request's prompts; refuse a task that is not the served one."""
         check_requested_task(request.task, served=self.context.task.name)
-        return Prepared(request.prompts(), request.params())
+        prompts = request.prompts()
+        return Prepared(prompts, request.params(prompts=len(prompts)))
 
     def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> PoolingResponse:  # noqa: ARG002
         """Return each prompt's output as it is."""

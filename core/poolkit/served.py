@@ -25,6 +25,7 @@ from poolkit.engine.job import Job, Outcome
 from poolkit.engine.scheduler import Scheduler, SchedulerStats
 from poolkit.errors import BatchError, CancelledRequestError, ConfigError, RequestError
 from poolkit.models import Decision, ModelInfo, read_model
+from poolkit.parameters import check_params
 from poolkit.registry import BoundOperation, BoundTask, Registry
 
 __all__ = ["ServedModel", "load_model"]
@@ -169,6 +170,7 @@ class ServedModel:
         """Send the prompts on their way: each chunk goes to the engine as soon as it is tokenized."""
         prompts = tuple(prepared.prompts)  # a processor that changes its list later on changes nothing here
         params = prepared.params_of_each
+        check_params(params, task=self.task, model=self.info)
         size = len(prompts)
         job = self._scheduler.open(size, fails_fast=fails_fast)
         for start in range(0, size, TOKENIZE_CHUNK):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import SkipJsonSchema
 
 from poolkit.errors import PoolkitError, RequestError, did_you_mean
 
@@ -194,7 +195,7 @@ def _known_fields(model: type[BaseModel], path: Iterable[str | int]) -> list[str
         if nested is None:
             return []
         model = nested
-    return list(model.model_fields)
+    return [name for name, field in model.model_fields.items() if SkipJsonSchema() not in field.metadata]
 
 
 def _shown(value: object) -> str:

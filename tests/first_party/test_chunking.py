@@ -54,13 +54,16 @@ def test_the_vector_of_a_long_text_is_the_normalised_average_of_its_chunks_raw_v
     chunks = [[cls, *body[start : start + 254], sep] for start in range(0, len(body), 254)]
     assert len(chunks) > 3
     with LLM() as llm:
-        raw = [output.outputs.embedding for output in llm.embed(chunks, use_activation=False, use_tqdm=False)]
+        raw = [
+            output.outputs.embedding
+            for output in llm.embed(chunks, pooling_params=PoolingParams(use_activation=False), use_tqdm=False)
+        ]
         [alone] = llm.embed("short", use_tqdm=False)
     expected = average(chunks, raw)
 
     with LLM(enable=["chunking"]) as llm:
         long, short = llm.embed([text, "short"], use_tqdm=False)
-        [unnormalised] = llm.embed(text, use_activation=False, use_tqdm=False)
+        [unnormalised] = llm.embed(text, pooling_params=PoolingParams(use_activation=False), use_tqdm=False)
 
     assert np.abs(long.outputs.embedding - expected / np.linalg.norm(expected)).max() < TOLERANCE
     assert np.abs(unnormalised.outputs.embedding - expected).max() < TOLERANCE

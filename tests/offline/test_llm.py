@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from poolkit import LLM, PoolerConfig
+from poolkit import LLM, PoolerConfig, PoolingParams
 from poolkit.errors import BatchError, ConfigError, ModelError, RequestError, UnknownTaskError
 
 TEXTS = ["A cat sat on the mat.", "Stock prices fell sharply on Monday.", "The kitten slept on a rug."]
@@ -72,7 +72,7 @@ def test_a_wrong_pooling_task_is_a_value_error_that_says_what_to_do(llm):
 
 
 def test_without_its_activation_a_vector_keeps_its_length(llm):
-    [raw] = llm.embed(TEXTS[0], use_activation=False, use_tqdm=False)
+    [raw] = llm.embed(TEXTS[0], pooling_params=PoolingParams(use_activation=False), use_tqdm=False)
     [unit] = llm.embed(TEXTS[0], use_tqdm=False)
     norm = np.linalg.norm(raw.outputs.embedding)
     assert abs(norm - 1) > 0.1
@@ -111,7 +111,7 @@ def test_a_text_that_is_too_long_is_refused_with_both_numbers(llm):
 
 
 def test_a_text_that_is_too_long_is_cut_when_asked(llm):
-    [output] = llm.embed("cat " * 300_000, truncate_prompt_tokens=-1, use_tqdm=False)
+    [output] = llm.embed("cat " * 300_000, pooling_params=PoolingParams(truncate_prompt_tokens=-1), use_tqdm=False)
     assert len(output.prompt_token_ids) == 256
 
 
@@ -131,10 +131,10 @@ def test_a_bad_prompt_fails_alone_and_the_other_results_are_kept(llm):
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [
-        (3, "input must be a string, an array of token ids, or an array of these, got 3."),
+        (3, "input must be a string, an array of token ids, a pair {first, second}, or an array of these, got 3."),
         ([1.5, 2], "input[0] must be an integer, got 1.5."),
         ([1, "a"], "input[1] must be an integer, got 'a'."),
-        (["a", None], "input[1] must be a string or an array of token ids, got null."),
+        (["a", None], "input[1] must be a string, an array of token ids, or a pair {first, second}, got null."),
         ([["a"]], "input[0][0] must be an integer, got 'a'."),
         ([[1, -2]], "input[0][1] must be greater than or equal to 0, got -2."),
     ],
@@ -147,7 +147,7 @@ def test_input_of_the_wrong_kind_is_named(llm, prompts, message):
 
 def test_dimensions_are_refused_by_a_model_that_is_not_matryoshka(llm):
     with pytest.raises(RequestError) as error:
-        llm.embed(TEXTS, dimensions=64, use_tqdm=False)
+        llm.embed(TEXTS, pooling_params=PoolingParams(dimensions=64), use_tqdm=False)
     assert str(error.value) == (
         "all-MiniLM-L6-v2 is not a Matryoshka model: its vectors have 384 dimensions. Leave out dimensions."
     )

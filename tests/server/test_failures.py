@@ -33,17 +33,25 @@ def told(response) -> tuple[int, str, str | None, str]:
     ("fields", "message", "param"),
     [
         ({}, "input is required.", "input"),
-        ({"input": None}, "input must be a string, an array of token ids, or an array of these, got null.", "input"),
-        ({"input": []}, "input is empty. Send at least one text or list of token ids.", "input"),
-        ({"input": ["a", None]}, "input[1] must be a string or an array of token ids, got null.", "input[1]"),
-        ({"input": ["a", 1]}, "input[1] must be a string or an array of token ids, got 1.", "input[1]"),
-        ({"input": [[1, 2], [3, "x"]]}, "input[1][1] must be an integer, got 'x'.", "input[1][1]"),
-        ({"input": [1, -2]}, "input[1] must be greater than or equal to 0, got -2.", "input[1]"),
         (
-            {"input": {"a": 1}},
-            "input must be a string, an array of token ids, or an array of these, got an object.",
+            {"input": None},
+            "input must be a string, an array of token ids, a pair {first, second}, or an array of these, got null.",
             "input",
         ),
+        ({"input": []}, "input is empty. Send at least one text or list of token ids.", "input"),
+        (
+            {"input": ["a", None]},
+            "input[1] must be a string, an array of token ids, or a pair {first, second}, got null.",
+            "input[1]",
+        ),
+        (
+            {"input": ["a", 1]},
+            "input[1] must be a string, an array of token ids, or a pair {first, second}, got 1.",
+            "input[1]",
+        ),
+        ({"input": [[1, 2], [3, "x"]]}, "input[1][1] must be an integer, got 'x'.", "input[1][1]"),
+        ({"input": [1, -2]}, "input[1] must be greater than or equal to 0, got -2.", "input[1]"),
+        ({"input": {"first": "a"}}, "input.second is required.", "input.second"),
         ({"input": "a", "dimensions": "many"}, "dimensions must be an integer, got 'many'.", "dimensions"),
         ({"input": "a", "dimensions": 0}, "dimensions must be greater than or equal to 1, got 0.", "dimensions"),
         ({"input": "a", "dimensions": 9}, "dimensions is 9; fake offers 1 to 8.", "dimensions"),
@@ -76,8 +84,8 @@ def test_a_field_that_is_unknown_is_refused_on_poolkits_own_routes(app):
     response = ask(app, "POST", "/tasks/embed/embeddings", json={"input": "a", "dimension": 3})
     assert told(response) == (
         400,
-        "dimension is not known. Did you mean 'dimensions'? Known: input, truncate_prompt_tokens, truncation_side, "
-        "add_special_tokens, dimensions, use_activation.",
+        "dimension is not known. Did you mean 'dimensions'? Known: truncate_prompt_tokens, truncation_side, "
+        "use_activation, input, add_special_tokens, prompt_name, input_type, dimensions.",
         "dimension",
         "invalid_request",
     )

@@ -31,7 +31,7 @@ EMBED = PoolingTask(
             name="pooling",
             request=PoolingRequest,
             response=PoolingResponse,
-            io_processor="poolkit_tasks.embed.processors:EmbedPoolingProcessor",
+            io_processor="poolkit.processors:PoolingProcessor",
             per_prompt=("data", "prompt_token_ids"),
         ),
     ),

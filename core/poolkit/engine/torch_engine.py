@@ -44,6 +44,7 @@ class TorchEngine:
         self._info = info
         self._pooler = config.pooler_config
         self._activation = info.label_activation if task.activation is Activation.MODEL else task.activation
+        self._activates = task.activates
         self._device, device_decision = resolve_device(config)
         dtype, dtype_decision = resolve_dtype(config, self._device)
         self._produce: Produce | None
@@ -91,4 +92,4 @@ class TorchEngine:
         for wish in (params.use_activation, self._pooler.use_activation):
             if wish is not None:
                 return dimensions, wish
-        return dimensions, True
+        return dimensions, self._activates

@@ -103,6 +103,11 @@ class ModelInfo:
     decisions: tuple[Decision, ...] = ()
 
     @property
+    def token_vector_size(self) -> int:
+        """Width of the vector of each token, after the layers that a multi-vector model has for them."""
+        return self.hidden_size
+
+    @property
     def num_labels(self) -> int:
         """How many labels a classifier has; 0 for other models."""
         return len(self.label_names or ())

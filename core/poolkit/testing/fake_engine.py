@@ -113,7 +113,8 @@ class FakeEngine:
         drawn = (self._fake.draw or self._draw)(prompt)
         output = drawn if isinstance(drawn, PooledOutput) else PooledOutput(drawn, prompt.token_ids)
         data = output.data[..., : prompt.params.dimensions]
-        if prompt.params.use_activation is not False:
+        wish = prompt.params.use_activation
+        if self._task.activates if wish is None else wish:
             is_models = self._task.activation is Activation.MODEL
             data = _activate(data, self._fake.model.label_activation if is_models else self._task.activation)
         asked = output.parts if prompt.params.parts is None else prompt.params.parts
@@ -125,7 +126,7 @@ class FakeEngine:
         shapes = {
             Output.VECTOR: (model.embedding_size,),
             Output.LOGITS: (labels,),
-            Output.TOKEN_VECTORS: (tokens, model.hidden_size),
+            Output.TOKEN_VECTORS: (tokens, model.token_vector_size),
             Output.TOKEN_LOGITS: (tokens, labels),
             Output.HIDDEN: (tokens, model.hidden_size),
         }

@@ -1,0 +1,36 @@
+"""What the responses of several operations hold: arrays, and the tokens that were used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, PlainSerializer, SkipValidation, WithJsonSchema
+
+from poolkit.contract import PooledOutput
+
+__all__ = ["FloatArray", "Usage"]
+
+FloatArray = Annotated[
+    SkipValidation[NDArray[np.float32]],
+    PlainSerializer(lambda array: array.tolist(), when_used="json"),
+    WithJsonSchema({"type": "array", "items": {}, "description": "Nested lists of numbers."}),
+]
+"""A numpy array in a response: stays an array in Python, becomes nested lists in JSON."""
+
+
+class Usage(BaseModel):
+    """Tokens that ran through the model, special tokens included."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt_tokens: int
+    total_tokens: int
+
+    @classmethod
+    def of(cls, outputs: Sequence[PooledOutput]) -> Usage:
+        """Return the tokens of all prompts together."""
+        tokens = sum(len(output.prompt_token_ids) for output in outputs)
+        return cls(prompt_tokens=tokens, total_tokens=tokens)
