@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 CONTRIB := $(patsubst %/pyproject.toml,%,$(wildcard contrib/*/pyproject.toml))
 
-.PHONY: demo test lint bench docs
+.PHONY: demo test lint bench docs fidelity
 
 demo: .venv/installed-demo
 	$(BIN)/poolkit demo
@@ -24,6 +24,9 @@ bench: .venv/installed-dev
 
 docs: .venv/installed-dev  # rewrites the tables that are generated from the code
 	$(BIN)/python docs/generate.py
+
+fidelity: .venv/installed-dev  # measures every row of docs/fidelity.md and writes the page
+	PYTHONPATH=tests $(BIN)/python docs/fidelity_table.py
 
 .venv/installed-contrib: .venv/installed-dev $(CONTRIB:=/pyproject.toml)
 	$(INSTALL) --no-build-isolation --no-deps $(CONTRIB:%=--editable %)

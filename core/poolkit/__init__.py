@@ -31,15 +31,22 @@ from poolkit.contract import (
     TypedTokens,
     hookimpl,
 )
-from poolkit.engine import Head, HeadFactory, Pooled, Segments, load_masked_lm_head
-from poolkit.models import ModelInfo
+from poolkit.engine import Head, HeadFactory, Pooled, Segments, TextToken, load_masked_lm_head
+from poolkit.engine.maxsim import compute_maxsim_score_batched
+from poolkit.models import ModelInfo, ProblemType
 
 if TYPE_CHECKING:
     from poolkit.llm import LLM
     from poolkit.operations import (
+        AggregationStrategy,
+        Classification,
+        ClassifyRequest,
+        ClassifyResponse,
         EmbeddingsRequest,
         EmbeddingsResponse,
+        Entity,
         FloatArray,
+        LabelScore,
         PoolingFields,
         PoolingRequest,
         PoolingResponse,
@@ -49,32 +56,50 @@ if TYPE_CHECKING:
         RerankResult,
         ScoreRequest,
         ScoreResponse,
+        TokenClassification,
+        TokenClassifyRequest,
+        TokenClassifyResponse,
         Usage,
     )
     from poolkit.outputs import (
+        ClassificationOutput,
+        ClassificationRequestOutput,
         EmbeddingOutput,
         EmbeddingRequestOutput,
         PoolingOutput,
         PoolingRequestOutput,
         RequestOutput,
+        ScoringOutput,
+        ScoringRequestOutput,
+        TokenClassificationOutput,
+        TokenClassificationRequestOutput,
     )
     from poolkit.processors import PoolingProcessor
+    from poolkit.templates import ScoreTemplate
 
 __all__ = [
     "API_OLDEST",
     "API_VERSION",
     "LLM",
     "Activation",
+    "AggregationStrategy",
     "BindContext",
+    "Classification",
+    "ClassificationOutput",
+    "ClassificationRequestOutput",
+    "ClassifyRequest",
+    "ClassifyResponse",
     "EmbeddingOutput",
     "EmbeddingRequestOutput",
     "EmbeddingsRequest",
     "EmbeddingsResponse",
+    "Entity",
     "FloatArray",
     "FramedText",
     "Head",
     "HeadFactory",
     "KeepQuery",
+    "LabelScore",
     "ModelConfig",
     "ModelInfo",
     "NoSettings",
@@ -94,6 +119,7 @@ __all__ = [
     "PoolingResponse",
     "PoolingTask",
     "Prepared",
+    "ProblemType",
     "Prompt",
     "PromptsRequest",
     "Removed",
@@ -105,15 +131,31 @@ __all__ = [
     "ScoreDocument",
     "ScoreRequest",
     "ScoreResponse",
+    "ScoreTemplate",
+    "ScoringOutput",
+    "ScoringRequestOutput",
     "Segments",
     "TextPair",
+    "TextToken",
+    "TokenClassification",
+    "TokenClassificationOutput",
+    "TokenClassificationRequestOutput",
+    "TokenClassifyRequest",
+    "TokenClassifyResponse",
     "TypedTokens",
     "Usage",
+    "compute_maxsim_score_batched",
     "hookimpl",
     "load_masked_lm_head",
 ]
 
-_HOMES_WITH_NUMPY = ("poolkit.operations", "poolkit.outputs", "poolkit.processors", "poolkit.llm")
+_HOMES_WITH_NUMPY = (
+    "poolkit.operations",
+    "poolkit.outputs",
+    "poolkit.processors",
+    "poolkit.templates",
+    "poolkit.llm",
+)
 """Imported when a name of theirs is first used: numpy would be most of the start-up time of  poolkit plugins list."""
 
 

@@ -23,14 +23,39 @@ class PoolerConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     task: str | None = Field(default=None, description="The one task to serve. Default: the model's own preference.")
-    pooling_type: Literal["CLS", "LAST", "MEAN"] | None = Field(
-        default=None, description="How token vectors become one vector. Default: modules.json, else CLS or LAST."
+    pooling_type: Literal["CLS", "LAST", "MEAN", "ALL", "STEP"] | None = Field(
+        default=None,
+        description="How token vectors become one vector (CLS, LAST, MEAN), or that each token has its own (ALL), or "
+        "each step of a text (STEP). Default: modules.json, else the architecture's.",
     )
     use_activation: bool | None = Field(
-        default=None, description="Normalise vectors unless a request says otherwise. Default: yes."
+        default=None,
+        description="Normalise vectors, turn logits into scores, unless a request says otherwise. Default: the task's.",
     )
     dimensions: int | None = Field(
         default=None, ge=1, description="Length of the vectors unless a request says otherwise (Matryoshka models)."
+    )
+    matryoshka: bool | None = Field(
+        default=None, description="Whether vectors may be cut to fewer dimensions. Default: what config.json says."
+    )
+    enable_chunked_processing: bool = Field(
+        default=False, description="Run a prompt that is longer than the model allows in chunks (plugin chunking)."
+    )
+    max_embed_len: int | None = Field(
+        default=None, ge=1, description="Longest prompt in tokens that is run in chunks. Default: no limit."
+    )
+    logit_mean: float | None = Field(default=None, description="Taken from a classifier's logits before activation.")
+    logit_sigma: float | None = Field(
+        default=None, gt=0, description="Divides a classifier's logits before activation, after logit_mean is taken."
+    )
+    step_tag_id: int | None = Field(
+        default=None, ge=0, description="Token after each step of a process reward model, unless a request names one."
+    )
+    returned_token_ids: tuple[int, ...] | None = Field(
+        default=None, min_length=1, description="Columns that a process reward model answers, unless a request does."
+    )
+    enable_flash_late_interaction: bool = Field(
+        default=True, description="Score late interaction next to the model, so that only scores leave the engine."
     )
 
 
@@ -58,6 +83,11 @@ class ModelConfig(BaseModel):
     max_num_seqs: int = Field(default=512, ge=1, description="Prompts in one forward pass.")
     pooler_config: PoolerConfig = Field(default_factory=PoolerConfig, description="Overrides of the model's pooling.")
     hf_overrides: dict[str, Any] = Field(default_factory=dict, description="Overrides of config.json.")
+    score_template: Path | None = Field(
+        default=None,
+        description="A file with the Jinja template that makes one prompt of a query and a document. Default: the "
+        "model's own, or the one that ships for its family.",
+    )
     trust_remote_code: bool = Field(default=False, description="Run Python code from the model's repository.")
     engine: str = Field(default="torch", description="An entry point in group poolkit.engines.")
 

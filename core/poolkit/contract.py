@@ -73,15 +73,18 @@ class TextPair:
 
 @dataclass(frozen=True, slots=True)
 class TypedTokens:
-    """A pair of texts that has been tokenized: the ids of both, and for each id which text it stands for.
+    """A prompt that has been tokenized, where the token ids alone do not say all that matters.
 
     Attributes:
         token_ids: special tokens included.
-        token_type_ids: one for each token id: 0 for the first text, 1 for the second, as the tokenizer has it.
+        token_type_ids: one for each token id: 0 for the first text of a pair, 1 for the second, as the tokenizer has
+            it. None where all are 0.
+        unpooled: how many tokens at the start are left out of pooling: a prompt of the model's that it does not pool.
     """
 
     token_ids: Sequence[int]
-    token_type_ids: Sequence[int]
+    token_type_ids: Sequence[int] | None = None
+    unpooled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,9 @@ class Output(StrEnum):
     TOKEN_VECTORS = "token_vectors"  # noqa: S105 - a kind of output, not a secret
     TOKEN_LOGITS = "token_logits"  # noqa: S105 - a kind of output, not a secret
     HIDDEN = "hidden"
+    REWARDS = "rewards"
+    """A classifier's logits as scores: of a text, of each token, or of each step, as the model and `PoolerConfig` say.
+    """
 
 
 class Activation(StrEnum):
@@ -124,7 +130,10 @@ class Activation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeepQuery:
-    """Has the engine keep a query's token vectors under `key`, until so many documents were scored against them."""
+    """Has the engine keep a query's token vectors under `key`, until so many documents were scored against them.
+
+    Among the prompts of a request such queries stand last, and run first.
+    """
 
     key: str
     uses: int
@@ -177,6 +186,11 @@ class PoolingParams:
     input_type: Literal["query", "document"] | None = None
     parts: tuple[str, ...] | None = None
     late_interaction: KeepQuery | ScoreDocument | None = None
+
+    def __post_init__(self) -> None:
+        """Take a list of token ids as well: parameters are compared and hashed."""
+        if self.returned_token_ids is not None:
+            object.__setattr__(self, "returned_token_ids", tuple(self.returned_token_ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +296,18 @@ class PoolingTask:
     requires: Callable[[ModelInfo], str | None] | None = None
     settings: type[BaseModel] = NoSettings
 
+    def is_activated(self, params: PoolingParams, *, operator: bool | None) -> bool:
+        """Return whether the outputs of a prompt are activated.
+
+        Args:
+            params: the prompt's, whose wish comes first.
+            operator: the `use_activation` of `PoolerConfig`, which comes next.
+        """
+        for wish in (params.use_activation, operator):
+            if wish is not None:
+                return wish
+        return self.activates
+
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
@@ -316,6 +342,10 @@ class BindContext:
     settings: BaseModel
     model: ModelInfo
     encoder: Encoder
+
+    def is_activated(self, params: PoolingParams) -> bool:
+        """Return whether the outputs of a prompt are activated: as its parameters say, else the operator, the task."""
+        return self.task.is_activated(params, operator=self.model.config.pooler_config.use_activation)
 
 
 RequestT = TypeVar("RequestT", bound=BaseModel)

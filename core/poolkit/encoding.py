@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
+from poolkit._cutting import cut, cut_halves, keep, least, limit_of, shared, wanted_halves
+from poolkit._frames import cut_frame
+from poolkit._prompts import find_prompt
+from poolkit._reading import Reader, Reading, Wanted, is_long
 from poolkit.contract import FramedText, PoolingParams, Prompt, TextPair, TypedTokens
 from poolkit.engine import EncodedPrompt, Tokenizer
 from poolkit.engine.pairs import PairTemplate, cut_pair
+from poolkit.engine.query_expansion import QueryExpansion
+from poolkit.engine.text_tokens import TextToken
 from poolkit.errors import RequestError
 from poolkit.models import ModelInfo
 
@@ -16,11 +21,7 @@ __all__ = ["Encoder"]
 
 PROBE = "a"
 
-T = TypeVar("T")
-U = TypeVar("U")
-
-Halves = tuple[list[int], list[int]]
-"""The token ids of the two texts of a pair, without special tokens."""
+Readings = Mapping[Wanted, Reading | RequestError]
 
 
 class Encoder:
@@ -28,55 +29,59 @@ class Encoder:
 
     def __init__(self, tokenizer: Tokenizer, info: ModelInfo) -> None:
         self._tokenizer = tokenizer
+        self._reader = Reader(tokenizer)
         self._info = info
+        self._expansion = QueryExpansion(tokenizer, info)
+        self._special_ids = _special_ids(tokenizer)
+        prompts = list(info.prompts.values())
+        self._prompt_ids = dict(zip(prompts, tokenizer.encode_batch(prompts, add_special_tokens=False), strict=True))
 
     def encode(
         self, prompts: Sequence[Prompt], params: Sequence[PoolingParams], *, first_index: int, refuses_long: bool = True
     ) -> list[EncodedPrompt | RequestError]:
         """Return each prompt's token ids, or the error that the caller should be told.
 
+        Of a text that will be cut, no more is tokenized than shows which tokens stay.
+
         Args:
-            prompts: texts, pairs of texts and token ids of either, in any mix.
+            prompts: texts, pairs of texts, texts in their frames and token ids of any of these, in any mix.
             params: one per prompt.
             first_index: the index of `prompts[0]` in its request, for the messages.
             refuses_long: whether a prompt may not be longer than the model's maximum: what would run may not.
         """
-        tokenized: dict[int, list[int] | Halves | RequestError] = {}
-        for add_special_tokens in (True, False):
-            texts = {
-                i: prompt
-                for i, prompt in enumerate(prompts)
-                if isinstance(prompt, str) and params[i].add_special_tokens is add_special_tokens
-            }
-            encode_batch = partial(self._tokenizer.encode_batch, add_special_tokens=add_special_tokens)
-            tokenized.update(_tokenize(texts, encode_batch))
-        pairs = {i: prompt for i, prompt in enumerate(prompts) if isinstance(prompt, TextPair)}
-        tokenized.update(_tokenize(pairs, self._tokenizer.encode_pairs))
-
-        encoded: list[EncodedPrompt | RequestError] = []
-        for i, (prompt, wish) in enumerate(zip(prompts, params, strict=True)):
+        wanted: list[tuple[Wanted, ...] | RequestError] = []
+        for prompt, wish in zip(prompts, params, strict=True):
             try:
-                one = self._encode_one(tokenized.get(i), prompt, wish, first_index + i)
+                wanted.append(self._wanted(prompt, wish))
+            except RequestError as error:
+                wanted.append(error)
+        readings = self._reader.read(one for some in wanted if not isinstance(some, RequestError) for one in some)
+        encoded: list[EncodedPrompt | RequestError] = []
+        for index, (prompt, wish, some) in enumerate(zip(prompts, params, wanted, strict=True), first_index):
+            try:
+                one = self._encode_one(prompt, wish, _pick(some, readings, index), index)
                 if refuses_long:
-                    self._check_length(one.token_ids, first_index + i)
-                encoded.append(one)
+                    self._check_length(one, index)
+                encoded.append(self._expansion.fill_up(one))
             except RequestError as error:
                 encoded.append(error)
         return encoded
 
     def special_ids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the special tokens that the tokenizer puts before and after a text."""
-        [ids] = self._tokenizer.encode_batch([PROBE], add_special_tokens=True)
-        before, after = self._tokenizer.special_affixes
-        return tuple(ids[:before]), tuple(ids[len(ids) - after :])
+        return self._special_ids
 
-    def halves(self, pair: TextPair) -> Halves:
+    def halves(self, pair: TextPair, params: PoolingParams) -> tuple[Sequence[int], Sequence[int]]:
         """Return the token ids of the two texts of a pair, without special tokens.
+
+        Each is as long as `params` let it be by itself, however long the pair becomes.
 
         Raises RequestError where a text is not valid Unicode.
         """
-        [halves] = self._tokenizer.encode_pairs([pair])
-        return halves
+        wanted = wanted_halves(pair, params, room=None)
+        readings = self._reader.read(wanted)
+        first, second = (_shown(readings[one]) for one in wanted)
+        return cut_halves(first, second, params)
 
     def pair_template(self, params: PoolingParams) -> PairTemplate:
         """Return what is put around and between the two texts of a pair."""
@@ -87,36 +92,143 @@ class Encoder:
         """Return the token of each id, as the vocabulary writes it; no two ids have the same."""
         return self._tokenizer.tokens(token_ids)
 
+    def text_tokens(self, text: str, params: PoolingParams) -> list[TextToken]:
+        """Return the tokens of a text that `encode` gives the ids of, with their characters in the text."""
+        prompt = find_prompt(self._info, params)
+        tokens = self._tokenizer.text_tokens(text, prompt=prompt)
+        before, after = self._affixes(params)
+        lead = sum(1 for _ in takewhile(lambda token: token.is_special, tokens)) if prompt else 0
+        room, longest = self._room(params, special_tokens=len(before) + len(after)), limit_of(params, params.input_type)
+        kept = keep(range(len(tokens)), lead=lead, room=room, longest=longest, drops=params.truncation_side)
+        specials = [
+            [TextToken(name, None, None, is_special=True) for name in self.tokens(ids)] for ids in (before, after)
+        ]
+        return [*specials[0], *(tokens[place] for place in kept), *specials[1]]
+
+    def shorten(self, text: str, *, tokens: int) -> str:
+        """Return the start of a text that has so many tokens, or all of it where it has no more."""
+        found = self._tokenizer.text_tokens(text)
+        if len(found) <= tokens:
+            return text
+        last, following = found[tokens - 1], found[tokens]
+        if last.end is None or following.start is None:  # a tokenizer in Python does not tell characters
+            return self._tokenizer.join([token.token for token in found[:tokens]])
+        return text[: min(last.end, following.start)]  # a character whose bytes are several tokens stays whole
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """Return what tokens, as the vocabulary writes them, read together."""
+        return self._tokenizer.join(tokens)
+
+    def _wanted(self, prompt: Prompt, params: PoolingParams) -> tuple[Wanted, ...]:
+        """Return which texts have to be tokenized for a prompt, and how much of each."""
+        match prompt:
+            case str():
+                lead, specials = find_prompt(self._info, params), sum(map(len, self._affixes(params)))
+                longest = limit_of(params, params.input_type)
+                of_text = None if longest is None else len(self._prompt_ids.get(lead, ())) + longest
+                count = least(of_text, self._room(params, special_tokens=specials))
+                return (Wanted(lead + prompt, count, params.truncation_side),)
+            case TextPair():
+                return wanted_halves(
+                    prompt, params, room=self._room(params, special_tokens=self.pair_template(params).size)
+                )
+            case FramedText():
+                count = least(params.max_tokens_per_doc, self._room(params, special_tokens=0))
+                is_cut = count is not None and is_long(prompt.text, count)
+                return () if is_cut else (Wanted(prompt.before + prompt.text + prompt.after),)
+        return ()
+
     def _encode_one(
-        self, tokenized: list[int] | Halves | RequestError | None, prompt: Prompt, params: PoolingParams, index: int
+        self, prompt: Prompt, params: PoolingParams, readings: Sequence[Reading], index: int
     ) -> EncodedPrompt:
-        ids: Sequence[int]
         types: Sequence[int] | None = None
-        match tokenized:
-            case RequestError():
-                raise RequestError(f"Prompt {index}: {tokenized}", param="input")
-            case list():
-                affixes = self._tokenizer.special_affixes if params.add_special_tokens else (0, 0)
-                ids = self._truncate(tokenized, params, affixes=affixes)
-            case first, second:
-                ids, types = self._join(first, second, params)
-            case None:
-                assert not isinstance(prompt, str | TextPair | FramedText)
-                ids, types = _ids_and_types(prompt)
+        unpooled = 0
+        match prompt:
+            case str():
+                ids, unpooled = self._text(prompt, params, *readings)
+            case TextPair():
+                ids, types = self._pair(prompt, params, *readings)
+            case FramedText():
+                ids = self._framed(prompt, params, readings, index)
+            case _:
+                ids, types, unpooled = _read_tokens(prompt)
                 self._check_range(ids, index)
-                ids = self._truncate(ids, params, affixes=(0, 0))
-                types = types and self._truncate(types, params, affixes=(0, 0))
+                room = self._room(params, special_tokens=0)
+                ids = cut(ids, room, params.truncation_side)
+                types = types and cut(types, room, params.truncation_side)
         if not ids:
             raise RequestError(
                 f"Prompt {index} is empty: it has no tokens, and this model's tokenizer adds none. Send some text.",
                 param="input",
             )
-        return EncodedPrompt(ids, params, types)
-
-    def _check_length(self, ids: Sequence[int], index: int) -> None:
-        if len(ids) > self._info.max_model_len:
+        if unpooled >= len(ids):
             raise RequestError(
-                f"Prompt {index} has {len(ids)} tokens; {self._info.name} takes at most {self._info.max_model_len}. "
+                f"Prompt {index} has {len(ids)} tokens, all of them the prompt's that {self._info.name} puts before a "
+                "text and leaves out of pooling. Send a text, and allow more than so many tokens.",
+                param="input",
+            )
+        is_query = (params.input_type or self._info.default_input_type) == "query"
+        return EncodedPrompt(ids, params, types, is_query=is_query, unpooled=unpooled)
+
+    def _text(self, text: str, params: PoolingParams, reading: Reading) -> tuple[Sequence[int], int]:
+        """Return the ids of a text behind its prompt, and how many of them are left out of pooling."""
+        before, after = self._affixes(params)
+        prompt = find_prompt(self._info, params)
+        prompt_ids = self._prompt_ids.get(prompt, [])
+        ids, drops = reading.token_ids, params.truncation_side
+        if prompt_ids and drops == "left" and not reading.is_whole:
+            [head] = map(_shown, self._reader.read([Wanted(prompt + text, len(prompt_ids))]).values())
+            ids = [*head.token_ids[: shared(prompt_ids, head.token_ids)], *ids]
+        room = self._room(params, special_tokens=len(before) + len(after))
+        kept = keep(
+            ids,
+            lead=shared(prompt_ids, ids),
+            room=room,
+            longest=limit_of(params, params.input_type),
+            drops=drops,
+        )
+        # The count of sentence-transformers: the prompt between special tokens, but for the last of these.
+        around = len(before) + max(0, len(after) - 1)
+        unpooled = 0 if self._info.pools_prompt or not prompt_ids else len(prompt_ids) + around
+        return [*before, *kept, *after], unpooled
+
+    def _pair(
+        self, pair: TextPair, params: PoolingParams, first: Reading, second: Reading
+    ) -> tuple[Sequence[int], Sequence[int] | None]:
+        """Return the ids and types of a pair, its texts cut as `params` ask and the special tokens kept."""
+        template = self.pair_template(params)
+        room = self._room(params, special_tokens=template.size)
+        halves = cut_halves(first, second, params)
+        if room is not None:
+            if not (first.is_whole and second.is_whole) and min(map(len, halves)) > room:
+                halves = self.halves(pair, params)  # which of the two is longer has a say in how both are cut
+            longest = cut_pair(len(halves[0]), len(halves[1]), room)
+            halves = (
+                cut(halves[0], longest[0], params.truncation_side),
+                cut(halves[1], longest[1], params.truncation_side),
+            )
+        return template.join(*halves)
+
+    def _framed(
+        self, framed: FramedText, params: PoolingParams, readings: Sequence[Reading], index: int
+    ) -> Sequence[int]:
+        room, longest = self._room(params, special_tokens=0), params.max_tokens_per_doc
+        most = least(room, longest)
+        if readings and (most is None or len(readings[0].token_ids) <= most):
+            return readings[0].token_ids
+        try:
+            return cut_frame(framed, self._tokenizer, room=room, longest=longest, drops=params.truncation_side)
+        except RequestError as error:
+            raise RequestError(f"Prompt {index}: {error}.", param="input") from error
+
+    def _affixes(self, params: PoolingParams) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self._special_ids if params.add_special_tokens else ((), ())
+
+    def _check_length(self, prompt: EncodedPrompt, index: int) -> None:
+        longest = self._info.longest(prompt.params.input_type)
+        if len(prompt.token_ids) > longest:
+            raise RequestError(
+                f"Prompt {index} has {len(prompt.token_ids)} tokens; {self._info.name} takes at most {longest}. "
                 "Shorten it, or set truncate_prompt_tokens=-1 to have it cut to that length.",
                 param="input",
             )
@@ -131,27 +243,9 @@ class Encoder:
                 param="input",
             )
 
-    def _join(self, first: list[int], second: list[int], params: PoolingParams) -> tuple[list[int], list[int] | None]:
-        """Return the ids and types of a pair, its texts cut as `params` asks and the special tokens kept."""
-        template = self.pair_template(params)
-        limit = self._limit(params, special_tokens=template.size)
-        if limit is not None:
-            longest = cut_pair(len(first), len(second), limit - template.size)
-            first, second = (_cut(ids, n, params) for ids, n in zip((first, second), longest, strict=True))
-        return template.join(first, second)
-
-    def _truncate(self, ids: Sequence[int], params: PoolingParams, *, affixes: tuple[int, int]) -> Sequence[int]:
-        """Return the ids cut as `params` asks, the special tokens at either end kept."""
-        before, after = affixes
-        limit = self._limit(params, special_tokens=before + after)
-        if limit is None or len(ids) <= limit:
-            return ids
-        end = len(ids) - after
-        return [*ids[:before], *_cut(ids[before:end], limit - before - after, params), *ids[end:]]
-
-    def _limit(self, params: PoolingParams, *, special_tokens: int) -> int | None:
-        """Return how many tokens a prompt may keep, or None where it must not be cut."""
-        limit, longest = params.truncate_prompt_tokens, self._info.max_model_len
+    def _room(self, params: PoolingParams, *, special_tokens: int) -> int | None:
+        """Return how many tokens a prompt may keep beside its special tokens, or None where it must not be cut."""
+        limit, longest = params.truncate_prompt_tokens, self._info.longest(params.input_type)
         if limit is None:
             return None
         if limit == -1:
@@ -162,25 +256,33 @@ class Encoder:
                 f"{max(1, special_tokens)} (its special tokens) and {longest} (its maximum), or be -1 for the maximum.",
                 param="truncate_prompt_tokens",
             )
-        return limit
+        return limit - special_tokens
 
 
-def _ids_and_types(prompt: TypedTokens | Sequence[int]) -> tuple[Sequence[int], Sequence[int] | None]:
-    return (prompt.token_ids, prompt.token_type_ids) if isinstance(prompt, TypedTokens) else (prompt, None)
+def _special_ids(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    [ids] = tokenizer.encode_batch([PROBE], add_special_tokens=True)
+    before, after = tokenizer.special_affixes
+    return tuple(ids[:before]), tuple(ids[len(ids) - after :])
 
 
-def _cut(ids: Sequence[int], count: int, params: PoolingParams) -> list[int]:
-    """Return the `count` tokens that stay when the others are dropped from the side that `params` names."""
-    return list(ids[len(ids) - count :] if params.truncation_side == "left" else ids[:count])
+def _read_tokens(prompt: TypedTokens | Sequence[int]) -> tuple[Sequence[int], Sequence[int] | None, int]:
+    if isinstance(prompt, TypedTokens):
+        return prompt.token_ids, prompt.token_type_ids, prompt.unpooled
+    return prompt, None, 0
 
 
-def _tokenize(texts: dict[int, T], encode_batch: Callable[[list[T]], Sequence[U]]) -> dict[int, U | RequestError]:
-    """Return the ids of each text; where the tokenizer refuses some, those that it refuses fail alone."""
-    if not texts:
-        return {}
+def _shown(reading: Reading | RequestError) -> Reading:
+    """Return what was read, or raise why it was not."""
+    if isinstance(reading, RequestError):
+        raise reading
+    return reading
+
+
+def _pick(wanted: Sequence[Wanted] | RequestError, readings: Readings, index: int) -> list[Reading]:
+    """Return what was read for the prompt at `index`, or raise why it cannot be run."""
+    if isinstance(wanted, RequestError):
+        raise wanted
     try:
-        return dict(zip(texts, encode_batch(list(texts.values())), strict=True))
+        return [_shown(readings[one]) for one in wanted]
     except RequestError as error:
-        if len(texts) == 1:
-            return dict.fromkeys(texts, error)
-        return {i: ids for key, text in texts.items() for i, ids in _tokenize({key: text}, encode_batch).items()}
+        raise RequestError(f"Prompt {index}: {error}", param="input") from error

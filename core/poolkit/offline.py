@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Literal, Self, TypeVar
 
 import numpy as np
@@ -40,6 +41,7 @@ class OfflineModel:
         max_model_len: int | None = None,
         pooler_config: PoolerConfig | None = None,
         hf_overrides: Mapping[str, JsonValue] | None = None,
+        score_template: str | Path | None = None,
         enable: Sequence[str] = (),
         disable: Sequence[str] = (),
         plugins: Mapping[str, Mapping[str, JsonValue]] | None = None,
@@ -58,6 +60,7 @@ class OfflineModel:
             "max_model_len": max_model_len,
             "pooler_config": pooler_config or PoolerConfig(),
             "hf_overrides": dict(hf_overrides or {}),
+            "score_template": score_template,
             "revision": revision,
             "batching": batching,
             "max_num_batched_tokens": max_num_batched_tokens,

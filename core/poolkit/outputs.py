@@ -9,7 +9,21 @@ from typing import Generic, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EmbeddingOutput", "EmbeddingRequestOutput", "PoolingOutput", "PoolingRequestOutput", "RequestOutput"]
+from poolkit.operations import Entity, LabelScore
+
+__all__ = [
+    "ClassificationOutput",
+    "ClassificationRequestOutput",
+    "EmbeddingOutput",
+    "EmbeddingRequestOutput",
+    "PoolingOutput",
+    "PoolingRequestOutput",
+    "RequestOutput",
+    "ScoringOutput",
+    "ScoringRequestOutput",
+    "TokenClassificationOutput",
+    "TokenClassificationRequestOutput",
+]
 
 OutputT = TypeVar("OutputT")
 
@@ -22,10 +36,44 @@ class EmbeddingOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassificationOutput:
+    """The labels of one prompt.
+
+    Attributes:
+        label: the one with the highest score.
+        labels: those that `top_k` and `threshold` leave, highest score first.
+        probs: the score of every label, in the model's order: float32, shape (labels,).
+    """
+
+    label: str
+    labels: Sequence[LabelScore]
+    probs: NDArray[np.float32]
+
+    @property
+    def num_classes(self) -> int:
+        """How many labels the model has."""
+        return len(self.probs)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenClassificationOutput:
+    """The entities of one text, in its order."""
+
+    entities: Sequence[Entity]
+
+
+@dataclass(frozen=True, slots=True)
 class PoolingOutput:
     """What was pooled for one prompt: float32, shape (dim,), (labels,), or one of those per token."""
 
     data: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringOutput:
+    """How well one document answers one query: higher is more relevant."""
+
+    score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,5 +89,8 @@ class RequestOutput(Generic[OutputT]):
     prompt_token_ids: Sequence[int]
 
 
+ClassificationRequestOutput: TypeAlias = RequestOutput[ClassificationOutput]
 EmbeddingRequestOutput: TypeAlias = RequestOutput[EmbeddingOutput]
 PoolingRequestOutput: TypeAlias = RequestOutput[PoolingOutput]
+ScoringRequestOutput: TypeAlias = RequestOutput[ScoringOutput]
+TokenClassificationRequestOutput: TypeAlias = RequestOutput[TokenClassificationOutput]

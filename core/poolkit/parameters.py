@@ -29,8 +29,25 @@ def check_params(params: Iterable[PoolingParams], *, task: PoolingTask, model: M
                 raise RequestError(
                     f"The task {task.name!r} does not know {name}. It knows {', '.join(known)}.", param=name
                 )
+        if task.output is Output.REWARDS:
+            _check_steps(one, model)
         if one.dimensions is not None and task.output is not Output.HIDDEN:
             _check_dimensions(one.dimensions, model, task)
+
+
+def _check_steps(params: PoolingParams, model: ModelInfo) -> None:
+    asked = [name for name in ("step_tag_id", "returned_token_ids") if getattr(params, name) is not None]
+    if asked and Output.TOKEN_LOGITS not in model.outputs:
+        raise RequestError(
+            f"{model.name} scores a text as a whole: it has no steps. Leave out {asked[0]}.", param=asked[0]
+        )
+    for column in params.returned_token_ids or ():
+        if column not in model.columns:
+            raise RequestError(
+                f"returned_token_ids holds {column}; {model.name} offers {', '.join(map(str, model.columns))}"
+                f"{'' if model.num_labels else ' (pooler_config.returned_token_ids)'}.",
+                param="returned_token_ids",
+            )
 
 
 def _check_dimensions(dimensions: int, model: ModelInfo, task: PoolingTask) -> None:

@@ -17,16 +17,18 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from poolkit._report import report
 from poolkit.config import MAX_WAITING_PROMPTS, ModelConfig, PluginConfig
-from poolkit.contract import PooledOutput, PoolingParams, PoolingTask, Prepared, Prompt
+from poolkit.contract import KeepQuery, PooledOutput, PoolingParams, PoolingTask, Prepared, Prompt
 from poolkit.encoding import Encoder
 from poolkit.engine import EncodedPrompt, Engine
 from poolkit.engine.job import Job, Outcome
 from poolkit.engine.scheduler import Scheduler, SchedulerStats
-from poolkit.errors import BatchError, CancelledRequestError, ConfigError, RequestError
-from poolkit.models import Decision, ModelInfo, read_model
+from poolkit.errors import BatchError, CancelledRequestError, RequestError
+from poolkit.models import Decision, ModelInfo
 from poolkit.parameters import check_params
-from poolkit.registry import BoundOperation, BoundTask, Registry
+from poolkit.preparing import prepare_model
+from poolkit.registry import BoundOperation, BoundTask
 
 __all__ = ["ServedModel", "load_model"]
 
@@ -63,7 +65,7 @@ class ServedModel:
         self.info = info
         self.task: PoolingTask = task.task
         self.operations: Mapping[str, BoundOperation] = task.operations
-        self.decisions: tuple[Decision, ...] = (*info.decisions, *engine.decisions)
+        self.decisions: tuple[Decision, ...] = (*report(info, task.task, config), *engine.decisions)
         self._bound = task
         self._engine = engine
         self._encoder = encoder
@@ -98,7 +100,7 @@ class ServedModel:
         """
         bound = self.operations[operation]
         prepared = bound.pre_process(request)
-        job = self._start(prepared, fails_fast=False)
+        job = self._start(prepared, fails_fast=prepared.is_rearranged)
         try:
             while not job.is_over:
                 wait_for_futures([job.future], timeout=PROGRESS_INTERVAL_S)
@@ -167,20 +169,29 @@ class ServedModel:
         self._engine.close()
 
     def _start(self, prepared: Prepared, *, fails_fast: bool) -> Job:
-        """Send the prompts on their way: each chunk goes to the engine as soon as it is tokenized."""
+        """Send the prompts on their way: each chunk goes to the engine as soon as it is tokenized.
+
+        Queries that are kept for documents stand last. They are tokenized first, and here, so that none comes too late.
+        """
         prompts = tuple(prepared.prompts)  # a processor that changes its list later on changes nothing here
         params = prepared.params_of_each
         check_params(params, task=self.task, model=self.info)
         size = len(prompts)
         job = self._scheduler.open(size, fails_fast=fails_fast)
-        for start in range(0, size, TOKENIZE_CHUNK):
-            self._tokenizer_pool.submit(self._tokenize, job, prompts, params, start)
+        others = size - sum(isinstance(one.late_interaction, KeepQuery) for one in params)
+        if others < size:
+            self._tokenize(job, prompts, params, others, size)
+        for start in range(0, others, TOKENIZE_CHUNK):
+            stop = min(start + TOKENIZE_CHUNK, others)
+            self._tokenizer_pool.submit(self._tokenize, job, prompts, params, start, stop)
         return job
 
-    def _tokenize(self, job: Job, prompts: Sequence[Prompt], params: Sequence[PoolingParams], start: int) -> None:
+    def _tokenize(
+        self, job: Job, prompts: Sequence[Prompt], params: Sequence[PoolingParams], start: int, stop: int
+    ) -> None:
         if job.is_over:
             return
-        chunk = slice(start, start + TOKENIZE_CHUNK)
+        chunk = slice(start, stop)
         encoded: Sequence[EncodedPrompt | Exception]
         try:
             encoded = self._encoder.encode(prompts[chunk], params[chunk], first_index=start)
@@ -211,30 +222,19 @@ def load_model(
     """Load a model for the one task it will serve. The task is settled before the weights are read.
 
     Raises:
-        ConfigError: two places name two tasks.
-        ModelError: the model's files are missing or ask for something poolkit does not have.
-        PluginError, TaskError, StartupError: an enabled plugin or the chosen task cannot be used.
+        ConfigError, PluginError, TaskError, StartupError: as `prepare_model` does.
+        ModelError: likewise, or the weights cannot be loaded.
     """
-    named = {task for task in (config.task, config.pooler_config.task) if task is not None}
-    if len(named) > 1:
-        raise ConfigError(
-            f"task is {config.task!r} and pooler_config.task is {config.pooler_config.task!r}. Name one task."
-        )
-    info = read_model(config)
-    registry = Registry.load(plugins)
-    task = registry.get_pooling_task(registry.supported_tasks(info), *named, model=info)
-    provider = registry.import_engine(config.engine)
-    encoder = Encoder(provider.load_tokenizer(info, config=config), info)
-    bound = registry.bind(task, info, encoder)
+    prepared = prepare_model(config, plugins)
     try:
-        engine = provider.load_engine(info, task=task, config=config)
+        engine = prepared.provider.load_engine(prepared.info, task=prepared.task.task, config=config)
     except BaseException:
-        bound.close()
+        prepared.task.close()
         raise
     return ServedModel(
-        info=info,
-        task=bound,
-        encoder=encoder,
+        info=prepared.info,
+        task=prepared.task,
+        encoder=prepared.encoder,
         engine=engine,
         config=config,
         max_waiting_prompts=max_waiting_prompts,

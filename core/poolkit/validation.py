@@ -195,7 +195,8 @@ def _known_fields(model: type[BaseModel], path: Iterable[str | int]) -> list[str
         if nested is None:
             return []
         model = nested
-    return [name for name, field in model.model_fields.items() if SkipJsonSchema() not in field.metadata]
+    hidden = SkipJsonSchema()  # type: ignore[type-arg]  # to type checkers it is a generic alias
+    return [name for name, field in model.model_fields.items() if hidden not in field.metadata]
 
 
 def _shown(value: object) -> str:

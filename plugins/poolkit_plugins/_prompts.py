@@ -10,11 +10,21 @@ from poolkit import PoolingParams, Prompt, TypedTokens
 __all__ = ["as_prompt", "params_of_ids"]
 
 
-def as_prompt(token_ids: Sequence[int], token_type_ids: Sequence[int] | None) -> Prompt:
-    """Return the prompt of token ids that are complete; None stands for types that are all 0."""
-    return token_ids if token_type_ids is None else TypedTokens(token_ids, token_type_ids)
+def as_prompt(token_ids: Sequence[int], token_type_ids: Sequence[int] | None = None, *, unpooled: int = 0) -> Prompt:
+    """Return the prompt of token ids that are complete. See `TypedTokens` for what goes with them."""
+    if token_type_ids is None and unpooled == 0:
+        return token_ids
+    return TypedTokens(token_ids, token_type_ids, unpooled)
 
 
 def params_of_ids(params: PoolingParams) -> PoolingParams:
     """Return the params of token ids that are complete: what params say of texts has been done."""
-    return replace(params, truncate_prompt_tokens=None, truncation_side="right", add_special_tokens=True)
+    return replace(
+        params,
+        truncate_prompt_tokens=None,
+        truncation_side="right",
+        max_tokens_per_query=None,
+        max_tokens_per_doc=None,
+        add_special_tokens=True,
+        prompt_name=None,
+    )

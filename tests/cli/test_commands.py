@@ -37,7 +37,7 @@ def test_help_names_every_command_and_the_first_step(poolkit):
     code, out, _ = poolkit("--help")
     assert code == 0
     assert "Run  poolkit demo  to see it work" in out
-    for command in ("demo", "serve", "embed", "config", "plugins"):
+    for command in ("demo", "serve", "embed", "inspect", "config", "plugins"):
         assert f"\n  {command} " in out
 
 
@@ -55,6 +55,18 @@ def test_a_mistyped_option_gets_a_suggestion(poolkit):
     code, _, err = poolkit("serve", "--pooler-config.taks", "embed")
     assert code == 2
     assert "--pooler-config.task" in err
+
+
+@pytest.mark.parametrize("prefix", ["--no-", "--no-pooler-config."])
+def test_late_interaction_next_to_the_model_can_be_switched_off(poolkit, prefix):
+    code, out, _ = poolkit("config", f"{prefix}enable-flash-late-interaction")
+    assert code == 0
+    [row] = [line.split() for line in out.splitlines() if "flash" in line]
+    assert row == [
+        "pooler_config.enable_flash_late_interaction",
+        "False",
+        "--no-pooler-config.enable-flash-late-interaction",
+    ]
 
 
 def test_every_setting_of_the_pooler_is_an_option(poolkit):

@@ -83,6 +83,8 @@ task ner
   summary      Finds names.
   output       vector
   activation   identity
+  activates    True
+  parameters   ('dimensions', 'use_activation')
   requires     {file}:13
   wrapped by   poolkit-evil
   settings     labels: array of string

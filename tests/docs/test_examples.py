@@ -16,10 +16,17 @@ import pytest
 import typer.core
 import typer.main
 
+from checkpoints import make_checkpoint, write_json
 from docs.pages import PAGES, ROOT, console_examples, mentions, python_examples
 from poolkit.cli.main import app
 
 CI_RUNS = re.findall(r"^make \w+", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), flags=re.MULTILINE)
+MODELS = {
+    "my-classifier": {"family": "bert", "head": "ForSequenceClassification", "sentence_transformers": False},
+    "my-tagger": {"family": "bert", "head": "ForTokenClassification", "sentence_transformers": False},
+    "my-reward-model": {"family": "qwen2", "head": "ForTokenClassification", "sentence_transformers": False},
+    "my-embedder": {"family": "bert"},
+}
 IS_LIKE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -52,8 +59,13 @@ def address(environment, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The folder that the commands of all pages run in, one after the other."""
-    return tmp_path_factory.mktemp("reader")
+    """The folder that the examples of all pages run in, one after the other, with the models that they name."""
+    folder = tmp_path_factory.mktemp("reader")
+    for name, settings in MODELS.items():
+        make_checkpoint(folder / name, **settings)
+    prompts = {"prompts": {"query": "query: ", "document": "document: "}}
+    write_json(folder / "my-embedder" / "config_sentence_transformers.json", prompts)
+    return folder
 
 
 def check_output(example, output):
@@ -63,7 +75,8 @@ def check_output(example, output):
 
 
 @pytest.mark.parametrize("example", list(python_examples()), ids=lambda example: example.place)
-def test_a_python_example_runs_and_prints_what_the_page_says(example, request):
+def test_a_python_example_runs_and_prints_what_the_page_says(example, request, folder, monkeypatch):
+    monkeypatch.chdir(folder)
     code = example.at(request.getfixturevalue("address")) if example.needs_server else example.code
     output = io.StringIO()
 

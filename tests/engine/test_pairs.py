@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from checkpoints import make_checkpoint, real_texts, write_json
-from engines import load_encoder, load_tokenizer
+from engines import load_encoder
 from poolkit.contract import PoolingParams, TextPair
 from poolkit.engine.pairs import cut_pair
 from poolkit.errors import RequestError
@@ -71,11 +71,13 @@ def test_both_texts_fit_into_the_room_and_neither_gives_up_more_than_it_must(fir
         assert kept[1] <= second
 
 
-def test_the_default_prompt_is_not_put_before_a_text_of_a_pair(tmp_path):
+def test_no_prompt_of_the_models_is_put_before_a_text_of_a_pair(tmp_path):
     folder = make_checkpoint(tmp_path / "bert", "bert")
-    expected = load_tokenizer(folder).encode_pairs([TextPair("cats", "dogs")])
+    pair = TextPair("cats", "dogs")
+    [expected] = encode(folder, [pair])
     write_json(folder / "config_sentence_transformers.json", {"prompts": {"q": "query: "}, "default_prompt_name": "q"})
-    assert load_tokenizer(folder).encode_pairs([TextPair("cats", "dogs")]) == expected
+    [actual] = encode(folder, [pair], prompt_name="q")
+    assert actual.token_ids == expected.token_ids
 
 
 def test_a_lone_surrogate_in_a_pair_is_named_and_fails_alone(minilm):

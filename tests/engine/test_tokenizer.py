@@ -8,7 +8,7 @@ import pytest
 
 from checkpoints import make_checkpoint, real_texts, write_json
 from engines import load_tokenizer
-from poolkit.errors import RequestError
+from poolkit.errors import ModelError, RequestError
 
 
 def encode(tokenizer, text, *, add_special_tokens=True):
@@ -45,6 +45,17 @@ def test_a_null_byte_and_an_empty_text_have_ids(minilm):
     assert encode(tokenizer, "") == [101, 102]
 
 
+def test_a_folder_without_a_vocabulary_is_refused(tmp_path):
+    folder = make_checkpoint(tmp_path / "bert", "bert")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    with pytest.raises(ModelError) as caught:
+        load_tokenizer(folder)
+    assert str(caught.value) == (
+        f"The tokenizer of {folder} has 5 tokens: {folder} holds no vocabulary. Fetch the model again."
+    )
+
+
 def test_do_lower_case_of_sentence_transformers_is_honoured(tmp_path):
     folder = make_checkpoint(tmp_path / "llama", "llama")
     assert encode(load_tokenizer(folder), "Return TRUE") != encode(load_tokenizer(folder), "return true")
@@ -53,14 +64,11 @@ def test_do_lower_case_of_sentence_transformers_is_honoured(tmp_path):
     assert encode(tokenizer, "Return TRUE") == encode(tokenizer, "return true")
 
 
-def test_the_models_default_prompt_goes_before_each_text(tmp_path):
-    folder = make_checkpoint(tmp_path / "bert", "bert")
-    expected = encode(load_tokenizer(folder), "query: cats")
-    write_json(
-        folder / "config_sentence_transformers.json",
-        {"prompts": {"query": "query: "}, "default_prompt_name": "query"},
-    )
-    assert encode(load_tokenizer(folder), "cats") == expected
+def test_it_says_where_each_token_lies_and_which_words_are_made_apart(minilm):
+    [located] = load_tokenizer(minilm).locate(["Hello, embeddings"])
+    assert located.token_ids == [7592, 1010, 7861, 8270, 4667, 2015]
+    assert located.spans == [(0, 5), (5, 6), (7, 9), (9, 12), (12, 16), (16, 17)]
+    assert located.words == [0, 1, 2, 2, 2, 2]
 
 
 def test_many_threads_may_share_it(minilm):

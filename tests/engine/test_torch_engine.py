@@ -172,7 +172,7 @@ def test_a_dense_layer_of_another_shape_than_its_config_is_refused(tmp_path):
         load_engine(folder)
     assert str(caught.value) == (
         f"The weights in {folder / '2_Dense'} are {{'linear.weight': (10, 48)}}; its config.json asks for "
-        "linear.weight of shape (20, 48) and a linear.bias."
+        "{'linear.weight': (20, 48), 'linear.bias': (20,)}."
     )
 
 

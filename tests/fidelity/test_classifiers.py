@@ -21,7 +21,22 @@ TOLERANCE = 1e-4
 LOGITS = make_task(Output.LOGITS)
 TOKEN_LOGITS = make_task(Output.TOKEN_LOGITS)
 LENGTH = 200
-FAMILIES = ["bert", "roberta", "xlm_roberta", "distilbert", "mpnet", "modernbert", "deberta", "qwen2", "qwen3", "llama"]
+FAMILIES = [
+    "bert",
+    "roberta",
+    "xlm_roberta",
+    "distilbert",
+    "mpnet",
+    "modernbert",
+    "deberta",
+    "nomic_bert",
+    "gte",
+    "qwen2",
+    "qwen3",
+    "llama",
+    "gemma",
+]
+DECODERS = ("qwen2", "qwen3", "llama", "gemma")
 
 
 def prompts_of(kind):
@@ -68,7 +83,7 @@ def test_each_sequence_classifier_gives_the_logits_of_transformers(checkpoint, f
     folder = checkpoint(family, head=head, sentence_transformers=False, num_labels=3)
     engine = load_engine(folder, task=LOGITS)
     assert decision(engine, "path")[0] == ("padded" if family == "deberta" else "packed")
-    reads = "last" if family in ("qwen2", "qwen3", "llama") else "first"
+    reads = "last" if family in DECODERS else "first"
     assert decision(engine, "head")[0] == f"the model's own, on the {reads} token"
     prompts = prompts_of(kind)
     expected = expect(folder, head, prompts)

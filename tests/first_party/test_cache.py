@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from distributions import Site
-from poolkit import LLM, EmbeddingsRequest, PoolingRequest
+from poolkit import LLM, EmbeddingsRequest, PoolingRequest, ScoreRequest
 from poolkit.errors import EngineError, PluginLoadError, RequestError
 from poolkit.server import create_app
 from poolkit.settings import Settings
@@ -157,6 +157,16 @@ def test_outputs_per_token_are_kept_too(install_grade, cached):
         assert ran(served) == 2
     assert [array.shape for array in first] == [array.shape for array in second] == [(4, 8), (3, 8)]
     assert all(np.array_equal(*pair) for pair in zip(first, second, strict=True))
+
+
+def test_what_belongs_to_one_request_of_late_interaction_is_not_kept(cached):
+    request = ScoreRequest(queries="a", documents=["b", "c d"])
+    with cached("token_embed") as served:
+        first, second = served.run("score", request), served.run("score", request)
+        assert ran(served) == 6
+        served.run("pooling", PoolingRequest(input="b"))
+        assert ran(served) == 7
+    assert np.array_equal(first.scores, second.scores)
 
 
 def test_what_a_head_gives_besides_is_kept_too(install_grade, cached, parts_engine):

@@ -72,6 +72,27 @@ def test_the_vector_of_a_long_text_is_the_normalised_average_of_its_chunks_raw_v
     assert list(long.prompt_token_ids) == [token_id for chunk in chunks for token_id in chunk]
 
 
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("is_flash", [True, False])
+def test_late_interaction_scores_a_long_document_by_the_token_vectors_of_all_its_chunks(minilm, text, is_flash):
+    cls, *body, sep = AutoTokenizer.from_pretrained(minilm)(text, truncation=False, verbose=False)["input_ids"]
+    chunks = [[cls, *body[start : start + 254], sep] for start in range(0, len(body), 254)]
+    query = "What does salt cost?"
+    with LLM(task="token_embed") as llm:
+        asked, *vectors = [output.outputs.data for output in llm.encode([query, *chunks], use_tqdm=False)]
+    expected = (asked @ np.concatenate(vectors).T).max(axis=1).sum()
+
+    pooler = PoolerConfig(enable_flash_late_interaction=is_flash)
+    with LLM(task="token_embed", enable=["chunking"], pooler_config=pooler) as llm:
+        [long, _] = llm.score(query, [text, "short"], use_tqdm=False)
+        [whole] = llm.encode(text, use_tqdm=False)
+        best = llm.rerank(query, ["short", text], use_tqdm=False)[0]
+
+    assert abs(long.outputs.score - expected) < TOLERANCE * len(asked)
+    assert np.abs(whole.outputs.data - np.concatenate(vectors)).max() < TOLERANCE
+    assert best.index == 1
+
+
 def test_a_text_that_fits_runs_as_it_would_without_the_plugin(serve):
     with serve() as plain, serve("chunking") as chunked:
         expected, got = embed(plain, "a short text"), embed(chunked, "a short text")
@@ -209,7 +230,7 @@ def test_scores_are_the_best_or_the_mean_over_the_chunks(install_grade, settings
 
 
 def test_outputs_that_cannot_be_combined_are_left_alone(install_grade, caplog):
-    install_grade("TOKEN_VECTORS")
+    install_grade("TOKEN_LOGITS")
     with (
         caplog.at_level(logging.INFO, "poolkit_plugins"),
         fake_model("grade", plugin="chunking") as served,
@@ -217,8 +238,8 @@ def test_outputs_that_cannot_be_combined_are_left_alone(install_grade, caplog):
     ):
         served.run("pooling", PoolingRequest(input=words(70)))
     assert caplog.messages == [
-        f"Operation {operation!r} of task 'grade' is not chunked: only vector and logits can be combined, and its "
-        "output is token_vectors."
+        f"Operation {operation!r} of task 'grade' is not chunked: only vector, logits, token_vectors can be combined, "
+        "and its output is token_logits."
         for operation in ("pooling", "pairs", "lengths")
     ]
 

@@ -129,8 +129,8 @@ def test_both_schemas_of_sentence_transformers_read_alike(tmp_path, bert):
     types = [module["type"] for module in json.loads((tmp_path / "new" / "modules.json").read_text())]
     assert types[1] == "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
     assert (old.pooling, old.normalizes, old.max_model_len) == (new.pooling, new.normalizes, new.max_model_len)
-    assert [(one.in_features, one.out_features, one.bias, one.activation) for one in old.dense] == [
-        (one.in_features, one.out_features, one.bias, one.activation) for one in new.dense
+    assert [(one.in_features, one.out_features, one.bias, one.activation) for one in old.layers] == [
+        (one.in_features, one.out_features, one.bias, one.activation) for one in new.layers
     ]
 
 
@@ -177,13 +177,16 @@ def test_the_longest_prompt_can_be_set_up_to_the_models_positions(checkpoint):
     )
 
 
+OF_EVERY_MODEL = (Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN)
+
+
 @pytest.mark.parametrize(
     ("head", "outputs"),
     [
-        ("", (Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN)),
-        ("ForSequenceClassification", (Output.LOGITS, Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN)),
-        ("ForTokenClassification", (Output.TOKEN_LOGITS, Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN)),
-        ("ForMaskedLM", (Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN)),
+        ("", OF_EVERY_MODEL),
+        ("ForSequenceClassification", (Output.LOGITS, *OF_EVERY_MODEL, Output.REWARDS)),
+        ("ForTokenClassification", (Output.TOKEN_LOGITS, *OF_EVERY_MODEL, Output.REWARDS)),
+        ("ForMaskedLM", OF_EVERY_MODEL),
     ],
 )
 def test_the_checkpoints_head_decides_what_it_is_best_at(checkpoint, head, outputs):
@@ -213,9 +216,11 @@ def test_matryoshka_dimensions_come_from_the_config(checkpoint):
     assert refusal(folder, hf_overrides=listed, pooler_config=PoolerConfig(dimensions=9)) == (
         f"pooler_config.dimensions is 9; {folder} allows 8, 16."
     )
+    assert read(folder, pooler_config=PoolerConfig(matryoshka=True, dimensions=7)).dimensions == 7
+    assert read(folder, hf_overrides=listed, pooler_config=PoolerConfig(matryoshka=False)).matryoshka_dimensions is None
     assert refusal(folder, pooler_config=PoolerConfig(dimensions=8)) == (
         f"pooler_config.dimensions is 8, but {folder} is not a Matryoshka model: its vectors of 48 numbers cannot be "
-        "cut. Leave it out, or set hf_overrides is_matryoshka if it is one."
+        "cut. Leave it out, or set pooler_config.matryoshka if it is one."
     )
 
 
@@ -223,8 +228,9 @@ def test_an_unknown_module_is_refused(bert):
     set_module(bert, 3, type="sentence_transformers.models.Normalise")
     assert refusal(bert) == (
         f"{bert / 'modules.json'} lists a module of type 'sentence_transformers.models.Normalise', which poolkit "
-        "cannot run. Did you mean 'Normalize'? It knows sentence-transformers' own Transformer, Pooling, Dense, "
-        "Normalize."
+        "cannot run. Did you mean 'Normalize'? It knows sentence-transformers' own Transformer, "
+        "WeightedLayerPooling, Pooling, Dense, LayerNorm, Normalize, Router, MultiVectorMask, LogitScore, "
+        "Dropout."
     )
 
 
@@ -232,17 +238,21 @@ def test_a_module_from_somewhere_else_is_refused(bert):
     set_module(bert, 1, type="my_code.Pooling")
     assert refusal(bert) == (
         f"{bert / 'modules.json'} lists a module of type 'my_code.Pooling', which poolkit cannot run. Did you mean "
-        "'Pooling'? It knows sentence-transformers' own Transformer, Pooling, Dense, Normalize."
+        "'Pooling'? It knows sentence-transformers' own Transformer, WeightedLayerPooling, Pooling, Dense, LayerNorm, "
+        "Normalize, Router, MultiVectorMask, LogitScore, "
+        "Dropout."
     )
 
 
 def test_modules_in_an_order_that_poolkit_does_not_run_are_refused(bert):
-    set_module(bert, 2, type="sentence_transformers.models.Normalize")
-    set_module(bert, 3, type="sentence_transformers.models.Dense")
-    assert refusal(bert) == f"{bert / 'modules.json'} normalises before its last module, which poolkit cannot run."
+    edit(bert / "2_Dense" / "config.json", module_input_name="token_embeddings")
+    assert refusal(bert) == (
+        f"{bert / '2_Dense' / 'config.json'} works on token vectors after they were pooled, which changes nothing."
+    )
     set_module(bert, 0, type="sentence_transformers.models.Dense")
     assert refusal(bert) == (
-        f"{bert / 'modules.json'} lists Dense, Pooling, Normalize, Dense; it must be one Transformer, then one Pooling."
+        f"{bert / 'modules.json'} lists Dense, Pooling, Dense, Normalize; it must be one Transformer, the same for all "
+        "routes, then what works on its token vectors."
     )
 
 
@@ -276,10 +286,16 @@ def test_an_activation_from_outside_the_list_is_refused(bert):
     )
 
 
-def test_a_dense_layer_with_a_residual_is_refused(bert):
+def test_a_dense_layer_that_reads_or_writes_something_else_is_refused(bert):
     path = bert / "2_Dense" / "config.json"
-    edit(path, use_residual=True)
-    assert refusal(bert) == f"{path} has use_residual True; poolkit runs only False."
+    edit(path, module_output_name="token_embeddings")
+    assert refusal(bert) == (
+        f"{path} has module_output_name 'token_embeddings'; poolkit runs only 'sentence_embedding'."
+    )
+    edit(path, module_input_name="image_embeds", module_output_name=None)
+    assert refusal(bert) == (
+        f"{path} has module_input_name 'image_embeds'; poolkit runs only 'token_embeddings' or 'sentence_embedding'."
+    )
 
 
 def test_a_dense_layer_that_does_not_fit_the_pooling_is_refused(bert):
@@ -290,15 +306,24 @@ def test_a_dense_layer_that_does_not_fit_the_pooling_is_refused(bert):
     )
 
 
-def test_a_prompt_that_pooling_leaves_out_is_refused(bert):
-    path = bert / "1_Pooling" / "config.json"
-    edit(path, include_prompt=False)
-    assert read(bert).default_prompt == ""
-    write_json(bert / "config_sentence_transformers.json", {"prompts": {"q": "query: "}, "default_prompt_name": "q"})
-    assert refusal(bert) == (
-        f"{path} leaves the prompt out of pooling (include_prompt is false) and config_sentence_transformers.json "
-        "sets a default prompt; poolkit cannot run the two together."
+def test_prompts_are_read_with_their_names_and_the_default_among_them(bert):
+    assert (read(bert).prompts, read(bert).default_prompt_name) == ({}, None)
+    prompts = {"query": "query: ", "document": "", "summary": None}
+    write_json(bert / "config_sentence_transformers.json", {"prompts": prompts, "default_prompt_name": "query"})
+    edit(bert / "1_Pooling" / "config.json", include_prompt=False)
+    info = read(bert)
+    assert info.prompts == {"query": "query: ", "document": "", "summary": ""}
+    assert (info.default_prompt_name, info.pools_prompt) == ("query", False)
+    assert info.decisions[-2:] == (
+        Decision("prompt 'query'", "'query: ', put before a text by default", "config_sentence_transformers.json"),
+        Decision("prompt tokens", "left out of pooling", "include_prompt of the Pooling module"),
     )
+
+
+def test_prompts_that_are_no_object_are_refused(bert):
+    path = bert / "config_sentence_transformers.json"
+    write_json(path, {"prompts": ["query: "]})
+    assert refusal(bert) == (f"{path} has prompts ['query: ']; they must be an object of texts. Fetch the model again.")
 
 
 def test_a_default_prompt_without_a_text_is_refused(bert):

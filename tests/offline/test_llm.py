@@ -160,7 +160,7 @@ def test_an_operation_is_reached_by_name(llm):
         llm.run("embedings", {"input": TEXTS}, use_tqdm=False)
     assert str(error.value) == (
         "Unsupported operation: 'embedings'. Did you mean 'embeddings'? The served task 'embed' offers: embeddings, "
-        "pooling."
+        "pooling, rerank, score."
     )
 
 
@@ -189,7 +189,12 @@ def test_the_report_says_which_path_the_model_takes_and_why(llm):
     ("arguments", "error_type", "message"),
     [
         ({"dtype": "int8"}, ConfigError, "dtype must be 'auto', 'float32', 'bfloat16' or 'float16', got 'int8'."),
-        ({"task": "embd"}, UnknownTaskError, "no task named 'embd'. Did you mean 'embed'?\n  Enabled tasks: embed."),
+        (
+            {"task": "embd"},
+            UnknownTaskError,
+            "no task named 'embd'. Did you mean 'embed'?\n"
+            "  Enabled tasks: classify, embed, reward, token_classify, token_embed.",
+        ),
         (
             {"task": "embed", "pooler_config": PoolerConfig(task="classify")},
             ConfigError,

@@ -1,8 +1,10 @@
 """Prompts become token ids, or an error that says what is wrong with which prompt."""
 
+from dataclasses import replace
+
 import pytest
 
-from poolkit.contract import PoolingParams, TextPair
+from poolkit.contract import FramedText, PoolingParams, TextPair, TypedTokens
 from poolkit.encoding import Encoder
 from poolkit.engine import EncodedPrompt
 from poolkit.errors import RequestError
@@ -139,3 +141,142 @@ def test_texts_pairs_and_ids_may_be_mixed(encoder):
     encoded = encode(encoder, [5, 6], TextPair("one", "two"), "one")
     assert [len(one.token_ids) for one in encoded] == [2, 5, 3]
     assert [one.token_type_ids is not None for one in encoded] == [False, True, False]
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_query_and_a_document_of_a_pair_have_limits_of_their_own(encoder, side):
+    limits = {"max_tokens_per_query": 2, "max_tokens_per_doc": 4, "truncation_side": side}
+    [pair] = encode(encoder, TextPair(words(10), words(10)), **limits)
+    ends = slice(-2, None) if side == "left" else slice(2)
+    first, second = " ".join(words(10).split()[ends]), words(10).split()
+    second = " ".join(second[-4:] if side == "left" else second[:4])
+    [expected] = encode(encoder, TextPair(first, second))
+    assert (pair.token_ids, pair.token_type_ids) == (expected.token_ids, expected.token_type_ids)
+
+
+def test_the_limits_of_a_pairs_texts_come_before_that_of_the_pair(encoder):
+    [pair] = encode(encoder, TextPair(words(10), words(100)), max_tokens_per_query=4, truncate_prompt_tokens=11)
+    [expected] = encode(encoder, TextPair(words(4), words(4)))
+    assert pair.token_ids == expected.token_ids
+
+
+@pytest.mark.parametrize(("input_type", "kept"), [("query", 2), ("document", 3), (None, 9)])
+def test_a_text_has_the_limit_of_its_input_type(encoder, input_type, kept):
+    [text] = encode(encoder, words(9), input_type=input_type, max_tokens_per_query=2, max_tokens_per_doc=3)
+    [expected] = encode(encoder, words(kept))
+    assert text.token_ids == expected.token_ids
+
+
+def test_a_framed_text_is_read_as_one_string_without_special_tokens_and_prompts(prompting):
+    [framed] = encode(prompting, FramedText("Query: ", "wh", "at? yes"))
+    [expected] = encode(prompting, "Query: what? yes", add_special_tokens=False, prompt_name="none")
+    assert framed.token_ids == expected.token_ids
+
+
+@pytest.mark.parametrize("limits", [{"truncate_prompt_tokens": 7}, {"max_tokens_per_doc": 4}])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_of_a_framed_text_only_the_text_is_cut(encoder, side, limits):
+    [framed] = encode(encoder, FramedText("< ", words(9), " | >"), truncation_side=side, **limits)
+    kept = words(9).split()
+    kept = " ".join(kept[-4:] if side == "left" else kept[:4])
+    [expected] = encode(encoder, f"< {kept} | >", add_special_tokens=False)
+    assert framed.token_ids == expected.token_ids
+
+
+def test_a_frame_that_leaves_no_room_for_its_text_is_refused(encoder):
+    [refusal] = encode(encoder, FramedText("a b ", "text", " c"), truncate_prompt_tokens=2)
+    assert str(refusal) == (
+        "Prompt 10: what stands around the text has 3 tokens by itself, more than the 2 that are allowed in all. "
+        "Shorten it, or allow more with truncate_prompt_tokens."
+    )
+    [bare] = encode(encoder, FramedText("a b ", "text", " c"), truncate_prompt_tokens=3)
+    [expected] = encode(encoder, "a b c", add_special_tokens=False)
+    assert bare.token_ids == expected.token_ids
+
+
+def test_a_text_cannot_be_cut_in_its_frame_where_the_tokenizer_does_not_tell_where_tokens_lie():
+    class Silent(FakeTokenizer):
+        def locate(self, texts):  # noqa: ARG002 - the protocol's
+            return None
+
+    encoder = Encoder(Silent(), FAKE_MODEL)
+    [refusal] = encode(encoder, FramedText("a ", words(9), " b"), truncate_prompt_tokens=5)
+    assert str(refusal) == (
+        "Prompt 10: the model's tokenizer does not tell where its tokens lie in a text, so that a text cannot be cut "
+        "between what stands around it. Shorten it."
+    )
+    [cut] = encode(encoder, words(3000), truncate_prompt_tokens=10)
+    assert len(cut.token_ids) == 10
+
+
+@pytest.fixture
+def prompting() -> Encoder:
+    prompts = {"query": "search for ", "passage": "keep ", "none": ""}
+    return Encoder(FakeTokenizer(), replace(FAKE_MODEL, prompts=prompts, default_prompt_name="query"))
+
+
+@pytest.mark.parametrize(
+    ("params", "prompt"),
+    [
+        ({}, "search for "),
+        ({"prompt_name": "passage"}, "keep "),
+        ({"prompt_name": "none"}, ""),
+        ({"input_type": "query"}, "search for "),
+        ({"input_type": "document"}, "keep "),
+        ({"input_type": "document", "prompt_name": "query"}, "search for "),
+    ],
+)
+def test_a_prompt_of_the_models_goes_before_a_text(encoder, prompting, params, prompt):
+    [prompted] = encode(prompting, "one two", **params)
+    [expected] = encode(encoder, f"{prompt}one two")
+    assert prompted.token_ids == expected.token_ids
+
+
+def test_a_text_that_is_said_to_be_a_document_does_not_get_the_default_prompt_of_queries(encoder):
+    queries_only = replace(FAKE_MODEL, prompts={"query": "search for "}, default_prompt_name="query")
+    [document] = encode(Encoder(FakeTokenizer(), queries_only), "one two", input_type="document")
+    [expected] = encode(encoder, "one two")
+    assert document.token_ids == expected.token_ids
+
+
+def test_a_prompt_that_the_model_does_not_have_is_refused(encoder, prompting):
+    [refusal] = encode(prompting, "one", prompt_name="pasage")
+    assert str(refusal) == (
+        "fake has no prompt named 'pasage'. Did you mean 'passage'? Its prompts are query, passage, none."
+    )
+    assert refusal.param == "prompt_name"
+    [refusal] = encode(encoder, "one", prompt_name="query")
+    assert str(refusal) == "fake has no prompt named 'query'. It has none: leave it out."
+
+
+@pytest.mark.parametrize("count", [20, 3000])
+def test_a_text_that_is_cut_on_the_left_keeps_its_prompt(encoder, prompting, count):
+    [cut] = encode(prompting, words(count), truncate_prompt_tokens=8, truncation_side="left")
+    [expected] = encode(encoder, "search for " + " ".join(words(count).split()[-4:]))
+    assert cut.token_ids == expected.token_ids
+
+
+def test_a_prompt_does_not_count_as_tokens_of_the_query(encoder, prompting):
+    [cut] = encode(prompting, words(9), input_type="query", max_tokens_per_query=3)
+    [expected] = encode(encoder, "search for " + words(3))
+    assert cut.token_ids == expected.token_ids
+
+
+def test_the_tokens_of_a_text_are_those_that_are_encoded(prompting):
+    params = PoolingParams(truncate_prompt_tokens=8, truncation_side="left")
+    tokens = prompting.text_tokens(words(20), params)
+    assert [token.token for token in tokens if not token.is_special] == words(20).split()[-4:]
+    [encoded] = prompting.encode([words(20)], [params], first_index=0)
+    assert len(tokens) == len(encoded.token_ids)
+
+
+def test_a_prompt_that_is_left_out_of_pooling_needs_a_text_behind_it():
+    model = replace(FAKE_MODEL, prompts={"query": "search for "}, default_prompt_name="query", pools_prompt=False)
+    encoder = Encoder(FakeTokenizer(), model)
+    text, tokens = encode(encoder, "one two", TypedTokens([5, 6, 7], unpooled=2))
+    assert (text.unpooled, tokens.unpooled) == (3, 2)
+    [refusal] = encode(encoder, "one two", truncate_prompt_tokens=3)
+    assert str(refusal) == (
+        "Prompt 10 has 3 tokens, all of them the prompt's that fake puts before a text and leaves out of pooling. "
+        "Send a text, and allow more than so many tokens."
+    )

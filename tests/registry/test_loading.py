@@ -226,7 +226,10 @@ def test_a_descriptor_that_breaks_the_contract(site: Site, arguments: str, probl
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ("output='colour'", "has output='colour'. Choose one of vector, logits, token_vectors, token_logits, hidden."),
+        (
+            "output='colour'",
+            "has output='colour'. Choose one of vector, logits, token_vectors, token_logits, hidden, rewards.",
+        ),
         (
             "operations=(replace(OPERATION, request=int),)",
             "operation 'measure' of task 'ner' has request=<class 'int'>. Give a pydantic model class.",

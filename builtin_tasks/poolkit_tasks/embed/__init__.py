@@ -10,6 +10,7 @@ from poolkit import (
     PoolingResponse,
     PoolingTask,
 )
+from poolkit_tasks.scoring import BI_ENCODER_OPERATIONS
 
 __all__ = ["EMBED"]
 
@@ -34,5 +35,6 @@ EMBED = PoolingTask(
             io_processor="poolkit.processors:PoolingProcessor",
             per_prompt=("data", "prompt_token_ids"),
         ),
+        *BI_ENCODER_OPERATIONS,
     ),
 )

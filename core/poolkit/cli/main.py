@@ -11,6 +11,7 @@ import typer
 from poolkit.cli.config import config
 from poolkit.cli.demo import demo
 from poolkit.cli.embed import embed
+from poolkit.cli.inspect import inspect
 from poolkit.cli.options import underscores_too
 from poolkit.cli.plugin_commands import add_plugin_commands
 from poolkit.cli.plugins import plugins
@@ -30,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # its tables cut long option names off in a terminal of 80 columns
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, serve, embed, config):
+for command in (demo, serve, embed, inspect, config):
     app.command(context_settings=underscores_too)(command)
 app.add_typer(plugins, name="plugins")
 

@@ -25,6 +25,8 @@ MODEL_SETTINGS = frozenset({*ModelConfig.model_fields, "enable", "disable"})
 """The settings of a command that runs a model and serves nobody."""
 
 FLAGS = {"enable": "--plugin", "disable": "--no-plugin"}
+SECOND_FLAGS = {"pooler_config__enable_flash_late_interaction": "--enable-flash-late-interaction"}
+"""As users of other servers write them."""
 NO_FLAG = {"plugins"}
 PANELS = {"pooler_config": "Pooling", "enable": "Plugins", "disable": "Plugins"}
 
@@ -114,7 +116,7 @@ def _make_option(path: SettingPath, *, is_positional: bool) -> _Option:
     else:
         flag = FLAGS.get(name) or "--" + ".".join(path).replace("_", "-")
         info = typer.Option(
-            f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
+            *(f"{one}/--no-{one[2:]}" if kind is bool else one for one in (flag, SECOND_FLAGS.get(name)) if one),
             help=_help(field),
             metavar=_metavar(field),
             show_default=False,

@@ -1,10 +1,12 @@
 """The engine: prompts as token ids in, pooled arrays out. It knows nothing of HTTP or tasks' requests."""
 
 from poolkit.engine.head import Head, HeadFactory, Pooled
+from poolkit.engine.located import LocatedTokens
 from poolkit.engine.masked_lm import load_masked_lm_head
 from poolkit.engine.pairs import PairTemplate
 from poolkit.engine.protocol import EncodedPrompt, Engine, EngineProvider, Tokenizer
 from poolkit.engine.segments import Segments
+from poolkit.engine.text_tokens import TextToken
 
 __all__ = [
     "EncodedPrompt",
@@ -12,9 +14,11 @@ __all__ = [
     "EngineProvider",
     "Head",
     "HeadFactory",
+    "LocatedTokens",
     "PairTemplate",
     "Pooled",
     "Segments",
+    "TextToken",
     "Tokenizer",
     "load_masked_lm_head",
 ]

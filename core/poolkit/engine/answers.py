@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -20,11 +20,24 @@ if TYPE_CHECKING:
 
     from poolkit.engine.head import Pooled
     from poolkit.engine.protocol import EncodedPrompt
+    from poolkit.engine.queries import QueryStore
 
 __all__ = ["Raw", "Wish", "answer", "gather"]
 
-Wish: TypeAlias = tuple[int | None, bool]
-"""The dimensions to keep (None: all), and whether to activate."""
+
+class Wish(NamedTuple):
+    """What becomes of a sequence's rows.
+
+    Attributes:
+        is_activated: whether they are.
+        dimensions: how many of the first columns are kept; None is all.
+        columns: which columns are kept, and activated by softmax; None is all, activated as the task says.
+    """
+
+    is_activated: bool
+    dimensions: int | None = None
+    columns: tuple[int, ...] | None = None
+
 
 ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
     Activation.IDENTITY: lambda rows: rows,
@@ -75,6 +88,7 @@ def answer(
     places: Sequence[int],
     wishes: Sequence[Wish],
     activation: Activation,
+    queries: QueryStore,
 ) -> list[PooledOutput] | None:
     """Return the answer to each prompt, or None where a number is NaN or infinite.
 
@@ -84,27 +98,40 @@ def answer(
         places: each prompt's place in the batch.
         wishes: one per prompt; work is done once for those that are alike.
         activation: what "activate" means.
+        queries: what documents are scored against next to the model.
     """
     parts = _parts_to_numpy(_asked(raw.parts, prompts, places))
     if not bool(raw.rows.isfinite().all()) or not all(
         np.isfinite(array).all() for one in parts for array in one.values()
     ):
         return None
-    data = {wish: _finish(raw, *wish, activation) for wish in set(wishes)}
+    finished = {wish: _finish(raw.rows, wish, activation) for wish in set(wishes)}
+    if raw.sizes is not None and any(prompt.params.late_interaction is not None for prompt in prompts):
+        vectors = {wish: torch.split(rows, list(raw.sizes)) for wish, rows in finished.items()}
+        data = _copy_all(
+            queries.answer(
+                [prompt.params.late_interaction for prompt in prompts],
+                [vectors[wish][place] for wish, place in zip(wishes, places, strict=True)],
+            )
+        )
+    else:
+        arrays = {wish: _split(rows.cpu().numpy(), raw.sizes) for wish, rows in finished.items()}
+        data = [arrays[wish][place] for wish, place in zip(wishes, places, strict=True)]
     return [
-        PooledOutput(data[wish][place], prompt.token_ids, parts[place] if parts else {})
-        for wish, place, prompt in zip(wishes, places, prompts, strict=True)
+        PooledOutput(array, prompt.token_ids, parts[place] if parts else {})
+        for array, place, prompt in zip(data, places, prompts, strict=True)
     ]
 
 
-def _finish(
-    raw: Raw, dimensions: int | None, is_activated: bool, activation: Activation
-) -> Sequence[NDArray[np.float32]]:
-    rows = raw.rows[:, :dimensions]
-    finished: NDArray[np.float32] = (ACTIVATIONS[activation](rows) if is_activated else rows).cpu().numpy()
-    if raw.sizes is None:
-        return list(finished)
-    return np.split(finished, list(accumulate(raw.sizes))[:-1])
+def _finish(rows: torch.Tensor, wish: Wish, activation: Activation) -> torch.Tensor:
+    if wish.columns is not None:
+        rows, activation = rows[:, list(wish.columns)], Activation.SOFTMAX
+    cut = rows[:, : wish.dimensions]
+    return ACTIVATIONS[activation](cut) if wish.is_activated else cut
+
+
+def _split(rows: NDArray[np.float32], sizes: Sequence[int] | None) -> Sequence[NDArray[np.float32]]:
+    return list(rows) if sizes is None else np.split(rows, list(accumulate(sizes))[:-1])
 
 
 def _asked(
@@ -119,13 +146,14 @@ def _asked(
 
 
 def _parts_to_numpy(parts: Sequence[Mapping[str, torch.Tensor]]) -> list[dict[str, NDArray[np.float32]]]:
-    """Copy all parts in one go: each copy from a device waits for it."""
-    tensors = [tensor for one in parts for tensor in one.values()]
+    arrays = iter(_copy_all([tensor for one in parts for tensor in one.values()]))
+    return [{name: next(arrays) for name in one} for one in parts]
+
+
+def _copy_all(tensors: Sequence[torch.Tensor]) -> list[NDArray[np.float32]]:
+    """Copy tensors in one go: each copy from a device waits for it."""
     if not tensors:
-        return [{} for _ in parts]
+        return []
     flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors]).cpu().numpy()
     cuts = list(accumulate(prod(tensor.shape) for tensor in tensors))[:-1]
-    arrays = iter(
-        piece.reshape(tuple(tensor.shape)) for piece, tensor in zip(np.split(flat, cuts), tensors, strict=True)
-    )
-    return [{name: next(arrays) for name in one} for one in parts]
+    return [piece.reshape(tuple(tensor.shape)) for piece, tensor in zip(np.split(flat, cuts), tensors, strict=True)]

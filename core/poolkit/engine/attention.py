@@ -66,14 +66,13 @@ def attend(
     if attention_mask is not None or dropout or refused:
         raise NotImplementedError(f"packed attention does not take {', '.join(refused) or 'a mask or dropout'}")
     if is_causal is None:
-        is_causal = bool(getattr(module, "is_causal", True))
+        # A decoder made bidirectional says so in its config; transformers honours that where it builds the mask.
+        is_causal = bool(getattr(module, "is_causal", True)) and getattr(module.config, "is_causal", True) is not False
 
     shares_keys = key.shape[1] != query.shape[1]
     attended = []
     for run in segments.runs:
-        mask = None
-        if sliding_window is not None and run.length > sliding_window:
-            mask = segments.window(run.length, sliding_window, is_causal=is_causal)
+        mask = segments.mask(run, width=sliding_window, is_causal=is_causal)
         out = scaled_dot_product_attention(
             rectangle(query, run),
             rectangle(key, run),

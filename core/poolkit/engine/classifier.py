@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from poolkit.config import ModelConfig
     from poolkit.engine.segments import Batch
 
-__all__ = ["choose_logits"]
+__all__ = ["choose_logits", "head_problem"]
 
 WHAT_IS_READ = {
     PoolingMode.CLS: "the first token",
@@ -69,7 +69,7 @@ def choose_logits(
     settings = model.config.get_text_config()
     if pad_token_id is None:
         settings.pad_token_id = NO_PADDING
-    problem = _difference(own_head, batch, expected, allowed=TOLERANCE[dtype])
+    problem = head_problem(own_head, batch, expected, allowed=TOLERANCE[dtype])
     if problem is None:
         return own_head, (path, Decision("head", f"the model's own, on {WHAT_IS_READ[mode]}", "the architecture"))
     if config.batching == "packed":
@@ -118,7 +118,7 @@ def _apply(head: PreTrainedModel, rows: torch.Tensor, token_ids: torch.Tensor) -
     return logits.flatten(0, -2)
 
 
-def _difference(
+def head_problem(
     own_head: Callable[[Batch], torch.Tensor], batch: Batch, expected: torch.Tensor, *, allowed: float
 ) -> str | None:
     """Return how far the head on its rows is off from the whole model, or None if it gives what is expected."""

@@ -31,36 +31,53 @@ def lay_out(
     lengths = unsorted[order]
     ends = np.cumsum(lengths)
     tokens, sequences = int(ends[-1]), len(prompts)
-    has_types = takes_types and any(prompt.token_type_ids is not None for prompt in prompts)
-
+    owners = np.repeat(np.arange(sequences), lengths)
+    columns = {
+        "token_ids": _end_to_end((prompts[i].token_ids for i in order), tokens),
+        "owners": owners,
+        "places": np.arange(tokens) - (ends - lengths)[owners],
+        "lengths": lengths,
+        "ends": ends,
+        "queries": np.fromiter((prompts[i].is_query for i in order), dtype=np.int64, count=sequences),
+    }
+    if takes_types and any(prompt.token_type_ids is not None for prompt in prompts):
+        types = (prompts[i].token_type_ids or (0,) * unsorted[i] for i in order)
+        columns["token_type_ids"] = _end_to_end(types, tokens)
+    if any(prompt.attended is not None for prompt in prompts):
+        attended = np.array([prompt.attended or len(prompt.token_ids) for prompt in prompts])
+        columns["attended"] = attended[order]
+    if any(prompt.unpooled for prompt in prompts):
+        columns["unpooled"] = np.fromiter((prompts[i].unpooled for i in order), dtype=np.int64, count=sequences)
     # One array for everything, so that one copy takes it to the device.
-    flat = np.empty((3 + has_types) * tokens + 2 * sequences, dtype=np.int64)
-    cuts = np.cumsum([tokens, tokens, tokens, sequences, sequences])
-    token_ids, owners, places, on_lengths, on_ends, types = np.split(flat, cuts)
-    token_ids[:] = _end_to_end((prompts[i].token_ids for i in order), tokens)
-    owners[:] = np.repeat(np.arange(sequences), lengths)
-    places[:] = np.arange(tokens) - (ends - lengths)[owners]
-    on_lengths[:] = lengths
-    on_ends[:] = ends
-    if has_types:
-        types[:] = _end_to_end((prompts[i].token_type_ids or (0,) * unsorted[i] for i in order), tokens)
-    parts = torch.tensor_split(torch.from_numpy(flat).to(device), cuts.tolist())
+    flat = torch.from_numpy(np.concatenate(list(columns.values()))).to(device)
+    cuts = np.cumsum([len(column) for column in columns.values()])[:-1]
+    parts = dict(zip(columns, torch.tensor_split(flat, cuts.tolist()), strict=True))
 
     place_of_prompt = np.empty_like(order)
     place_of_prompt[order] = np.arange(sequences)
-    segments = Segments(_runs(lengths), owners=parts[1], places=parts[2], lengths=parts[3], ends=parts[4])
-    return Batch(parts[0], segments, parts[5] if has_types else None), place_of_prompt
+    segments = Segments(
+        _runs(lengths, columns.get("attended", lengths)),
+        owners=parts["owners"],
+        places=parts["places"],
+        lengths=parts["lengths"],
+        ends=parts["ends"],
+        attended=parts.get("attended"),
+        unpooled=parts.get("unpooled"),
+    )
+    batch = Batch(parts["token_ids"], segments, parts["queries"], parts.get("token_type_ids"))
+    return batch, place_of_prompt
 
 
 def _end_to_end(rows: Iterable[Sequence[int]], tokens: int) -> NDArray[np.int64]:
     return np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=tokens)
 
 
-def _runs(lengths: NDArray[np.int64]) -> tuple[Run, ...]:
+def _runs(lengths: NDArray[np.int64], attended: NDArray[np.int64]) -> tuple[Run, ...]:
     runs = []
-    start = 0
+    start = first = 0
     for length, count in zip(*np.unique(lengths, return_counts=True), strict=True):
-        run = Run(start=start, count=int(count), length=int(length))
+        is_attended = bool((attended[first : first + count] >= length).all())
+        run = Run(start=start, count=int(count), length=int(length), first=first, is_attended=is_attended)
         runs.append(run)
-        start = run.stop
+        start, first = run.stop, first + run.count
     return tuple(runs)

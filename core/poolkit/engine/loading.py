@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from poolkit.engine.pooling import Dense
 from poolkit.errors import ConfigError, ModelError
-from poolkit.models import Decision, DenseSpec, ModelInfo
+from poolkit.models import Decision, ModelInfo
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from poolkit.config import ModelConfig
 
-__all__ = ["load_dense", "load_model", "quiet_transformers", "resolve_device", "resolve_dtype"]
+__all__ = ["load_model", "quiet_transformers", "resolve_device", "resolve_dtype"]
 
 HEADLESS = "AutoModel"
 UNUSED_WEIGHTS = "pooler."
@@ -85,23 +83,6 @@ def load_model(
     return model.to(device).eval()  # type: ignore[no-any-return]  # from_pretrained is untyped
 
 
-def load_dense(spec: DenseSpec, *, device: torch.device) -> Dense:
-    """Load a dense layer after pooling, in float32.
-
-    Raises ModelError where its weights are missing or have another shape than its config says.
-    """
-    weights = _read_tensors(spec.folder)
-    weight, bias = weights.get("linear.weight"), weights.get("linear.bias")
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if weight is None or weight.shape != (spec.out_features, spec.in_features) or (bias is not None) != spec.bias:
-        raise ModelError(
-            f"The weights in {spec.folder} are {shapes}; its config.json asks for linear.weight of shape "
-            f"{(spec.out_features, spec.in_features)}{' and a linear.bias' if spec.bias else ' alone'}."
-        )
-    activation: torch.nn.Module = getattr(torch.nn, spec.activation)()
-    return Dense(weight.float().to(device), None if bias is None else bias.float().to(device), activation)
-
-
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Keep transformers' progress bar and notes to itself: what matters of them is in the start-up report."""
@@ -129,16 +110,3 @@ def _fast_bfloat16(device: torch.device) -> str | None:
         if torch.cpu._is_avx512_bf16_supported():
             return "avx512_bf16"
     return None
-
-
-def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    if (folder / "model.safetensors").is_file():
-        return load_file(folder / "model.safetensors")
-    try:
-        return dict(torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True))
-    except FileNotFoundError as exc:
-        raise ModelError(
-            f"{folder} has neither model.safetensors nor pytorch_model.bin. Fetch the model again."
-        ) from exc

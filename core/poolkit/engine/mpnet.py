@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import MPNetModel, PreTrainedModel
     from transformers.models.mpnet.modeling_mpnet import MPNetLayer, MPNetSelfAttention
 
-    from poolkit.engine.segments import Batch, Run
+    from poolkit.engine.segments import Batch, Run, Segments
 
 __all__ = ["mpnet_packed_pass"]
 
@@ -31,13 +31,19 @@ def mpnet_packed_pass(model: PreTrainedModel, batch: Batch, *, position_offset: 
     longest = mpnet.encoder.compute_position_bias(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
         hidden[:, : runs[-1].length]
     )  # (1, heads, longest, longest)
-    biases = [longest[..., : run.length, : run.length] for run in runs]  # distances start anew in each segment
+    biases = [_bias(longest, run, batch.segments) for run in runs]
     for layer in cast("list[MPNetLayer]", mpnet.encoder.layer):
         attention = layer.attention
         attended = _attend(attention.attn, hidden, runs, biases)
         hidden = attention.LayerNorm(attended + hidden)
         hidden = layer.output(layer.intermediate(hidden), hidden)
     return hidden[0]
+
+
+def _bias(longest: torch.Tensor, run: Run, segments: Segments) -> torch.Tensor:
+    bias = longest[..., : run.length, : run.length]  # distances start anew in each segment
+    mask = segments.mask(run, width=None, is_causal=False)
+    return bias if mask is None else bias.where(mask, -torch.inf)
 
 
 def _attend(

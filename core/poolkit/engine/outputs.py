@@ -11,11 +11,15 @@ from poolkit.contract import Output
 from poolkit.engine.answers import Raw, gather
 from poolkit.engine.classifier import choose_logits
 from poolkit.engine.head import create_head
-from poolkit.engine.loading import load_dense, load_model
+from poolkit.engine.layers import load_layers
+from poolkit.engine.loading import load_model
 from poolkit.engine.passes import Pass, takes_token_types
 from poolkit.engine.pooling import pool
+from poolkit.engine.rewards import load_reward_head, load_token_scores
 from poolkit.engine.self_check import choose_pass
-from poolkit.errors import ConfigError, EngineError
+from poolkit.engine.token_vectors import TokenVectors
+from poolkit.engine.yes_no import choose_score, find_answer_ids
+from poolkit.errors import EngineError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,20 +55,22 @@ def load_outputs(
         model = load_model(info, config, dtype=dtype, device=device)
         run, path = choose_pass(model, info, config)
         return _headed(run, head, info), takes_token_types(model), (path,)
-    if task.output in CLASSIFIERS:
+    if task.output in (*CLASSIFIERS, Output.REWARDS):
         return _load_classifier(info, task, config, dtype=dtype, device=device)
-    dense = [load_dense(spec, device=device) for spec in info.dense]
+    tokens = TokenVectors(info, config, device=device)
+    layers = load_layers(info.layers, device=device)
     model = load_model(info, config, dtype=dtype, device=device)
     run, path = choose_pass(model, info, config)
 
     def vectors(batch: Batch) -> Raw:
-        rows = pool(run(batch), batch.segments, info.pooling)  # (sequences, hidden)
-        for layer in dense:
-            rows = layer(rows)
-        return Raw(rows)
+        hidden = run(batch)
+        if info.token_layers:
+            hidden = tokens.of(hidden, batch)
+        rows = pool(hidden, batch.segments, info.pooling)  # (sequences, dim)
+        return Raw(layers(rows, batch.queries.bool))
 
     def per_token(batch: Batch) -> Raw:
-        return Raw(run(batch).float(), batch.segments.sizes)
+        return tokens.answered(run(batch), batch)
 
     return vectors if task.output is Output.VECTOR else per_token, takes_token_types(model), (path,)
 
@@ -72,15 +78,22 @@ def load_outputs(
 def _load_classifier(
     info: ModelInfo, task: PoolingTask, config: ModelConfig, *, dtype: torch.dtype, device: torch.device
 ) -> tuple[Produce, bool, tuple[Decision, ...]]:
-    if config.pooler_config.pooling_type is not None:
-        raise ConfigError(
-            f"pooler_config.pooling_type is {config.pooler_config.pooling_type!r}, but task {task.name!r} uses the "
-            f"head of {info.name}, which reads what it was trained to read. Leave pooling_type out."
-        )
-    model: PreTrainedModel = load_model(info, config, dtype=dtype, device=device, kind=CLASSIFIERS[task.output])
-    per_token = task.output is Output.TOKEN_LOGITS
-    has_types = takes_token_types(model)
-    run, decisions = choose_logits(model, info, config, per_token=per_token)
+    per_token = Output.TOKEN_LOGITS in ((task.output,) if task.output in CLASSIFIERS else info.outputs)
+    model: PreTrainedModel
+    if info.answer_tokens is not None:
+        answer_ids = find_answer_ids(info.answer_tokens, info, config)
+        model = load_model(info, config, dtype=dtype, device=device, kind="AutoModelForCausalLM")
+        run, decisions = choose_score(model, info, config, answer_ids=answer_ids)
+        return (lambda batch: Raw(run(batch))), False, decisions
+    if info.has_reward_head:
+        run, has_types, decisions = load_reward_head(info, config, per_token=per_token, dtype=dtype, device=device)
+    elif info.label_names is None:
+        run, has_types, decisions = load_token_scores(info, config, dtype=dtype, device=device)
+    else:
+        kind = CLASSIFIERS[Output.TOKEN_LOGITS if per_token else Output.LOGITS]
+        model = load_model(info, config, dtype=dtype, device=device, kind=kind)
+        has_types = takes_token_types(model)
+        run, decisions = choose_logits(model, info, config, per_token=per_token)
     return (lambda batch: Raw(run(batch), batch.segments.sizes if per_token else None)), has_types, decisions
 
 

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from poolkit.engine.attention import SEGMENTS_ARGUMENT
+from poolkit.engine.layers import last_hidden_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from poolkit.engine.layers import TakeHidden
     from poolkit.engine.segments import Batch
 
 __all__ = ["Pass", "packed_pass", "padded_logits", "padded_pass", "takes_token_types"]
@@ -36,24 +38,31 @@ def takes_token_types(model: PreTrainedModel) -> bool:
     return kinds > 1 and "token_type_ids" in inspect.signature(model.forward).parameters
 
 
-def packed_pass(model: PreTrainedModel, batch: Batch, *, position_offset: int) -> torch.Tensor:
+def packed_pass(
+    model: PreTrainedModel, batch: Batch, *, position_offset: int, take: TakeHidden = last_hidden_state
+) -> torch.Tensor:
     """Run all tokens as one row, positions starting anew in each segment. The model's attention must be packed."""
     types = {} if batch.token_type_ids is None else {"token_type_ids": batch.token_type_ids[None]}  # (1, tokens)
-    return model(  # type: ignore[no-any-return]  # a model's output is untyped
+    output = model(
         input_ids=batch.token_ids[None],  # (1, tokens)
         position_ids=batch.positions(position_offset)[None],  # (1, tokens)
         **types,
         **{SEGMENTS_ARGUMENT: batch.segments},
-    ).last_hidden_state[0]
+    )
+    return take(output)[0]  # (tokens, hidden)
 
 
-def padded_pass(model: PreTrainedModel, batch: Batch, *, pad_token_id: int, max_tokens: int) -> torch.Tensor:
+def padded_pass(
+    model: PreTrainedModel,
+    batch: Batch,
+    *,
+    pad_token_id: int,
+    max_tokens: int,
+    take: TakeHidden = last_hidden_state,
+) -> torch.Tensor:
     """Run the segments as rows padded on the right, so many rows at a time that they hold at most `max_tokens`."""
     return torch.cat(
-        [
-            output.last_hidden_state[row, column]
-            for output, row, column in _padded_blocks(model, batch, pad_token_id, max_tokens)
-        ]
+        [take(output)[row, column] for output, row, column in _padded_blocks(model, batch, pad_token_id, max_tokens)]
     )
 
 
@@ -77,7 +86,8 @@ def _padded_blocks(
         start, stop = int(segments.starts[first]), int(segments.ends[last - 1])
         row, column = segments.owners[start:stop] - first, segments.places[start:stop]
         shape = (last - first, int(lengths[-1]))
-        arguments = {"attention_mask": (torch.arange(shape[1], device=lengths.device) < lengths[:, None]).long()}
+        attended = lengths if segments.attended is None else segments.attended[first:last]
+        arguments = {"attention_mask": (torch.arange(shape[1], device=lengths.device) < attended[:, None]).long()}
         for name, tokens, padding in (
             ("input_ids", batch.token_ids, pad_token_id),
             ("token_type_ids", batch.token_type_ids, 0),

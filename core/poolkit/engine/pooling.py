@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.functional import linear
 
 from poolkit.models import PoolingMode
 
 if TYPE_CHECKING:
     from poolkit.engine.segments import Segments
 
-__all__ = ["Dense", "pool"]
-
-
-class Dense:
-    """A dense layer after pooling."""
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, activation: torch.nn.Module) -> None:
-        self._weight = weight  # (out, in)
-        self._bias = bias
-        self._activation = activation
-
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the projected rows. (sequences, in) -> (sequences, out)"""
-        return self._activation(linear(rows, self._weight, self._bias))  # type: ignore[no-any-return]  # a module call
+__all__ = ["pool"]
 
 
 def pool(hidden: torch.Tensor, segments: Segments, modes: Sequence[PoolingMode]) -> torch.Tensor:
@@ -39,8 +26,25 @@ def pool(hidden: torch.Tensor, segments: Segments, modes: Sequence[PoolingMode])
 
     Returns (sequences, modes * hidden), float32.
     """
+    if segments.unpooled is not None:
+        hidden, segments = _leave_out(hidden, segments, segments.unpooled)
     pooled = [POOL[mode](hidden, segments) for mode in modes]
     return pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1)
+
+
+def _leave_out(hidden: torch.Tensor, segments: Segments, unpooled: torch.Tensor) -> tuple[torch.Tensor, Segments]:
+    """Return the rows that are pooled, and where they lie; each keeps its place, by which a weighted mean weighs it."""
+    is_pooled = segments.places >= unpooled[segments.owners]  # (tokens,)
+    lengths = segments.lengths - unpooled
+    kept = replace(
+        segments,
+        runs=(),
+        lengths=lengths,
+        ends=lengths.cumsum(0),
+        owners=segments.owners[is_pooled],
+        places=segments.places[is_pooled],
+    )
+    return hidden[is_pooled], kept
 
 
 def _first(hidden: torch.Tensor, segments: Segments) -> torch.Tensor:

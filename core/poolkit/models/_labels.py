@@ -9,15 +9,16 @@ from pathlib import Path
 
 from poolkit.contract import Activation
 from poolkit.errors import ModelError, did_you_mean
-from poolkit.models.info import Decision, ProblemType
+from poolkit.models.info import REWARD_HEADS, Decision, ProblemType
 
 __all__ = ["Labels", "read_labels"]
 
-CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification")
+CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification", *REWARD_HEADS)
 
 ACTIVATIONS = {"Identity": Activation.IDENTITY, "Sigmoid": Activation.SIGMOID, "Softmax": Activation.SOFTMAX}
 """Classes of torch.nn that a cross-encoder's files may name. Nothing is imported by a name from a repository."""
 
+ONE_LABEL: Mapping[int, str] = {0: "LABEL_0"}
 DEFAULT_LABELS = 2
 """What transformers takes where config.json says nothing, since it leaves two unnamed labels out."""
 
@@ -33,22 +34,31 @@ class Labels:
 
 
 def read_labels(
-    hf: Mapping[str, object], architecture: str, *, path: Path, cross_encoder: Mapping[str, object]
+    hf: Mapping[str, object],
+    architecture: str,
+    *,
+    path: Path,
+    cross_encoder: Mapping[str, object],
+    answers_by_token: bool,
 ) -> Labels | None:
-    """Return what config.json says of the labels, or None where the architecture is no classifier's.
+    """Return what config.json says of the labels, or None where the model is no classifier.
 
     Args:
         hf: config.json with the user's overrides.
         architecture: the first of its `architectures`.
         path: where config.json lies, for the messages.
         cross_encoder: config_sentence_transformers.json; since sentence-transformers 5.4 it names the activation.
+        answers_by_token: whether the model is a reranker that answers with a token: one label, whatever config.json
+            says.
 
     Raises ModelError where the problem type or the activation is unknown.
     """
-    if not architecture.endswith(CLASSIFIERS):
+    if answers_by_token:
+        names, problem_type = ONE_LABEL, ProblemType.SINGLE_LABEL
+    elif architecture.endswith(CLASSIFIERS):
+        names, problem_type = _names(hf, architecture), _problem_type(hf, path)
+    else:
         return None
-    names = _names(hf)
-    problem_type = _problem_type(hf, path)
     saved = hf.get("sentence_transformers")
     for source, settings, key in (
         ("config.json sentence_transformers.activation_fn", saved, "activation_fn"),
@@ -68,10 +78,11 @@ def read_labels(
     return Labels(names, problem_type, activation, Decision("label activation", activation, source))
 
 
-def _names(hf: Mapping[str, object]) -> Mapping[int, str]:
+def _names(hf: Mapping[str, object], architecture: str) -> Mapping[int, str]:
     named = hf.get("id2label")
     names = {int(index): str(name) for index, name in named.items()} if isinstance(named, dict) else {}
-    count = hf.get("num_labels")
+    of_rewards = (labels for suffix, labels in REWARD_HEADS.items() if architecture.endswith(suffix))
+    count = next(of_rewards, hf.get("num_labels"))
     if not isinstance(count, int):
         count = len(names) or DEFAULT_LABELS
     if len(names) != count:

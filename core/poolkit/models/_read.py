@@ -6,11 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from poolkit.config import ModelConfig, PoolerConfig
-from poolkit.contract import Activation, Output
+from poolkit.contract import Output
 from poolkit.errors import ModelError
-from poolkit.models._files import find_model_folder
+from poolkit.models._dimensions import default_dimensions, matryoshka_dimensions
+from poolkit.models._files import find_model_folder, read_object
+from poolkit.models._heads import EVERY_MODELS_OUTPUTS, head_outputs, read_steps
 from poolkit.models._labels import read_labels
-from poolkit.models._sentence_transformers import SentenceTransformersFiles, read_object, read_sentence_transformers
+from poolkit.models._layers import check_widths
+from poolkit.models._logit_rerankers import read_reranker
+from poolkit.models._multi_vector import resolve_multi_vector
+from poolkit.models._prompts import prompt_decisions
+from poolkit.models._sentence_transformers import SentenceTransformersFiles, read_sentence_transformers
+from poolkit.models._similarity import read_similarity
 from poolkit.models.info import Decision, ModelInfo, PoolingMode
 
 __all__ = ["read_model"]
@@ -66,12 +73,6 @@ NO_MAXIMUM = 10**9
 
 POOLING_TYPES = {"CLS": PoolingMode.CLS, "LAST": PoolingMode.LAST, "MEAN": PoolingMode.MEAN}
 
-BEST_OUTPUT_BY_HEAD = {
-    "ForSequenceClassification": Output.LOGITS,
-    "ForTokenClassification": Output.TOKEN_LOGITS,
-}
-EVERY_MODELS_OUTPUTS = (Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN)
-
 
 def read_model(config: ModelConfig) -> ModelInfo:
     """Read what the model is and can do. No weights are loaded and torch is not imported.
@@ -96,49 +97,93 @@ def read_model(config: ModelConfig) -> ModelInfo:
     hidden_size = _integer(hf, HIDDEN_SIZE_KEYS, path)
     position_offset = _position_offset(model_type, hf)
     max_model_len, length_decision = _max_model_len(config, files, hf, position_offset)
+    multi_vector = None
+    length_decisions = [length_decision]
+    if files.multi_vector is not None:
+        multi_vector, length_decisions = resolve_multi_vector(
+            files.multi_vector,
+            longest=max_model_len,
+            asked=config.max_model_len,
+            room=_room(hf, position_offset),
+        )
+        max_model_len = max(multi_vector.query_length, multi_vector.document_length)
     pooling, pooling_decision = _pooling(config.pooler_config, files, model_type, architecture)
-    embedding_size = _embedding_size(files, pooling, hidden_size)
-    matryoshka = _matryoshka_dimensions(hf)
+    token_vector_size = check_widths(files.layers.of_tokens, hidden_size, given=f"token vectors of {hidden_size}")
+    embedding_size = check_widths(
+        files.layers.of_sentence,
+        len(pooling) * token_vector_size,
+        given=f"pooling {' + '.join(pooling)} over token vectors of {token_vector_size}",
+    )
+    similarity, similarity_decision = read_similarity(files.settings, is_multi_vector=multi_vector is not None)
+    matryoshka = matryoshka_dimensions(hf, files.settings, config.pooler_config)
+    output_size = embedding_size if multi_vector is None else token_vector_size
+    dimensions, dimensions_decision = default_dimensions(config, files.settings, output_size, matryoshka)
     decisions = [
         Decision("model", str(files.folder), "local folder" if str(root) == config.model else config.model),
         Decision("architecture", architecture or model_type, "config.json"),
-        length_decision,
+        *length_decisions,
         pooling_decision,
     ]
+    layers = files.layers
+    # Without them, sentence-transformers' module has nothing to mix and leaves the last layer as it is.
+    mix = layers.mix if hf.get("output_hidden_states") else None
+    if mix is not None:
+        value = f"a weighted mean of the layers from {mix.first} on"
+        decisions.append(Decision("token vectors", value, f"{mix.folder.name}/config.json"))
+    elif layers.mix is not None:
+        decisions.append(Decision("token vectors", "the last layer's", "config.json has no output_hidden_states"))
     decisions += [
         Decision(
-            "dense layer",
-            f"{spec.in_features} to {spec.out_features}, {spec.activation}",
-            f"{spec.folder.name}/config.json",
+            name if spec.only_for is None else f"{name} ({spec.only_for})", str(spec), f"{spec.folder.name}/config.json"
         )
-        for spec in files.dense
+        for name, specs in (("token layer", layers.of_tokens), ("layer", layers.of_sentence))
+        for spec in specs
     ]
-    labels = read_labels(hf, architecture, path=path, cross_encoder=files.settings)
+    if multi_vector is not None or "similarity_fn_name" in files.settings:
+        decisions.append(similarity_decision)
+    reranker = read_reranker(config, hf, architecture, files=files)
+    decisions += reranker.decisions
+    answers_by_token = reranker.answer_tokens is not None
+    labels = read_labels(hf, architecture, path=path, cross_encoder=files.settings, answers_by_token=answers_by_token)
     if labels is not None:
         decisions.append(labels.decision)
-    decisions.append(_dimensions(config.pooler_config, config.model, embedding_size, matryoshka))
-    if files.default_prompt:
-        decisions.append(Decision("default prompt", repr(files.default_prompt), "config_sentence_transformers.json"))
+    vocab_size = _integer(hf, ("vocab_size",), path)
+    steps = read_steps(
+        config, architecture, labels=len(labels.names) if labels is not None else None, vocab_size=vocab_size
+    )
+    decisions += [dimensions_decision, *steps.decisions]
+    decisions += prompt_decisions(files.prompts, files.default_prompt_name, pools_prompt=layers.includes_prompt)
     return ModelInfo(
         name=config.model,
         path=files.folder,
         architecture=architecture,
         model_type=model_type,
-        outputs=_outputs(files, architecture),
+        outputs=_outputs(files, architecture, config.pooler_config, answers_by_token=answers_by_token),
         max_model_len=max_model_len,
         hidden_size=hidden_size,
         embedding_size=embedding_size,
-        vocab_size=_integer(hf, ("vocab_size",), path),
+        vocab_size=vocab_size,
         position_offset=position_offset,
         lowercases=files.lowercases,
-        default_prompt=files.default_prompt,
+        prompts=files.prompts,
+        default_prompt_name=files.default_prompt_name,
+        pools_prompt=layers.includes_prompt,
         pooling=pooling,
-        dense=files.dense,
-        normalizes=files.normalizes,
+        layer_mix=mix,
+        token_layers=layers.of_tokens,
+        layers=layers.of_sentence,
+        normalizes=layers.normalizes,
+        multi_vector=multi_vector,
+        similarity=similarity,
+        default_input_type=files.default_input_type or "document",
+        dimensions=dimensions,
         matryoshka_dimensions=matryoshka,
         label_names=labels.names if labels is not None else None,
         problem_type=labels.problem_type if labels is not None else None,
-        label_activation=labels.activation if labels is not None else Activation.IDENTITY,
+        label_activation=labels.activation if labels is not None else steps.activation,
+        step_tag_id=steps.step_tag_id,
+        answer_tokens=reranker.answer_tokens,
+        score_prompt=reranker.score_prompt,
         config=config,
         decisions=tuple(decisions),
     )
@@ -166,7 +211,7 @@ def _position_offset(model_type: str, hf: Mapping[str, object]) -> int:
 def _max_model_len(
     config: ModelConfig, files: SentenceTransformersFiles, hf: Mapping[str, object], position_offset: int
 ) -> tuple[int, Decision]:
-    positions = _first_integer(hf, POSITION_KEYS)
+    room = _room(hf, position_offset)
     limits = []
     if files.max_seq_length is not None:
         # To sentence-transformers this replaces what the tokenizer's own file says.
@@ -176,12 +221,12 @@ def _max_model_len(
         length = tokenizer.get("model_max_length")
         if isinstance(length, int | float) and length < NO_MAXIMUM:
             limits.append((int(length), "tokenizer_config.json"))
-    if positions is not None and positions > 0:
-        limits.append((positions - position_offset, "config.json"))
-        if config.max_model_len is not None and config.max_model_len > positions - position_offset:
+    if room is not None:
+        limits.append((room, "config.json"))
+        if config.max_model_len is not None and config.max_model_len > room:
             raise ModelError(
-                f"max_model_len is {config.max_model_len}, but {config.model} has positions for "
-                f"{positions - position_offset} tokens (config.json). Set it to that or less."
+                f"max_model_len is {config.max_model_len}, but {config.model} has positions for {room} tokens "
+                "(config.json). Set it to that or less."
             )
     if config.max_model_len is not None:
         limits = [(config.max_model_len, "max_model_len")]
@@ -193,14 +238,22 @@ def _max_model_len(
     return longest, Decision("max length", f"{longest} tokens", source)
 
 
+def _room(hf: Mapping[str, object], position_offset: int) -> int | None:
+    """Return how many tokens have a position; None where the model has no end of them."""
+    positions = _first_integer(hf, POSITION_KEYS)
+    return positions - position_offset if positions is not None and positions > 0 else None
+
+
 def _pooling(
     pooler: PoolerConfig, files: SentenceTransformersFiles, model_type: str, architecture: str
 ) -> tuple[tuple[PoolingMode, ...], Decision]:
-    if pooler.pooling_type is not None:
+    if pooler.pooling_type in POOLING_TYPES:
         modes: tuple[PoolingMode, ...] = (POOLING_TYPES[pooler.pooling_type],)
         source = "pooler_config.pooling_type"
-    elif files.pooling:
-        modes, source = files.pooling, files.pooling_source
+    elif files.multi_vector is not None:
+        return (), Decision("pooling", "none: each token has its vector", files.multi_vector.source)
+    elif files.layers.pooling:
+        modes, source = files.layers.pooling, files.layers.pooling_source
     elif model_type in DECODERS or architecture.endswith("ForCausalLM"):
         modes, source = (PoolingMode.LAST,), "the architecture, a decoder; there is no Pooling module"
     else:
@@ -208,45 +261,15 @@ def _pooling(
     return modes, Decision("pooling", " + ".join(modes), source)
 
 
-def _embedding_size(files: SentenceTransformersFiles, pooling: tuple[PoolingMode, ...], hidden_size: int) -> int:
-    width = len(pooling) * hidden_size
-    for spec in files.dense:
-        if spec.in_features != width:
-            raise ModelError(
-                f"{spec.folder / 'config.json'} takes vectors of {spec.in_features} numbers, but gets {width}: pooling "
-                f"{' + '.join(pooling)} over token vectors of {hidden_size}."
-            )
-        width = spec.out_features
-    return width
-
-
-def _matryoshka_dimensions(hf: Mapping[str, object]) -> tuple[int, ...] | None:
-    listed = hf.get("matryoshka_dimensions")
-    if isinstance(listed, list) and listed:
-        return tuple(sorted(int(dimension) for dimension in listed))
-    return () if hf.get("is_matryoshka") else None
-
-
-def _dimensions(pooler: PoolerConfig, name: str, embedding_size: int, matryoshka: tuple[int, ...] | None) -> Decision:
-    asked = pooler.dimensions
-    if asked is None:
-        return Decision("dimensions", str(embedding_size), "config.json")
-    if matryoshka is None:
-        raise ModelError(
-            f"pooler_config.dimensions is {asked}, but {name} is not a Matryoshka model: its vectors of "
-            f"{embedding_size} numbers cannot be cut. Leave it out, or set hf_overrides is_matryoshka if it is one."
-        )
-    if asked > embedding_size or (matryoshka and asked not in matryoshka):
-        allowed = ", ".join(map(str, matryoshka)) if matryoshka else f"1 to {embedding_size}"
-        raise ModelError(f"pooler_config.dimensions is {asked}; {name} allows {allowed}.")
-    return Decision("dimensions", str(asked), "pooler_config.dimensions")
-
-
-def _outputs(files: SentenceTransformersFiles, architecture: str) -> tuple[Output, ...]:
+def _outputs(
+    files: SentenceTransformersFiles, architecture: str, pooler: PoolerConfig, *, answers_by_token: bool
+) -> tuple[Output, ...]:
+    if answers_by_token:
+        return (Output.LOGITS, *EVERY_MODELS_OUTPUTS)
     if files.is_sparse:
         return (Output.HIDDEN,)
-    if not files.pooling:
-        for suffix, best in BEST_OUTPUT_BY_HEAD.items():
-            if architecture.endswith(suffix):
-                return (best, *EVERY_MODELS_OUTPUTS)
-    return EVERY_MODELS_OUTPUTS
+    if files.multi_vector is not None:
+        return (Output.TOKEN_VECTORS, Output.HIDDEN)
+    if not files.layers.pooling:
+        return head_outputs(architecture, pooler.pooling_type)
+    return head_outputs("", pooler.pooling_type)  # sentence-transformers pools what the base gives: no head is left

@@ -5,15 +5,29 @@ operation's dialects can then be pointed at it.
 """
 
 from poolkit.operations.answers import FloatArray, Usage
+from poolkit.operations.classify import Classification, ClassifyRequest, ClassifyResponse, LabelScore
 from poolkit.operations.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from poolkit.operations.pooling import PoolingRequest, PoolingResponse
 from poolkit.operations.prompts import PoolingFields, PromptsRequest
 from poolkit.operations.scoring import RerankRequest, RerankResponse, RerankResult, ScoreRequest, ScoreResponse
+from poolkit.operations.token_classify import (
+    AggregationStrategy,
+    Entity,
+    TokenClassification,
+    TokenClassifyRequest,
+    TokenClassifyResponse,
+)
 
 __all__ = [
+    "AggregationStrategy",
+    "Classification",
+    "ClassifyRequest",
+    "ClassifyResponse",
     "EmbeddingsRequest",
     "EmbeddingsResponse",
+    "Entity",
     "FloatArray",
+    "LabelScore",
     "PoolingFields",
     "PoolingRequest",
     "PoolingResponse",
@@ -23,5 +37,8 @@ __all__ = [
     "RerankResult",
     "ScoreRequest",
     "ScoreResponse",
+    "TokenClassification",
+    "TokenClassifyRequest",
+    "TokenClassifyResponse",
     "Usage",
 ]

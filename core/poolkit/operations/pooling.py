@@ -21,6 +21,12 @@ class PoolingRequest(PromptsRequest):
 
     task: str | None = Field(default=None, description="Must be the served task; a check, not a choice.")
     dimensions: int | None = Field(default=None, ge=1, description="Length of the vectors (Matryoshka models only).")
+    step_tag_id: int | None = Field(
+        default=None, ge=0, description="Return the rows at this token (process reward models)."
+    )
+    returned_token_ids: tuple[int, ...] | None = Field(
+        default=None, min_length=1, description="Return only these columns (process reward models)."
+    )
 
 
 class PoolingResponse(BaseModel):

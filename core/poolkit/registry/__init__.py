@@ -87,6 +87,10 @@ class Registry:
         """Return the names of the enabled tasks that the model can serve, best first."""
         return _resolution.supported_tasks(self.loaded, model)
 
+    def refusals(self, model: ModelInfo) -> dict[str, str]:
+        """Return the names of the enabled tasks that the model cannot serve, each with why it cannot."""
+        return _resolution.refusals_of(self.loaded, model)
+
     def get_pooling_task(
         self, supported_tasks: Sequence[str], task: str | None = None, *, model: ModelInfo | None = None
     ) -> PoolingTask:

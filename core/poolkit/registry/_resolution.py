@@ -12,7 +12,7 @@ from poolkit.registry._discovery import TASKS
 from poolkit.registry._loading import Loaded, LoadedTask
 from poolkit.registry._selection import not_found
 
-__all__ = ["get_pooling_task", "supported_tasks"]
+__all__ = ["get_pooling_task", "refusals_of", "supported_tasks"]
 
 MISSING = {
     Output.VECTOR: "it gives no sentence vector",
@@ -20,6 +20,7 @@ MISSING = {
     Output.TOKEN_VECTORS: "it gives no token vectors",
     Output.TOKEN_LOGITS: "it has no token classification head",
     Output.HIDDEN: "it gives no hidden states",
+    Output.REWARDS: "it is no reward model: it has neither a classification head nor pooling_type STEP",
 }
 
 
@@ -36,6 +37,17 @@ def supported_tasks(loaded: Loaded, model: ModelInfo) -> tuple[str, ...]:
             if isinstance(task, PoolingTask) and _why_not(found, task, model) is None:
                 ranks[name] = (not found.plugin.is_builtin, model.outputs.index(task.output), name)
     return tuple(sorted(ranks, key=ranks.__getitem__))
+
+
+def refusals_of(loaded: Loaded, model: ModelInfo) -> dict[str, str]:
+    """Return the names of the enabled tasks that the model cannot serve, each with why it cannot."""
+    reasons = {}
+    for found in loaded.tasks:
+        if isinstance(found.target, PoolingTask):
+            reason = _why_not(found, found.target, model)
+            if reason is not None:
+                reasons[found.name] = reason.rstrip(".")
+    return dict(sorted(reasons.items()))
 
 
 def get_pooling_task(
@@ -114,6 +126,10 @@ def _follow(loaded: Loaded, found: LoadedTask) -> LoadedTask:
 def _why_not(found: LoadedTask, task: PoolingTask, model: ModelInfo) -> str | None:
     """Return why the model cannot serve the task, or None if it can."""
     if task.output not in model.outputs:
+        pooling_type = model.config.pooler_config.pooling_type
+        if task.output is Output.VECTOR and pooling_type in ("ALL", "STEP"):
+            leaves = f"pooler_config.pooling_type {pooling_type} leaves each token its own"
+            return f"{leaves}; CLS, LAST and MEAN make one vector"
         return MISSING[task.output]
     if task.requires is None:
         return None

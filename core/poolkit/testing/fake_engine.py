@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +12,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from poolkit.contract import Activation, Output, PooledOutput, PoolingTask, TextPair
-from poolkit.engine import EncodedPrompt, PairTemplate
+from poolkit.contract import Activation, Output, PooledOutput, PoolingTask
+from poolkit.engine import EncodedPrompt, LocatedTokens, PairTemplate
+from poolkit.engine.text_tokens import TextToken
 from poolkit.models import Decision, ModelInfo
 
 __all__ = ["FAKE_MODEL", "Draw", "Fake", "FakeEngine", "FakeTokenizer"]
@@ -75,11 +77,20 @@ class FakeTokenizer:
         """Return a name for each id."""
         return [f"token{token_id}" for token_id in token_ids]
 
-    def encode_pairs(self, pairs: Sequence[TextPair]) -> list[tuple[list[int], list[int]]]:
-        """Return the token ids of the two texts of each pair."""
-        texts = [text for pair in pairs for text in (pair.first, pair.second)]
-        halves = iter(self.encode_batch(texts, add_special_tokens=False))
-        return list(zip(halves, halves, strict=True))
+    def text_tokens(self, text: str, *, prompt: str = "") -> list[TextToken]:
+        """Return the words of a prompt and of the text, these with their characters."""
+        words = [TextToken(word[0], word.start(), word.end()) for word in re.finditer(r"\S+", text)]
+        return [*(TextToken(word, None, None, is_special=True) for word in prompt.split()), *words]
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """Return words with spaces between them."""
+        return " ".join(tokens)
+
+    def locate(self, texts: Sequence[str]) -> list[LocatedTokens]:
+        """Return the words of each text and where they lie."""
+        encoded = self.encode_batch(texts, add_special_tokens=False)
+        spans = [[word.span() for word in re.finditer(r"\S+", text)] for text in texts]
+        return [LocatedTokens(ids, some, range(len(ids))) for ids, some in zip(encoded, spans, strict=True)]
 
 
 class FakeEngine:
@@ -106,6 +117,9 @@ class FakeEngine:
                 raise RuntimeError("this prompt was made to fail")
         return [self._pool(prompt) for prompt in prompts]
 
+    def release(self, keys: Sequence[str]) -> None:
+        """Forget nothing: no query is kept, and documents are answered as vectors."""
+
     def close(self) -> None:
         """Release nothing."""
 
@@ -129,6 +143,7 @@ class FakeEngine:
             Output.TOKEN_VECTORS: (tokens, model.token_vector_size),
             Output.TOKEN_LOGITS: (tokens, labels),
             Output.HIDDEN: (tokens, model.hidden_size),
+            Output.REWARDS: (1,),
         }
         generator = np.random.default_rng(list(prompt.token_ids))
         return generator.standard_normal(shapes[self._task.output]).astype(np.float32)

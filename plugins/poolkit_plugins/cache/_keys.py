@@ -53,6 +53,8 @@ class Keys:
         digest.update(np.asarray(prompt.token_ids, np.int64).tobytes())
         if prompt.token_type_ids is not None:
             digest.update(b"types" + np.asarray(prompt.token_type_ids, np.int64).tobytes())
+        if prompt.unpooled:
+            digest.update(b"unpooled %d" % prompt.unpooled)
         return digest.hexdigest()
 
 

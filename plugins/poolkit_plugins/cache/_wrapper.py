@@ -53,6 +53,8 @@ class Cached:
     def pre_process(self) -> Generator[None, Prepared, Prepared]:
         """Prepare only the prompts whose results are not known, each once."""
         whole = yield
+        if any(params.late_interaction is not None for params in whole.params_of_each):
+            return whole  # what comes of a document is its score, which depends on another prompt of the request
         encoded: list[EncodedPrompt] = []
         for one in self._context.encoder.encode(whole.prompts, whole.params_of_each, first_index=0, refuses_long=False):
             if isinstance(one, RequestError):
@@ -112,4 +114,5 @@ def _as_it_runs(prompt: Prompt, encoded: EncodedPrompt) -> tuple[Prompt, Pooling
     """
     if isinstance(prompt, TextPair):
         return prompt, encoded.params
-    return as_prompt(encoded.token_ids, encoded.token_type_ids), params_of_ids(encoded.params)
+    tokens = as_prompt(encoded.token_ids, encoded.token_type_ids, unpooled=encoded.unpooled)
+    return tokens, params_of_ids(encoded.params)

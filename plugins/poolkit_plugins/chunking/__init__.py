@@ -1,7 +1,7 @@
 """Long texts: each is cut into chunks that fit the model, and what comes of them is put together again.
 
 Enabled with `enable = ["chunking"]`. Vectors are averaged by token count before they are normalised; of scores the best
-or the mean counts.
+or the mean counts; the vectors of tokens are put end to end.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from poolkit import BindContext, Output, hookimpl
 __all__ = ["Settings", "poolkit_wrap"]
 
 logger = logging.getLogger(__name__)
+
+
+COMBINED = (Output.VECTOR, Output.LOGITS, Output.TOKEN_VECTORS)
 
 
 class Settings(BaseModel):
@@ -37,11 +40,12 @@ class Settings(BaseModel):
 @hookimpl
 def poolkit_wrap(context: BindContext, settings: Settings) -> list[object]:
     """Surround an operation whose outputs can be combined."""
-    if context.task.output not in (Output.VECTOR, Output.LOGITS):
+    if context.task.output not in COMBINED:
         logger.info(
-            "Operation %r of task %r is not chunked: only vector and logits can be combined, and its output is %s.",
+            "Operation %r of task %r is not chunked: only %s can be combined, and its output is %s.",
             context.operation.name,
             context.task.name,
+            ", ".join(COMBINED),
             context.task.output.value,
         )
         return []

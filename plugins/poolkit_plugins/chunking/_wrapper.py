@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from poolkit import Activation, Output, PooledOutput, PoolingParams, Prepared, Prompt, TextPair, TypedTokens, hookimpl
+from poolkit import (
+    Activation,
+    FramedText,
+    Output,
+    PooledOutput,
+    PoolingParams,
+    Prepared,
+    Prompt,
+    TextPair,
+    TypedTokens,
+    hookimpl,
+)
 from poolkit.errors import RequestError
 from poolkit_plugins._prompts import as_prompt, params_of_ids
 from poolkit_plugins.chunking._cutting import Cutter
@@ -41,7 +52,7 @@ class _Cut:
 
 
 class Chunking:
-    """Surrounds one operation whose outputs are vectors or scores."""
+    """Surrounds one operation whose outputs are vectors, scores or the vectors of tokens."""
 
     def __init__(self, context: BindContext, settings: Settings) -> None:
         self._context = context
@@ -55,10 +66,11 @@ class Chunking:
         encoded = self._context.encoder.encode(whole.prompts, whole.params_of_each, first_index=0, refuses_long=False)
         chunks: list[list[tuple[Prompt, PoolingParams]]] = []
         refused: list[RequestError] = []
-        for prompt, one in zip(whole.prompts, encoded, strict=True):
+        for index, (prompt, one) in enumerate(zip(whole.prompts, encoded, strict=True)):
             if isinstance(one, RequestError):
                 refused.append(one)
             else:
+                self._check_length(one, index)
                 chunks.append(self._cut(prompt, one))
         is_cut = any(len(some) > 1 for some in chunks)
         if refused and is_cut:
@@ -81,21 +93,35 @@ class Chunking:
             return (yield None)
         return (yield prepared.state.whole, list(self._join(prepared.state, outputs)))
 
+    def _check_length(self, encoded: EncodedPrompt, index: int) -> None:
+        longest, length = self._context.model.config.pooler_config.max_embed_len, len(encoded.token_ids)
+        if longest is not None and length > longest:
+            raise RequestError(
+                f"Prompt {index} has {length} tokens; in chunks {self._context.model.name} is given at most {longest} "
+                "(pooler_config.max_embed_len). Shorten it, or set truncate_prompt_tokens=-1 to have it cut to the "
+                "model's maximum.",
+                param="input",
+            )
+
     def _cut(self, prompt: Prompt, encoded: EncodedPrompt) -> list[tuple[Prompt, PoolingParams]]:
         """Return the chunks of a prompt, each with its params."""
         params = encoded.params
         pieces: Sequence[Prompt]
         fits = len(encoded.token_ids) <= self._cutter.longest
-        # Token ids with types do not tell where the second text of a pair begins, so they cannot be cut.
-        if fits or params.truncate_prompt_tokens is not None or isinstance(prompt, TypedTokens):
-            pieces = [as_prompt(encoded.token_ids, encoded.token_type_ids)]
+        # Neither token ids with types nor those of a text in its frame tell where what may be cut begins.
+        if fits or params.truncate_prompt_tokens is not None or isinstance(prompt, TypedTokens | FramedText):
+            pieces = [as_prompt(encoded.token_ids, encoded.token_type_ids, unpooled=encoded.unpooled)]
         elif isinstance(prompt, TextPair):
             encoder = self._context.encoder
-            pieces = self._cutter.cut_pair(*encoder.halves(prompt), encoder.pair_template(params))
+            pieces = self._cutter.cut_pair(*encoder.halves(prompt, params), encoder.pair_template(params))
         else:
-            pieces = self._cutter.cut(encoded.token_ids)
+            first, *rest = self._cutter.cut(encoded.token_ids)
+            pieces = [as_prompt(first, unpooled=encoded.unpooled), *rest]
         if len(pieces) > 1 and self._normalizes(params):
             params = replace(params, use_activation=False)  # the average is normalised, and not what goes into it
+        if len(pieces) > 1:
+            # Scores of chunks do not add up to the document's: its token vectors are put end to end and scored then.
+            params = replace(params, late_interaction=None)
         return [(piece, params_of_ids(params)) for piece in pieces]
 
     def _normalizes(self, params: PoolingParams) -> bool:
@@ -119,6 +145,9 @@ class Chunking:
             yield chunks[0] if count == 1 else self._combine_chunks(chunks, params)
 
     def _combine_chunks(self, chunks: Sequence[PooledOutput], params: PoolingParams) -> PooledOutput:
+        token_ids = list(chain.from_iterable(chunk.prompt_token_ids for chunk in chunks))
+        if self._context.task.output is Output.TOKEN_VECTORS:
+            return PooledOutput(np.concatenate([chunk.data for chunk in chunks]), token_ids)
         rows = np.stack([chunk.data for chunk in chunks])  # (chunks, dim)
         if self._context.task.output is Output.VECTOR:
             row = np.average(rows, axis=0, weights=[len(chunk.prompt_token_ids) for chunk in chunks])
@@ -126,5 +155,4 @@ class Chunking:
                 row = row / max(float(np.linalg.norm(row)), SMALLEST_NORM)
         else:
             row = rows.max(axis=0) if self._combine == "best" else rows.mean(axis=0)
-        token_ids = list(chain.from_iterable(chunk.prompt_token_ids for chunk in chunks))
         return PooledOutput(row.astype(np.float32), token_ids)

@@ -1,4 +1,4 @@
-"""What OpenAI's route and those that vLLM modelled on it share: three request fields and the frame of the answer."""
+"""What OpenAI's route and those that vLLM modelled on it share: some request fields and the frame of the answer."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ from poolkit.errors import RequestError
 from poolkit.operations import Usage
 from poolkit.server.dialects.codec import to_json
 
-__all__ = ["ClientFields", "check_not_empty", "list_answer", "to_base64"]
+__all__ = ["ClientFields", "ModelFields", "check_not_empty", "list_answer", "to_base64"]
 
 
-class ClientFields(BaseModel):
-    """Fields about the client and the transport, beside those of the operation."""
+class ModelFields(BaseModel):
+    """Fields about the model and the client, beside those of the operation."""
 
     model: str | None = Field(default=None, description="The served model's name, or nothing.")
+    user: str | None = Field(default=None, description="Taken and not used.")
+
+
+class ClientFields(ModelFields):
+    """The same with a choice of how numbers are sent."""
+
     encoding_format: Literal["float", "base64"] = Field(
         default="float", description="base64: little-endian float32 instead of lists of numbers."
     )
-    user: str | None = Field(default=None, description="Taken and not used.")
 
 
 def check_not_empty(prompts: object) -> None:

@@ -1,0 +1,33 @@
+"""The task `reward`: how good a text is, as a whole, at each token, or at each step of its reasoning."""
+
+from poolkit import Activation, ModelInfo, Operation, Output, PoolingRequest, PoolingResponse, PoolingTask
+
+__all__ = ["REWARD"]
+
+
+def why_not(model: ModelInfo) -> str | None:
+    """Return why a model cannot serve the task, or None if it can."""
+    if Output.LOGITS in model.outputs and model.num_labels != 1:
+        return f"it has {model.num_labels} labels, and a reward model gives a sequence one score; serve it as classify"
+    return None
+
+
+REWARD = PoolingTask(
+    name="reward",
+    api=1,
+    summary="The raw scores of a reward model: of a text, of each token, or of each step.",
+    output=Output.REWARDS,
+    activation=Activation.MODEL,
+    activates=False,
+    parameters=("use_activation", "step_tag_id", "returned_token_ids"),
+    requires=why_not,
+    operations=(
+        Operation(
+            name="pooling",
+            request=PoolingRequest,
+            response=PoolingResponse,
+            io_processor="poolkit_tasks.reward.processors:RewardProcessor",
+            per_prompt=("data", "prompt_token_ids"),
+        ),
+    ),
+)

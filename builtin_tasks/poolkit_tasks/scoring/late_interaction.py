@@ -1,0 +1,62 @@
+"""Scores by a vector for each token: MaxSim, next to the model where the engine keeps queries, else here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+from uuid import uuid4
+
+import numpy as np
+
+from poolkit import KeepQuery, PooledOutput, PoolingParams, Prepared, ScoreDocument, compute_maxsim_score_batched
+from poolkit_tasks.scoring.pairs import Pair, ScoringRequest
+from poolkit_tasks.scoring.processors import Scored, ScoringIOProcessor
+from poolkit_tasks.scoring.sides import Sides, part
+
+__all__ = ["LateInteractionIOProcessor"]
+
+
+class LateInteractionIOProcessor(ScoringIOProcessor):
+    """Sums over a query's tokens how near the nearest token of the document is.
+
+    The sum becomes a mean where the model's files say so.
+    """
+
+    def prepare(self, pairs: Sequence[Pair], request: ScoringRequest) -> Prepared:
+        """Return the documents, then the queries."""
+        self.refuse_instruction(request)
+        sides = part(pairs)
+        is_scored_next_to_model = self.context.model.config.pooler_config.enable_flash_late_interaction
+        params = _keep_queries(sides) if is_scored_next_to_model else sides.params
+        return Prepared(sides.prompts, params, sides, is_rearranged=True)
+
+    def score(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> Scored:
+        """Return the scores; those of documents that came back as vectors are made here."""
+        sides = cast("Sides", prepared.state)
+        queries, documents = sides.split(outputs)
+        own_query = [queries[query].data for query in sides.query_of]
+        scores = np.array([document.data[0] if document.data.ndim == 1 else 0 for document in documents], np.float32)
+        as_vectors = [pair for pair, document in enumerate(documents) if document.data.ndim == 2]
+        if as_vectors:
+            scores[as_vectors] = compute_maxsim_score_batched(
+                [own_query[pair] for pair in as_vectors], [documents[pair].data for pair in as_vectors]
+            )
+        if self.context.model.similarity == "meanmaxsim":
+            scores /= np.array([max(1, len(query)) for query in own_query], np.float32)
+        return Scored(scores, sides.prompt_token_ids(outputs))
+
+
+def _keep_queries(sides: Sides) -> list[PoolingParams]:
+    """Return the parameters of all prompts, so that the engine keeps the queries and scores the documents."""
+    request = uuid4().hex
+    keys = [f"{request}-{number}" for number in range(len(sides.queries))]
+    queries = [
+        replace(params, late_interaction=KeepQuery(key, uses=len(pairs)))
+        for key, (_, params), pairs in zip(keys, sides.queries, sides.pairs_of, strict=True)
+    ]
+    documents = [
+        replace(params, late_interaction=ScoreDocument(keys[query]))
+        for query, (_, params) in zip(sides.query_of, sides.documents, strict=True)
+    ]
+    return [*documents, *queries]

@@ -1,0 +1,79 @@
+"""Refuses what the operator says in `PoolerConfig` and the chosen task or model cannot follow: nothing is ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from poolkit.config import PoolerConfig
+from poolkit.contract import Output, PoolingTask
+from poolkit.errors import ConfigError
+from poolkit.models import ModelInfo
+
+__all__ = ["CHUNKED", "check_pooler"]
+
+CHUNKED = (Output.VECTOR, Output.LOGITS)
+"""The outputs of which those for a prompt's chunks can be put together."""
+
+OF_VECTORS = ("CLS", "LAST", "MEAN")
+OF_TOKENS = (Output.TOKEN_VECTORS, Output.TOKEN_LOGITS)
+
+
+def check_pooler(pooler: PoolerConfig, *, task: PoolingTask, model: ModelInfo) -> None:
+    """Raise ConfigError for every field that has no effect on this task of this model."""
+    problems = [
+        f"pooler_config.{name} is {getattr(pooler, name)!r}, {why}" for name, why in _problems(pooler, task, model)
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _problems(pooler: PoolerConfig, task: PoolingTask, model: ModelInfo) -> Iterator[tuple[str, str]]:
+    """Yield each field that cannot be followed, and how the sentence about it goes on."""
+    wrong_pooling = _wrong_pooling(pooler, task, model)
+    if wrong_pooling:
+        yield "pooling_type", wrong_pooling
+    for name, parameter in (
+        ("use_activation", "use_activation"),
+        ("dimensions", "dimensions"),
+        ("matryoshka", "dimensions"),
+        ("step_tag_id", "step_tag_id"),
+        ("returned_token_ids", "returned_token_ids"),
+    ):
+        if getattr(pooler, name) is None:
+            continue
+        if parameter not in task.parameters:
+            yield name, f"but task {task.name!r} does not know {parameter}. Leave it out."
+        elif task.output is Output.REWARDS and name != "use_activation" and Output.TOKEN_LOGITS not in model.outputs:
+            yield name, f"but {model.name} scores a text as a whole: it has no steps. Leave it out."
+    for name in ("logit_mean", "logit_sigma"):
+        if getattr(pooler, name) is not None and task.output is not Output.LOGITS:
+            yield name, f"but task {task.name!r} has no logits of whole texts. Leave it out."
+    if pooler.enable_chunked_processing and task.output not in CHUNKED:
+        yield (
+            "enable_chunked_processing",
+            f"but what task {task.name!r} answers for the chunks of a text cannot be put together. Leave it out.",
+        )
+    if pooler.max_embed_len is not None and not pooler.enable_chunked_processing:
+        yield (
+            "max_embed_len",
+            "but longer prompts run in chunks only with pooler_config.enable_chunked_processing. Set that too, or set "
+            "max_model_len.",
+        )
+
+
+def _wrong_pooling(pooler: PoolerConfig, task: PoolingTask, model: ModelInfo) -> str | None:
+    if pooler.pooling_type is None:
+        return None
+    has_tokens = task.output in OF_TOKENS or (task.output is Output.REWARDS and Output.TOKEN_LOGITS in model.outputs)
+    fitting: tuple[str, ...] = ()
+    if task.output is Output.VECTOR:
+        fitting = OF_VECTORS
+    elif task.output is Output.REWARDS and has_tokens:
+        fitting = ("ALL", "STEP")
+    elif has_tokens:
+        fitting = ("ALL",)
+    if pooler.pooling_type in fitting:
+        return None
+    if fitting:
+        return f"but task {task.name!r} of {model.name} goes with {' or '.join(fitting)}. Take one, or another task."
+    return f"but task {task.name!r} of {model.name} reads what its head was made to read. Leave pooling_type out."

@@ -1,0 +1,73 @@
+"""The start-up report as far as it is known before the weights are read: what the chosen task uses, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from poolkit.config import ModelConfig
+from poolkit.contract import Activation, Output, PoolingParams, PoolingTask
+from poolkit.models import Decision, ModelInfo
+
+__all__ = ["report"]
+
+VECTORS = frozenset((Output.VECTOR, Output.TOKEN_VECTORS))
+SCORES = frozenset((Output.LOGITS, Output.TOKEN_LOGITS, Output.REWARDS))
+
+USED_BY = {
+    "pooling": frozenset((Output.VECTOR,)),
+    "prompt tokens": frozenset((Output.VECTOR,)),
+    "layer": frozenset((Output.VECTOR,)),
+    "token layer": VECTORS,
+    "dimensions": VECTORS,
+    "similarity": VECTORS,
+    "skiplist": frozenset((Output.TOKEN_VECTORS,)),
+    "label activation": SCORES,
+    "score": frozenset((Output.LOGITS,)),
+    "score template": frozenset((Output.LOGITS,)),
+    "steps": SCORES,
+    "step columns": SCORES,
+}
+"""By the name of a decision, the outputs that it matters to; what is not listed matters to all of them."""
+
+
+def report(model: ModelInfo, task: PoolingTask, config: ModelConfig) -> tuple[Decision, ...]:
+    """Return what was decided for one task of a model, and where each value comes from."""
+    return (
+        _task(task, config),
+        *(one for one in model.decisions if _is_used(one, task)),
+        *_of_task(model, task, config),
+    )
+
+
+def _is_used(decision: Decision, task: PoolingTask) -> bool:
+    name, _, _ = decision.name.partition(" (")  # "layer (query)" is one for queries
+    return task.output in USED_BY.get(name, Output)
+
+
+def _task(task: PoolingTask, config: ModelConfig) -> Decision:
+    named = {"task": config.task, "pooler_config.task": config.pooler_config.task}
+    source = next((key for key, name in named.items() if name is not None), "the first that the model can serve")
+    return Decision("task", task.name, source)
+
+
+def _of_task(model: ModelInfo, task: PoolingTask, config: ModelConfig) -> Iterator[Decision]:
+    pooler = config.pooler_config
+    is_models = task.activation is Activation.MODEL
+    activation = model.label_activation if is_models else task.activation
+    if activation is not Activation.IDENTITY:
+        is_on = task.is_activated(PoolingParams(), operator=pooler.use_activation)
+        source = f"task {task.name!r}" if pooler.use_activation is None else "pooler_config.use_activation"
+        yield Decision("activation", activation if is_on else "none unless a request asks for it", source)
+    for name in ("logit_mean", "logit_sigma"):
+        if getattr(pooler, name) is not None:
+            yield Decision(name.replace("_", " "), str(getattr(pooler, name)), f"pooler_config.{name}")
+    if task.output is Output.TOKEN_VECTORS or not pooler.enable_flash_late_interaction:
+        place = "next to the model" if pooler.enable_flash_late_interaction else "after the model"
+        value = place if task.output is Output.TOKEN_VECTORS else f"not used: task {task.name!r} has none"
+        is_default = "enable_flash_late_interaction" not in pooler.model_fields_set
+        yield Decision(
+            "late interaction", value, "the default" if is_default else "pooler_config.enable_flash_late_interaction"
+        )
+    if pooler.enable_chunked_processing:
+        longest = "any length" if pooler.max_embed_len is None else f"up to {pooler.max_embed_len} tokens"
+        yield Decision("long prompts", f"in chunks, {longest}", "pooler_config.enable_chunked_processing")

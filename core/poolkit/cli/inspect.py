@@ -1,0 +1,77 @@
+"""`poolkit inspect`: what would be served of a model, how, and where each value comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from poolkit.cli.options import MODEL_SETTINGS, takes_settings
+from poolkit.settings import Resolved
+
+if TYPE_CHECKING:
+    from poolkit.config import ModelConfig
+    from poolkit.models import Decision
+
+__all__ = ["inspect"]
+
+
+@takes_settings(model_is_positional=True, only=MODEL_SETTINGS)
+def inspect(
+    resolved: Resolved,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Show how a model would be served, without loading its weights.
+
+    The values are those of the report that  poolkit serve  with the same options logs at its start, each with where it
+    comes from, and so are the errors. Below: the tasks that the model can serve, best first, and why not the others.
+    """
+    from poolkit._report import report
+    from poolkit.preparing import prepare_model
+
+    prepared = prepare_model(resolved.settings, resolved.plugins)
+    with closing(prepared.task):
+        decisions = [
+            *report(prepared.info, prepared.task.task, resolved.settings),
+            *_hardware(resolved.settings),
+        ]
+        tasks = prepared.registry.supported_tasks(prepared.info)
+        refusals = prepared.registry.refusals(prepared.info)
+    if as_json:
+        content = {
+            "decisions": [dataclasses.asdict(decision) for decision in decisions],
+            "tasks": tasks,
+            "refused_tasks": refusals,
+        }
+        typer.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+        return
+    _print(("name", "value", "source"), [(one.name, one.value, one.source) for one in decisions])
+    typer.echo()
+    _print(
+        ("task", "served"),
+        [*((name, "yes") for name in tasks), *((name, f"no: {why}") for name, why in refusals.items())],
+    )
+
+
+def _hardware(config: ModelConfig) -> Sequence[Decision]:
+    """Return where and in which dtype the weights would lie; other engines than our own say so when they start."""
+    if config.engine != "torch":
+        return ()
+    from poolkit.engine.loading import resolve_device, resolve_dtype
+
+    device, device_decision = resolve_device(config)
+    return device_decision, resolve_dtype(config, device)[1]
+
+
+def _print(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = Table(*header, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(cell, overflow="fold") for cell in row))
+    Console().print(table)

@@ -1,0 +1,268 @@
+"""Recognises rerankers that answer by a token: a causal LM whose score is the logit of "yes" less that of "no".
+
+What a model's own files say comes first: sentence-transformers' LogitScore module, then vLLM's `classifier_from_token`.
+Only the known families are recognised without either, by the text of their chat template or by their name: nothing
+else tells a reranker from the chat model that it was made of. Their prompt templates ship beside this module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from poolkit.config import ModelConfig
+from poolkit.errors import ConfigError, ModelError
+from poolkit.models._files import read_object
+from poolkit.models._sentence_transformers import SentenceTransformersFiles
+from poolkit.models.info import AnswerTokens, Decision, ScorePrompt
+
+__all__ = ["Reranker", "read_reranker"]
+
+TEMPLATES = Path(__file__).parent / "score_templates"
+
+TRANSFORMER_FILE = "sentence_bert_config.json"
+SHARED_FILE = "config_sentence_transformers.json"
+TEMPLATE_KEYS = frozenset(("add_generation_prompt", "restore_suffix"))
+"""What sentence-transformers hands to a chat template and poolkit knows. It always keeps the suffix."""
+
+METHODS = {"from_2_way_softmax": 2, "no_post_processing": 1}
+"""vLLM's ways to make a score of tokens' logits, each with the number of tokens that make one score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Rerankers that are known by name.
+
+    Attributes:
+        name: what a repository's or a folder's name holds.
+        model_type: config.json's.
+        tokens: those whose logits are the score.
+        template: name of the file in `TEMPLATES`.
+        phrase: stands in the family's prompt and in no other model's.
+    """
+
+    name: re.Pattern[str]
+    model_type: str
+    tokens: AnswerTokens
+    template: str
+    phrase: str
+
+
+QWEN3 = Family(
+    re.compile(r"qwen3[-_.]reranker", re.IGNORECASE),
+    "qwen3",
+    AnswerTokens("yes", "no"),
+    "qwen3_reranker.jinja",
+    "Judge whether the Document meets the requirements based on the Query and the Instruct provided.",
+)
+FAMILIES = (
+    QWEN3,
+    Family(
+        re.compile(r"mxbai[-_.]rerank[-_.](base|large)[-_.]v2", re.IGNORECASE),
+        "qwen2",
+        AnswerTokens("1", "0"),
+        "mxbai_rerank_v2.jinja",
+        "You are a search relevance expert who evaluates how well documents match search queries.",
+    ),
+    Family(
+        re.compile(r"bge[-_.]reranker[-_.]v2[-_.]gemma", re.IGNORECASE),
+        "gemma",
+        AnswerTokens("Yes"),
+        "bge_reranker_v2_gemma.jinja",
+        "Given a query A and a passage B, determine whether the passage contains an answer to the query",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reranker:
+    """What a model's files say of its answer tokens and its prompt. The same names as in `ModelInfo`."""
+
+    answer_tokens: AnswerTokens | None = None
+    score_prompt: ScorePrompt | None = None
+    decisions: tuple[Decision, ...] = ()
+
+
+def read_reranker(
+    config: ModelConfig, hf: Mapping[str, object], architecture: str, *, files: SentenceTransformersFiles
+) -> Reranker:
+    """Return how the model answers with a token, and the template of its prompts, as far as it has them.
+
+    Args:
+        config: what the user asked for; its `score_template` goes before every other.
+        hf: config.json with the user's overrides.
+        architecture: the first of its `architectures`.
+        files: what sentence-transformers saved.
+
+    Raises ModelError where a file says what poolkit cannot do, and ConfigError where the operator's template cannot be
+    read.
+    """
+    folder, logit_score = files.folder, files.logit_score
+    if files.layers.pooling or files.multi_vector is not None or files.is_sparse:
+        return Reranker()
+    chat_template = _chat_template(folder)
+    recognised = _family(config, hf, folder, chat_template)
+    family, evidence = recognised if recognised is not None else (None, "")
+    found: tuple[AnswerTokens, str] | None = None
+    if logit_score is not None:
+        found = _read_logit_score(logit_score), f"{logit_score.name}/config.json"
+    elif hf.get("classifier_from_token") is not None:
+        where = "hf_overrides" if "classifier_from_token" in config.hf_overrides else "config.json"
+        found = _read_classifier_from_token(hf, folder), f"{where} classifier_from_token"
+        if family is None and hf.get("is_original_qwen3_reranker"):
+            family, evidence = QWEN3, f"{where} is_original_qwen3_reranker"
+    elif family is not None and architecture.endswith("ForCausalLM"):
+        found = family.tokens, evidence
+
+    if found is None and not architecture.endswith("ForSequenceClassification"):
+        return Reranker()
+    tokens, source = found if found is not None else (None, "")
+    prompt, prompt_decision = _score_prompt(
+        config, family, evidence, folder, chat_template, is_causal=tokens is not None
+    )
+    decisions = []
+    if tokens is not None:
+        decisions.append(Decision("score", str(tokens), source))
+    if prompt is not None or tokens is not None:
+        decisions.append(prompt_decision)
+    return Reranker(tokens, prompt, tuple(decisions))
+
+
+def _read_logit_score(module: Path) -> AnswerTokens:
+    path = module / "config.json"
+    settings = read_object(path) or {}
+    yes, no = settings.get("true_token_id"), settings.get("false_token_id")
+    if not isinstance(yes, int) or not isinstance(no, int | None):
+        raise ModelError(f"{path} must have a whole number true_token_id, and false_token_id or null. Fetch it again.")
+    return AnswerTokens(yes, no)
+
+
+def _read_classifier_from_token(hf: Mapping[str, object], folder: Path) -> AnswerTokens:
+    named, method = hf["classifier_from_token"], hf.get("method")
+    if method is not None and method not in METHODS:
+        raise ModelError(
+            f"config.json of the model in {folder} has method {method!r}, which poolkit does not know. It knows "
+            f"{', '.join(METHODS)}."
+        )
+    match named:
+        case [str(yes)] if METHODS.get(str(method), 1) == 1:
+            return AnswerTokens(yes)
+        case [str(no), str(yes)] if METHODS.get(str(method), 2) == 2:
+            return AnswerTokens(yes, no)
+    raise ModelError(
+        f"config.json of the model in {folder} has classifier_from_token {named!r}"
+        f"{f' with method {method!r}' if method is not None else ''}; poolkit makes one score: of [no, yes] "
+        "(from_2_way_softmax), or of [yes] alone (no_post_processing)."
+    )
+
+
+def _family(
+    config: ModelConfig, hf: Mapping[str, object], folder: Path, chat_template: str | None
+) -> tuple[Family, str] | None:
+    """Return the family that the model belongs to, and what says so."""
+    for family in FAMILIES:
+        if hf.get("model_type") != family.model_type:
+            continue
+        if chat_template is not None and family.phrase in chat_template:
+            return family, "its chat template"
+        for name in _names(config, hf, folder):
+            if family.name.search(name):
+                return family, f"the name {name!r}"
+    return None
+
+
+def _names(config: ModelConfig, hf: Mapping[str, object], folder: Path) -> Iterator[str]:
+    """Yield what the model is called: by the user, by its folder, and by who made config.json."""
+    if not Path(config.model).expanduser().is_dir():
+        yield config.model
+    path = folder.resolve()
+    # The hub's cache keeps a model in models--Qwen--Qwen3-Reranker-0.6B/snapshots/<commit>.
+    yield path.parent.parent.name if path.parent.name == "snapshots" else path.name
+    made_of = hf.get("_name_or_path")
+    if isinstance(made_of, str):
+        yield made_of.rstrip("/").rpartition("/")[2]
+
+
+def _score_prompt(
+    config: ModelConfig,
+    family: Family | None,
+    evidence: str,
+    folder: Path,
+    chat_template: str | None,
+    *,
+    is_causal: bool,
+) -> tuple[ScorePrompt | None, Decision]:
+    variables = _special_tokens(folder)
+    if config.score_template is not None:
+        path = config.score_template.expanduser()
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, ValueError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else exc
+            raise ConfigError(f"score_template is {str(path)!r}, which cannot be read: {reason}.") from exc
+        prompt = ScorePrompt(template=text, source=f"score template {path}", variables=variables)
+        return prompt, Decision("score template", str(path), "score_template")
+    own = _own_prompt(folder, chat_template, variables, is_causal=is_causal)
+    if own is not None:
+        return own, Decision("score template", "the model's chat template", TRANSFORMER_FILE)
+    if family is not None:
+        text = (TEMPLATES / family.template).read_text("utf-8")
+        prompt = ScorePrompt(template=text, source=f"score template {family.template}", variables=variables)
+        return prompt, Decision("score template", f"{family.template}, shipped with poolkit", evidence)
+    return None, Decision("score template", "none: query and document as the tokenizer joins two texts", "no file")
+
+
+def _own_prompt(
+    folder: Path, chat_template: str | None, variables: Mapping[str, str], *, is_causal: bool
+) -> ScorePrompt | None:
+    """Return the prompt that sentence-transformers makes with the model's chat template, or None where it does not."""
+    settings = read_object(folder / TRANSFORMER_FILE)
+    if settings is None or chat_template is None:
+        return None
+    modalities = settings.get("modality_config")
+    # Without any, sentence-transformers goes by whether there is a chat template.
+    message = modalities.get("message") if isinstance(modalities, dict) else {} if is_causal else None
+    if not isinstance(message, dict):
+        return None
+    processing = settings.get("processing_kwargs")
+    handed = processing.get("chat_template") if isinstance(processing, dict) else None
+    handed = handed if isinstance(handed, dict) else {}
+    unknown = sorted(handed.keys() - TEMPLATE_KEYS)
+    if unknown:
+        raise ModelError(
+            f"{folder / TRANSFORMER_FILE} hands {unknown[0]!r} to the chat template; poolkit knows "
+            f"{' and '.join(sorted(TEMPLATE_KEYS))}. Set score_template to a template of your own."
+        )
+    shared = read_object(folder / SHARED_FILE) or {}
+    prompts, default = shared.get("prompts"), shared.get("default_prompt_name")
+    instruction = prompts.get(default) if isinstance(prompts, dict) and isinstance(default, str) else None
+    return ScorePrompt(
+        template=chat_template,
+        source=f"chat template in {folder}",
+        variables=variables,
+        instruction=instruction or None,
+        is_chat_template=True,
+        has_parts=message.get("format", "flat") == "structured",
+        adds_generation_prompt=bool(handed.get("add_generation_prompt", False)),
+    )
+
+
+def _chat_template(folder: Path) -> str | None:
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text("utf-8")
+    saved = (read_object(folder / "tokenizer_config.json") or {}).get("chat_template")
+    return saved if isinstance(saved, str) else None
+
+
+def _special_tokens(folder: Path) -> Mapping[str, str]:
+    """Return the tokenizer's special tokens by name, as chat templates know them: `bos_token` and so on."""
+    found: dict[str, str] = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        for name, token in (read_object(folder / file) or {}).items():
+            content = token.get("content") if isinstance(token, dict) else token
+            if name.endswith("_token") and isinstance(content, str):
+                found[name] = content
+    return found

@@ -1,0 +1,153 @@
+"""Every standard operation gives the same numbers offline and over HTTP, and counts the same tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from checkpoints import real_texts
+from poolkit import LLM, PoolingParams
+from poolkit.config import ModelConfig, PluginConfig
+from poolkit.served import load_model
+from poolkit.server import create_app
+from poolkit.settings import Settings
+from serving import ask
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TEXTS = [text for text in real_texts(24) if text]
+QUERY, *DOCUMENTS = TEXTS
+CUT = PoolingParams(truncate_prompt_tokens=-1)
+
+SEQUENCE = {"family": "bert", "head": "ForSequenceClassification", "sentence_transformers": False}
+ONE_LABEL, THREE_LABELS = {**SEQUENCE, "num_labels": 1}, {**SEQUENCE, "num_labels": 3}
+TOKENS = {**THREE_LABELS, "head": "ForTokenClassification"}
+EMBEDDER = {"family": "bert"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operation: what is asked offline, what is sent, and where the numbers are in both answers."""
+
+    task: str
+    checkpoint: dict[str, object]
+    offline: Callable[[LLM], Sequence[tuple[object, Sequence[int]]]]
+    path: str
+    body: dict[str, object]
+    online: Callable[[dict[str, object]], Sequence[object]]
+    shares_query: bool = False
+
+
+def pooled(llm):
+    return [(one.outputs.data, one.prompt_token_ids) for one in llm.encode(TEXTS, pooling_params=CUT, use_tqdm=False)]
+
+
+def pooling(task, checkpoint):
+    return Case(task, checkpoint, pooled, "/pooling", {"input": TEXTS, "task": task}, data("data"))
+
+
+def data(field):
+    return lambda answer: [item[field] for item in answer["data"]]
+
+
+def embedded(llm):
+    return [
+        (one.outputs.embedding, one.prompt_token_ids) for one in llm.embed(TEXTS, pooling_params=CUT, use_tqdm=False)
+    ]
+
+
+def classified(llm):
+    return [
+        (one.outputs.probs, one.prompt_token_ids) for one in llm.classify(TEXTS, pooling_params=CUT, use_tqdm=False)
+    ]
+
+
+def found(llm):
+    outputs = llm.token_classify(TEXTS, aggregation_strategy="simple", pooling_params=CUT, use_tqdm=False)
+    return [([one.score for one in output.outputs.entities], output.prompt_token_ids) for output in outputs]
+
+
+def scored(llm):
+    outputs = llm.score(QUERY, DOCUMENTS, pooling_params=CUT, use_tqdm=False)
+    return [(one.outputs.score, one.prompt_token_ids) for one in outputs]
+
+
+def scoring(task, checkpoint):
+    body = {"queries": QUERY, "documents": DOCUMENTS}
+    return Case(task, checkpoint, scored, "/score", body, data("score"), shares_query=task != "classify")
+
+
+CASES = [
+    Case("embed", EMBEDDER, embedded, "/v1/embeddings", {"input": TEXTS}, data("embedding")),
+    Case("classify", THREE_LABELS, classified, "/classify", {"input": TEXTS}, data("probs")),
+    Case(
+        "token_classify",
+        TOKENS,
+        found,
+        "/token_classify",
+        {"input": TEXTS, "aggregation_strategy": "simple"},
+        lambda answer: [[one["score"] for one in item["entities"]] for item in answer["data"]],
+    ),
+    pooling("embed", EMBEDDER),
+    pooling("token_embed", EMBEDDER),
+    pooling("classify", THREE_LABELS),
+    pooling("token_classify", TOKENS),
+    pooling("reward", ONE_LABEL),
+    scoring("embed", EMBEDDER),
+    scoring("classify", ONE_LABEL),
+    scoring("token_embed", EMBEDDER),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.task} {case.path}")
+def test_an_operation_gives_the_same_numbers_offline_and_online(case, checkpoint):
+    folder = str(checkpoint(**case.checkpoint))
+    with LLM(folder, task=case.task, dtype="float32") as llm:
+        offline = case.offline(llm)
+    answer = send(folder, case.task, case.path, {**case.body, "truncate_prompt_tokens": -1})
+
+    online = case.online(answer)
+    assert len(online) == len(offline)
+    for (numbers, _), others in zip(offline, online, strict=True):
+        np.testing.assert_array_equal(np.asarray(numbers, np.float32), np.asarray(others, np.float32))
+    tokens = sum(len(token_ids) for _, token_ids in offline)
+    if case.shares_query:
+        query = count_tokens(folder, case.task)
+        tokens -= (len(offline) - 1) * query
+    assert answer["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
+
+
+@pytest.mark.parametrize(
+    ("task", "made"), [("embed", EMBEDDER), ("classify", ONE_LABEL), ("token_embed", EMBEDDER)], ids=str
+)
+def test_reranking_gives_the_same_order_offline_and_online(task, made, checkpoint):
+    folder = str(checkpoint(**made))
+    with LLM(folder, task=task, dtype="float32") as llm:
+        offline = llm.rerank(QUERY, DOCUMENTS, top_n=7, pooling_params=CUT, use_tqdm=False)
+        scores = [one.outputs.score for one in llm.score(QUERY, DOCUMENTS, pooling_params=CUT, use_tqdm=False)]
+    body = {"query": QUERY, "documents": DOCUMENTS, "top_n": 7, "truncate_prompt_tokens": -1}
+    results = send(folder, task, "/rerank", body)["results"]
+
+    assert [one.index for one in offline] == np.argsort([-score for score in scores], kind="stable")[:7].tolist()
+    assert [(one.index, one.relevance_score, {"text": one.document}) for one in offline] == [
+        (one["index"], one["relevance_score"], one["document"]) for one in results
+    ]
+
+
+def count_tokens(folder, task):
+    with LLM(folder, task=task, dtype="float32") as llm:
+        [output] = llm.encode(QUERY, use_tqdm=False)
+    return len(output.prompt_token_ids)
+
+
+def send(folder, task, path, body):
+    served = load_model(ModelConfig(model=folder, task=task, dtype="float32"), PluginConfig())
+    try:
+        response = ask(create_app(served, Settings(model=folder)), "POST", path, json=body)
+    finally:
+        served.close()
+    assert response.status_code == 200, response.text
+    return response.json()
