@@ -9,9 +9,9 @@ from poolkit.contract import Output, PoolingTask
 from poolkit.errors import ConfigError
 from poolkit.models import ModelInfo
 
-__all__ = ["CHUNKED", "check_pooler"]
+__all__ = ["check_pooler"]
 
-CHUNKED = (Output.VECTOR, Output.LOGITS)
+CHUNKED = (Output.VECTOR, Output.LOGITS, Output.TOKEN_VECTORS)
 """The outputs of which those for a prompt's chunks can be put together."""
 
 OF_VECTORS = ("CLS", "LAST", "MEAN")

@@ -70,6 +70,22 @@ class Reader:
             factor *= 2
         return readings | _settle(unread, self._read_whole)
 
+    def find_spans(self, text: str, tokens: int) -> Sequence[tuple[int, int]] | None:
+        """Return where the first tokens of a text lie: so many, or all where it has no more; None where nobody knows.
+
+        Raises RequestError where the text is not valid Unicode.
+        """
+        factor = 1
+        while is_long(text, factor * tokens):
+            part = excerpt(text, factor * tokens, drops="right")
+            for located in self._tokenizer.locate([part]) or ():
+                places = _certain_places(located, part, drops="right")
+                if len(places) >= tokens:
+                    return located.spans[:tokens]
+            factor *= 2
+        located_whole = self._tokenizer.locate([text])
+        return None if located_whole is None else located_whole[0].spans[:tokens]
+
     def _read_whole(self, wanted: Sequence[Wanted]) -> list[Reading]:
         encoded = self._tokenizer.encode_batch([one.text for one in wanted], add_special_tokens=False)
         return [Reading(ids, is_whole=True) for ids in encoded]
@@ -109,17 +125,23 @@ def excerpt(text: str, tokens: int, *, drops: Side) -> str:
 def _certain(wanted: Wanted, part: str, located: LocatedTokens) -> Reading | None:
     """Return the wanted tokens if the part of the text shows them for certain."""
     count = wanted.count or 0
-    tokens = list(zip(located.token_ids, located.spans, located.words, strict=True))
-    if not tokens:
+    places = _certain_places(located, part, drops=wanted.drops)
+    if len(places) < count:
         return None
-    if wanted.drops == "right":
+    kept = places[len(places) - count :] if wanted.drops == "left" else places[:count]
+    return Reading([located.token_ids[place] for place in kept], is_whole=False)
+
+
+def _certain_places(located: LocatedTokens, part: str, *, drops: Side) -> list[int]:
+    """Return which tokens of an excerpt are those of the whole text for certain."""
+    tokens = list(enumerate(zip(located.spans, located.words, strict=True)))
+    if not tokens:
+        return []
+    if drops == "right":
         last, end = located.words[-1] - DOUBTFUL_WORDS, len(part) - DOUBTFUL_CHARACTERS
-        ids = [token_id for token_id, (_, stop), word in tokens if word <= last and stop <= end][:count]
-    else:
-        first = located.words[0] + DOUBTFUL_WORDS
-        ids = [token_id for token_id, (start, _), word in tokens if word >= first and start >= DOUBTFUL_CHARACTERS]
-        ids = ids[max(0, len(ids) - count) :]
-    return Reading(ids, is_whole=False) if len(ids) == count else None
+        return [place for place, ((_, stop), word) in tokens if word <= last and stop <= end]
+    first = located.words[0] + DOUBTFUL_WORDS
+    return [place for place, ((start, _), word) in tokens if word >= first and start >= DOUBTFUL_CHARACTERS]
 
 
 def _settle(

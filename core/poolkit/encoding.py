@@ -107,13 +107,12 @@ class Encoder:
 
     def shorten(self, text: str, *, tokens: int) -> str:
         """Return the start of a text that has so many tokens, or all of it where it has no more."""
+        spans = self._reader.find_spans(text, tokens + 1)
+        if spans is not None:
+            # A character whose bytes are several tokens stays whole.
+            return text if len(spans) <= tokens else text[: min(spans[tokens - 1][1], spans[tokens][0])]
         found = self._tokenizer.text_tokens(text)
-        if len(found) <= tokens:
-            return text
-        last, following = found[tokens - 1], found[tokens]
-        if last.end is None or following.start is None:  # a tokenizer in Python does not tell characters
-            return self._tokenizer.join([token.token for token in found[:tokens]])
-        return text[: min(last.end, following.start)]  # a character whose bytes are several tokens stays whole
+        return text if len(found) <= tokens else self._tokenizer.join([token.token for token in found[:tokens]])
 
     def join(self, tokens: Sequence[str]) -> str:
         """Return what tokens, as the vocabulary writes them, read together."""

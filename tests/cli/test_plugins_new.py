@@ -11,6 +11,7 @@ import pytest
 
 from poolkit.cli import main
 
+ROOT = Path(__file__).parents[2]
 NAME = "the-mood-of-sentences-in-old-letters2"
 """With hyphens and a digit, and long: a name that would show where the template takes one for granted."""
 SHORT_NAME = "x"
@@ -164,8 +165,8 @@ def test_the_written_package_is_linted_and_formatted(new, package, tmp_path):
         run_module("ruff", "format", "--isolated", "--no-cache", "--check", folder=folder)
 
 
-def test_the_written_package_is_strictly_typed(package, site, tmp_path):
-    run_module("mypy", "--cache-dir", tmp_path, folder=package, environment=site)
+def test_the_written_package_is_strictly_typed(package, site):
+    run_module("mypy", "--cache-dir", ROOT / ".mypy_cache" / "written", folder=package, environment=site)
 
 
 def test_the_command_that_is_told_asks_what_the_task_shows_as_its_example(new, tmp_path, site):

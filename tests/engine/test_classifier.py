@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from engines import load_engine, make_task, run
-from poolkit.config import PoolerConfig
 from poolkit.contract import Activation, Output, PoolingParams
-from poolkit.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -38,7 +36,7 @@ def identity(rows):
         ({"num_labels": 1, "problem_type": "regression"}, identity),
         ({"num_labels": 1, "sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}, identity),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_scores_are_activated_as_the_model_says(checkpoint, settings, activation):
     folder = checkpoint("bert", head="ForSequenceClassification", sentence_transformers=False, **settings)
@@ -55,13 +53,3 @@ def test_the_scores_of_tokens_are_activated_one_by_one(checkpoint):
     ):
         assert scores.shape == (len(prompt), 5)
         assert np.allclose(scores.sum(axis=1), 1, atol=1e-6)
-
-
-def test_another_pooling_for_a_trained_head_is_refused(checkpoint):
-    folder = checkpoint("bert", head="ForSequenceClassification", sentence_transformers=False, num_labels=3)
-    with pytest.raises(ConfigError) as caught:
-        load_engine(folder, task=SCORES, pooler=PoolerConfig(pooling_type="MEAN"))
-    assert str(caught.value) == (
-        f"pooler_config.pooling_type is 'MEAN', but task 'try' uses the head of {folder}, which reads what it was "
-        "trained to read. Leave pooling_type out."
-    )

@@ -178,4 +178,17 @@ def test_a_page_costs_what_is_kept_of_it(make: Callable[[], Tokenizer], side: st
         assert len(one.token_ids) == 512
     [pair] = encoder.encode([TextPair("a question", page)], [params], first_index=0)
     assert len(pair.token_ids) == 512
-    assert tokenizer.characters < 25_000
+    if side == "right":
+        assert page.startswith(encoder.shorten(page, tokens=512))
+    assert tokenizer.characters < 30_000
+
+
+@pytest.mark.parametrize("make", [*WORDS_APART, spaces_in_tokens])
+def test_a_text_is_shortened_at_the_same_character_however_much_follows(make: Callable[[], Tokenizer]):
+    encoder = Encoder(Counting(make()), MODEL)
+    dice = Random(2)
+    for _ in range(20):
+        text = long_text(dice, 6000)
+        count = dice.randrange(1, 200)
+        spans = fast_locator(make())([text])[0].spans
+        assert encoder.shorten(text, tokens=count) == text[: min(spans[count - 1][1], spans[count][0])]

@@ -72,10 +72,10 @@ def test_vectors_settings_are_refused_for_scores(classifier):
     ]
 
 
-def test_chunks_need_outputs_that_can_be_put_together(minilm):
-    assert refusal(minilm, task="token_embed", enable_chunked_processing=True) == (
-        "pooler_config.enable_chunked_processing is True, but what task 'token_embed' answers for the chunks of a text "
-        "cannot be put together. Leave it out."
+def test_chunks_need_outputs_that_can_be_put_together(tagger):
+    assert refusal(tagger, enable_chunked_processing=True) == (
+        "pooler_config.enable_chunked_processing is True, but what task 'token_classify' answers for the chunks of a "
+        "text cannot be put together. Leave it out."
     )
 
 

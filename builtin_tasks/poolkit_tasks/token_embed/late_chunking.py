@@ -42,6 +42,13 @@ class LateChunkingProcessor(PoolingIOProcessor[LateChunkingRequest, LateChunking
         """Return the vector of each chunk."""
         request, params = cast("tuple[LateChunkingRequest, PoolingParams]", prepared.state)
         tokens = self.context.encoder.text_tokens(request.text, params)
+        if len(tokens) != len(outputs[0].data):
+            raise RequestError(
+                f"{self.context.model.name} answered {len(outputs[0].data)} vectors for the {len(tokens)} tokens of "
+                "the text: late chunking needs one for each, from one pass. Shorten the text where it runs in chunks; "
+                "a model that leaves out tokens cannot do it.",
+                param="text",
+            )
         starts = np.array([-1 if token.start is None or token.is_special else token.start for token in tokens])
         ends = np.array([-1 if token.end is None or token.is_special else token.end for token in tokens])
         rows = [
