@@ -10,8 +10,8 @@ CONTRIB := $(patsubst %/pyproject.toml,%,$(wildcard contrib/*/pyproject.toml))
 demo: .venv/installed-demo
 	$(BIN)/poolkit demo
 
-test: lint
-	$(BIN)/pytest
+test: lint  # two workers with a thread each: small models gain nothing from more threads
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/installed-contrib
 	$(BIN)/ruff check

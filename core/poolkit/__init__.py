@@ -32,7 +32,7 @@ from poolkit.contract import (
     hookimpl,
 )
 from poolkit.engine import Head, HeadFactory, Pooled, Segments, TextToken, load_masked_lm_head
-from poolkit.engine.maxsim import compute_maxsim_score_batched
+from poolkit.engine.late_interaction.maxsim import compute_maxsim_score_batched
 from poolkit.models import ModelInfo, ProblemType
 
 if TYPE_CHECKING:

@@ -76,6 +76,11 @@ class ModelConfig(BaseModel):
     max_model_len: int | None = Field(
         default=None, ge=1, description="Longest prompt in tokens. Default: what the model's files allow."
     )
+    auto_truncate: bool = Field(
+        default=False,
+        description="Cut a prompt that is longer than the model's maximum where the request does not say how long it "
+        "may be. Default: refuse it.",
+    )
     batching: Literal["auto", "packed", "padded"] = Field(
         default="auto", description="auto: packed where the start-up self-check agrees with padded, else padded."
     )

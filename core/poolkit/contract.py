@@ -159,14 +159,14 @@ class PoolingParams:
         step_tag_id: answer only the rows at this token (process reward models).
         returned_token_ids: answer only these columns, softmax over them when activated (process reward models).
         truncate_prompt_tokens: keep at most so many tokens, special tokens included; -1 means the model's maximum.
-            None refuses a prompt that is too long.
+            None refuses a prompt that is too long, or cuts it where the operator set `auto_truncate`.
         truncation_side: which end of a truncated prompt is dropped.
         max_tokens_per_query: keep at most so many tokens of a query: the first text of a pair, or a text of that input
             type. Special tokens do not count.
         max_tokens_per_doc: the same for a document: the second text of a pair, a framed text, or a text of that type.
         add_special_tokens: let the tokenizer add its special tokens to a text.
-        prompt_name: which of the model's prompts is put before a text; by default the one named like the input type,
-            else the model's default prompt.
+        prompt_name: which of the model's prompts is put before a text; by default that of the input type (none where
+            the model has none for it), or the model's default prompt where no input type is given.
         input_type: whether a text is searched with or searched for, where the model tells these apart.
         parts: which of its further outputs the task's head is asked for, by name; None is all of them. What no prompt
             asks for is not even copied.

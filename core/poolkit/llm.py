@@ -57,6 +57,7 @@ class LLM(OfflineModel):
         dtype: "auto" is bfloat16 where the hardware runs it fast, else float32, which gives the reference's numbers.
         device: "auto" is cuda where there is one, else cpu.
         max_model_len: longest prompt in tokens; what the model's files allow by default.
+        auto_truncate: cut a longer prompt where `truncate_prompt_tokens` does not say how long it may be.
         pooler_config: overrides of what the model's files say about pooling.
         hf_overrides: overrides of config.json.
         score_template: a file with the Jinja template that makes one prompt of a query and a document; the model's own

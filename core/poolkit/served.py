@@ -22,8 +22,8 @@ from poolkit.config import MAX_WAITING_PROMPTS, ModelConfig, PluginConfig
 from poolkit.contract import KeepQuery, PooledOutput, PoolingParams, PoolingTask, Prepared, Prompt
 from poolkit.encoding import Encoder
 from poolkit.engine import EncodedPrompt, Engine
-from poolkit.engine.job import Job, Outcome
-from poolkit.engine.scheduler import Scheduler, SchedulerStats
+from poolkit.engine.scheduling.job import Job, Outcome
+from poolkit.engine.scheduling.scheduler import Scheduler, SchedulerStats
 from poolkit.errors import BatchError, CancelledRequestError, RequestError
 from poolkit.models import Decision, ModelInfo
 from poolkit.parameters import check_params

@@ -31,7 +31,7 @@ from poolkit import (
 )
 from poolkit.encoding import Encoder
 from poolkit.engine import EncodedPrompt, Engine
-from poolkit.engine.scheduler import Scheduler
+from poolkit.engine.scheduling.scheduler import Scheduler
 from poolkit.errors import ClosedError, EngineError, RequestError
 from poolkit.models import read_model
 from poolkit.registry import Registry

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 from checkpoints import make_checkpoint, real_texts, write_json
 from engines import load_encoder
 from poolkit.contract import PoolingParams, TextPair
-from poolkit.engine.pairs import cut_pair
+from poolkit.engine.text.pairs import cut_pair
 from poolkit.errors import RequestError
 
 FAMILIES = ["bert", "roberta", "modernbert", "deberta", "qwen3", "llama"]

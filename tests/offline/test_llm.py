@@ -115,6 +115,18 @@ def test_a_text_that_is_too_long_is_cut_when_asked(llm):
     assert len(output.prompt_token_ids) == 256
 
 
+def test_the_operator_can_have_long_prompts_cut_where_the_request_says_nothing():
+    text = "cat " * 1000
+    with LLM(auto_truncate=True) as llm:
+        [cut, shorter] = llm.embed(
+            [text, text], pooling_params=[PoolingParams(), PoolingParams(truncate_prompt_tokens=9)], use_tqdm=False
+        )
+    with LLM(auto_truncate=True, enable=["chunking"]) as llm:
+        [whole] = llm.embed(text, use_tqdm=False)
+    assert [len(output.prompt_token_ids) for output in (cut, shorter)] == [256, 9]
+    assert len(whole.prompt_token_ids) > 1000
+
+
 def test_a_bad_prompt_fails_alone_and_the_other_results_are_kept(llm):
     with pytest.raises(BatchError) as error:
         llm.embed([TEXTS[0], [5, 999_999], TEXTS[1]], use_tqdm=False)

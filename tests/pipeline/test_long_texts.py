@@ -14,7 +14,7 @@ from checkpoints import real_texts
 from poolkit.contract import FramedText, PoolingParams, Prompt, TextPair
 from poolkit.encoding import Encoder
 from poolkit.engine import LocatedTokens, PairTemplate
-from poolkit.engine.located import fast_locator
+from poolkit.engine.text.located import fast_locator
 from poolkit.errors import RequestError
 from poolkit.testing import FAKE_MODEL, FakeTokenizer
 

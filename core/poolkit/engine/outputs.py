@@ -9,16 +9,16 @@ import torch
 
 from poolkit.contract import Output
 from poolkit.engine.answers import Raw, gather
-from poolkit.engine.classifier import choose_logits
-from poolkit.engine.head import create_head
-from poolkit.engine.layers import load_layers
+from poolkit.engine.heads.classifier import choose_logits
+from poolkit.engine.heads.layers import load_layers
+from poolkit.engine.heads.pooling import pool
+from poolkit.engine.heads.rewards import load_reward_head, load_token_scores
+from poolkit.engine.heads.task_head import create_head
+from poolkit.engine.heads.token_vectors import TokenVectors
+from poolkit.engine.heads.yes_no import choose_score, find_answer_ids
 from poolkit.engine.loading import load_model
-from poolkit.engine.passes import Pass, takes_token_types
-from poolkit.engine.pooling import pool
-from poolkit.engine.rewards import load_reward_head, load_token_scores
-from poolkit.engine.self_check import choose_pass
-from poolkit.engine.token_vectors import TokenVectors
-from poolkit.engine.yes_no import choose_score, find_answer_ids
+from poolkit.engine.passes.run import Pass, takes_token_types
+from poolkit.engine.passes.self_check import choose_pass
 from poolkit.errors import EngineError
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from poolkit.config import ModelConfig
     from poolkit.contract import PoolingTask
-    from poolkit.engine.head import Head
-    from poolkit.engine.segments import Batch
+    from poolkit.engine.heads.task_head import Head
+    from poolkit.engine.passes.segments import Batch
     from poolkit.models import Decision, ModelInfo
 
 __all__ = ["Produce", "load_outputs"]

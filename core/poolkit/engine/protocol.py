@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from poolkit.contract import PooledOutput, PoolingParams, PoolingTask
-from poolkit.engine.located import LocatedTokens
-from poolkit.engine.pairs import PairTemplate
-from poolkit.engine.text_tokens import TextToken
+from poolkit.engine.text.located import LocatedTokens
+from poolkit.engine.text.pairs import PairTemplate
+from poolkit.engine.text.text_tokens import TextToken
 
 if TYPE_CHECKING:
     from poolkit.config import ModelConfig

@@ -10,12 +10,12 @@ import torch
 
 from poolkit.contract import Activation, Output
 from poolkit.engine.answers import Raw, Wish, answer
-from poolkit.engine.layout import lay_out
+from poolkit.engine.heads.steps import choose_steps, column_places, step_tag
+from poolkit.engine.late_interaction.queries import QueryStore
 from poolkit.engine.loading import resolve_device, resolve_dtype
 from poolkit.engine.outputs import Produce, load_outputs
-from poolkit.engine.queries import QueryStore
-from poolkit.engine.steps import choose_steps, column_places, step_tag
-from poolkit.engine.tokenizer import load_tokenizer
+from poolkit.engine.passes.layout import lay_out
+from poolkit.engine.text.tokenizer import load_tokenizer
 from poolkit.errors import EngineError, ModelError
 
 if TYPE_CHECKING:

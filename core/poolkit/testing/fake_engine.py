@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from poolkit.contract import Activation, Output, PooledOutput, PoolingTask
 from poolkit.engine import EncodedPrompt, LocatedTokens, PairTemplate
-from poolkit.engine.text_tokens import TextToken
+from poolkit.engine.text.text_tokens import TextToken
 from poolkit.models import Decision, ModelInfo
 
 __all__ = ["FAKE_MODEL", "Draw", "Fake", "FakeEngine", "FakeTokenizer"]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 from tokenizers import Tokenizer as Backend
 from tokenizers import normalizers
 
-from poolkit.engine.located import Locate, LocatedTokens, fast_locator
-from poolkit.engine.pairs import PairTemplate
-from poolkit.engine.query_expansion import keep_markers_whole
-from poolkit.engine.text_tokens import Read, TextToken, fast_reader, slow_reader
+from poolkit.engine.text.located import Locate, LocatedTokens, fast_locator
+from poolkit.engine.text.pairs import PairTemplate
+from poolkit.engine.text.query_expansion import keep_markers_whole
+from poolkit.engine.text.text_tokens import Read, TextToken, fast_reader, slow_reader
 from poolkit.errors import ModelError, RequestError
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from poolkit.contract import KeepQuery, PooledOutput
-from poolkit.engine.job import Job, Outcome
 from poolkit.engine.protocol import EncodedPrompt, Engine
+from poolkit.engine.scheduling.job import Job, Outcome
 from poolkit.errors import CancelledRequestError, ClosedError, EngineError, OverloadedError
 
 __all__ = ["Scheduler", "SchedulerStats"]

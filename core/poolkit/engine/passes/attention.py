@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 if TYPE_CHECKING:
-    from poolkit.engine.segments import Run, Segments
+    from poolkit.engine.passes.segments import Run, Segments
 
 __all__ = ["PACKED_ATTENTION", "SEGMENTS_ARGUMENT", "attend", "rectangle", "register_packed_attention"]
 

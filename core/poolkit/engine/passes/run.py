@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from poolkit.engine.attention import SEGMENTS_ARGUMENT
-from poolkit.engine.layers import last_hidden_state
+from poolkit.engine.heads.layers import last_hidden_state
+from poolkit.engine.passes.attention import SEGMENTS_ARGUMENT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from poolkit.engine.layers import TakeHidden
-    from poolkit.engine.segments import Batch
+    from poolkit.engine.heads.layers import TakeHidden
+    from poolkit.engine.passes.segments import Batch
 
 __all__ = ["Pass", "packed_pass", "padded_logits", "padded_pass", "takes_token_types"]
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import takewhile
 
-from poolkit._cutting import cut, cut_halves, keep, least, limit_of, shared, wanted_halves
-from poolkit._frames import cut_frame
-from poolkit._prompts import find_prompt
-from poolkit._reading import Reader, Reading, Wanted, is_long
 from poolkit.contract import FramedText, PoolingParams, Prompt, TextPair, TypedTokens
+from poolkit.encoding._cutting import cut, cut_halves, keep, least, limit_of, shared, wanted_halves
+from poolkit.encoding._frames import cut_frame
+from poolkit.encoding._prompts import find_prompt
+from poolkit.encoding._reading import Reader, Reading, Wanted, is_long
 from poolkit.engine import EncodedPrompt, Tokenizer
-from poolkit.engine.pairs import PairTemplate, cut_pair
-from poolkit.engine.query_expansion import QueryExpansion
-from poolkit.engine.text_tokens import TextToken
+from poolkit.engine.text.pairs import PairTemplate, cut_pair
+from poolkit.engine.text.query_expansion import QueryExpansion
+from poolkit.engine.text.text_tokens import TextToken
 from poolkit.errors import RequestError
 from poolkit.models import ModelInfo
 
@@ -47,8 +48,11 @@ class Encoder:
             prompts: texts, pairs of texts, texts in their frames and token ids of any of these, in any mix.
             params: one per prompt.
             first_index: the index of `prompts[0]` in its request, for the messages.
-            refuses_long: whether a prompt may not be longer than the model's maximum: what would run may not.
+            refuses_long: whether a prompt may not be longer than the model's maximum: what would run may not, and is
+                cut to it where the operator wants that.
         """
+        if refuses_long:
+            params = [self._auto_truncated(wish) for wish in params]
         wanted: list[tuple[Wanted, ...] | RequestError] = []
         for prompt, wish in zip(prompts, params, strict=True):
             try:
@@ -94,6 +98,7 @@ class Encoder:
 
     def text_tokens(self, text: str, params: PoolingParams) -> list[TextToken]:
         """Return the tokens of a text that `encode` gives the ids of, with their characters in the text."""
+        params = self._auto_truncated(params)
         prompt = find_prompt(self._info, params)
         tokens = self._tokenizer.text_tokens(text, prompt=prompt)
         before, after = self._affixes(params)
@@ -117,6 +122,12 @@ class Encoder:
     def join(self, tokens: Sequence[str]) -> str:
         """Return what tokens, as the vocabulary writes them, read together."""
         return self._tokenizer.join(tokens)
+
+    def _auto_truncated(self, params: PoolingParams) -> PoolingParams:
+        """Let a prompt be cut to the model's maximum where the operator wants that and its params say nothing."""
+        if params.truncate_prompt_tokens is None and self._info.config.auto_truncate:
+            return replace(params, truncate_prompt_tokens=-1)
+        return params
 
     def _wanted(self, prompt: Prompt, params: PoolingParams) -> tuple[Wanted, ...]:
         """Return which texts have to be tokenized for a prompt, and how much of each."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from poolkit._reading import DOUBTFUL_CHARACTERS, Side, excerpt, is_long
 from poolkit.contract import FramedText
+from poolkit.encoding._reading import DOUBTFUL_CHARACTERS, Side, excerpt, is_long
 from poolkit.engine import Tokenizer
 from poolkit.errors import RequestError
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from poolkit.contract import KeepQuery, ScoreDocument
-from poolkit.engine.maxsim import maxsim
+from poolkit.engine.late_interaction.maxsim import maxsim
 
 __all__ = ["QueryStore"]
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from poolkit.engine.pass_through import attach_base, detach_base
-from poolkit.engine.passes import Pass, padded_logits
-from poolkit.engine.pooling import pool
-from poolkit.engine.self_check import TOLERANCE, check_batch, choose_pass, padding_id, set_attention
+from poolkit.engine.heads.pass_through import attach_base, detach_base
+from poolkit.engine.heads.pooling import pool
+from poolkit.engine.passes.run import Pass, padded_logits
+from poolkit.engine.passes.self_check import TOLERANCE, check_batch, choose_pass, padding_id, set_attention
 from poolkit.errors import ModelError
 from poolkit.models import Decision, ModelInfo, PoolingMode
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from poolkit.config import ModelConfig
-    from poolkit.engine.segments import Batch
+    from poolkit.engine.passes.segments import Batch
 
 __all__ = ["choose_logits", "head_problem"]
 

@@ -31,8 +31,8 @@ def load_masked_lm_head(info: ModelInfo, *, device: torch.device) -> Callable[[t
     """
     import torch
 
+    from poolkit.engine.heads.pass_through import detach_base
     from poolkit.engine.loading import load_model
-    from poolkit.engine.pass_through import detach_base
 
     config = ModelConfig(model=str(info.path))
     head = load_model(info, config, dtype=torch.float32, device=torch.device("cpu"), kind="AutoModelForMaskedLM")

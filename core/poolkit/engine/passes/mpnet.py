@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from poolkit.engine.attention import rectangle
+from poolkit.engine.passes.attention import rectangle
 
 if TYPE_CHECKING:
     from transformers import MPNetModel, PreTrainedModel
     from transformers.models.mpnet.modeling_mpnet import MPNetLayer, MPNetSelfAttention
 
-    from poolkit.engine.segments import Batch, Run, Segments
+    from poolkit.engine.passes.segments import Batch, Run, Segments
 
 __all__ = ["mpnet_packed_pass"]
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from poolkit.engine.answers import Raw
-from poolkit.engine.layers import load_layers
+from poolkit.engine.heads.layers import load_layers
 
 if TYPE_CHECKING:
     from poolkit.config import ModelConfig
-    from poolkit.engine.segments import Batch
+    from poolkit.engine.passes.segments import Batch
     from poolkit.models import ModelInfo
 
 __all__ = ["TokenVectors"]

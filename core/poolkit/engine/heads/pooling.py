@@ -11,7 +11,7 @@ import torch
 from poolkit.models import PoolingMode
 
 if TYPE_CHECKING:
-    from poolkit.engine.segments import Segments
+    from poolkit.engine.passes.segments import Segments
 
 __all__ = ["pool"]
 

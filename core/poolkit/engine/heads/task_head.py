@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from poolkit.contract import PoolingTask
-    from poolkit.engine.segments import Segments
+    from poolkit.engine.passes.segments import Segments
     from poolkit.models import ModelInfo
 
 __all__ = ["Head", "HeadFactory", "Pooled", "create_head"]

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from poolkit.engine.classifier import head_problem
-from poolkit.engine.pass_through import attach_base, detach_base
-from poolkit.engine.passes import Pass
-from poolkit.engine.pooling import pool
-from poolkit.engine.self_check import TOLERANCE, check_batch, choose_pass, set_attention
+from poolkit.engine.heads.classifier import head_problem
+from poolkit.engine.heads.pass_through import attach_base, detach_base
+from poolkit.engine.heads.pooling import pool
+from poolkit.engine.passes.run import Pass
+from poolkit.engine.passes.self_check import TOLERANCE, check_batch, choose_pass, set_attention
 from poolkit.errors import ModelError
 from poolkit.models import AnswerTokens, Decision, ModelInfo, PoolingMode
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from poolkit.config import ModelConfig
-    from poolkit.engine.segments import Batch
+    from poolkit.engine.passes.segments import Batch
 
 __all__ = ["choose_score", "find_answer_ids", "head_rows"]
 

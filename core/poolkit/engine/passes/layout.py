@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from poolkit.engine.segments import Batch, Run, Segments
+from poolkit.engine.passes.segments import Batch, Run, Segments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from poolkit.engine.classifier import choose_logits
+from poolkit.engine.heads.classifier import choose_logits
+from poolkit.engine.heads.pooling import pool
+from poolkit.engine.heads.yes_no import head_rows
 from poolkit.engine.loading import load_model
-from poolkit.engine.passes import Pass, takes_token_types
-from poolkit.engine.pooling import pool
-from poolkit.engine.self_check import choose_pass
-from poolkit.engine.yes_no import head_rows
+from poolkit.engine.passes.run import Pass, takes_token_types
+from poolkit.engine.passes.self_check import choose_pass
 from poolkit.errors import ModelError
 from poolkit.models import Decision, PoolingMode
 
 if TYPE_CHECKING:
     from poolkit.config import ModelConfig
-    from poolkit.engine.segments import Batch
+    from poolkit.engine.passes.segments import Batch
     from poolkit.models import ModelInfo
 
 __all__ = ["load_reward_head", "load_token_scores"]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import TypeVar
 
-from poolkit._reading import Reading, Side, Wanted
 from poolkit.contract import PoolingParams, TextPair
+from poolkit.encoding._reading import Reading, Side, Wanted
 
 __all__ = ["cut", "cut_halves", "keep", "least", "limit_of", "shared", "wanted_halves"]
 
