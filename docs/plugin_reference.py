@@ -14,7 +14,7 @@ from typer.main import get_command
 
 import poolkit
 import poolkit.testing
-from poolkit import contract
+from poolkit import contract, prompts
 from poolkit.cli.main import app
 
 __all__ = ["reference_parts", "table"]
@@ -26,7 +26,7 @@ ENTRY = re.compile(r"^ {4}\S.*(?:\n {8}.+)*", flags=re.MULTILINE)
 
 def reference_parts() -> dict[str, str]:
     """Return the text of each part by its name."""
-    body = ast.parse(inspect.getsource(contract)).body
+    body = [node for module in (prompts, contract) for node in ast.parse(inspect.getsource(module)).body]
     classes = (node for node in body if isinstance(node, ast.ClassDef) and not any(map(_is_hook, node.body)))
     records = [*(node for node in classes if node.name in poolkit.__all__), _definition(poolkit.ModelInfo)]
     return {

@@ -17,7 +17,6 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from poolkit._report import report
 from poolkit.config import MAX_WAITING_PROMPTS, ModelConfig, PluginConfig
 from poolkit.contract import KeepQuery, PooledOutput, PoolingParams, PoolingTask, Prepared, Prompt
 from poolkit.encoding import Encoder
@@ -27,7 +26,7 @@ from poolkit.engine.scheduling.scheduler import Scheduler, SchedulerStats
 from poolkit.errors import BatchError, CancelledRequestError, RequestError
 from poolkit.models import Decision, ModelInfo
 from poolkit.parameters import check_params
-from poolkit.preparing import prepare_model
+from poolkit.preparing import prepare_model, report
 from poolkit.registry import BoundOperation, BoundTask
 
 __all__ = ["ServedModel", "load_model"]

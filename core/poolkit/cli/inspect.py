@@ -33,8 +33,7 @@ def inspect(
     The values are those of the report that  poolkit serve  with the same options logs at its start, each with where it
     comes from, and so are the errors. Below: the tasks that the model can serve, best first, and why not the others.
     """
-    from poolkit._report import report
-    from poolkit.preparing import prepare_model
+    from poolkit.preparing import prepare_model, report
 
     prepared = prepare_model(resolved.settings, resolved.plugins)
     with closing(prepared.task):

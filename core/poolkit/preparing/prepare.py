@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from poolkit._pooler import check_pooler
 from poolkit.config import ModelConfig, Named, PluginConfig
 from poolkit.contract import Output
 from poolkit.encoding import Encoder
 from poolkit.engine import EngineProvider
 from poolkit.errors import ConfigError
 from poolkit.models import ModelInfo, read_model
+from poolkit.preparing.pooler import check_pooler
 from poolkit.registry import BoundTask, Registry
 from poolkit.templates import ScoreTemplate
 
