@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from poolkit.config import MAX_WAITING_PROMPTS, ModelConfig, PluginConfig
 from poolkit.contract import KeepQuery, PooledOutput, PoolingParams, PoolingTask, Prepared, Prompt
-from poolkit.encoding import Encoder
+from poolkit.encoding import Encoder, Readings
 from poolkit.engine import EncodedPrompt, Engine
 from poolkit.engine.scheduling.job import Job, Outcome
 from poolkit.engine.scheduling.scheduler import Scheduler, SchedulerStats
@@ -171,29 +171,37 @@ class ServedModel:
         """Send the prompts on their way: each chunk goes to the engine as soon as it is tokenized.
 
         Queries that are kept for documents stand last. They are tokenized first, and here, so that none comes too late.
+        So are texts that stand in several pairs, so that each is tokenized once.
         """
         prompts = tuple(prepared.prompts)  # a processor that changes its list later on changes nothing here
         params = prepared.params_of_each
         check_params(params, task=self.task, model=self.info)
         size = len(prompts)
+        known = self._encoder.read_shared(prompts, params)
         job = self._scheduler.open(size, fails_fast=fails_fast)
         others = size - sum(isinstance(one.late_interaction, KeepQuery) for one in params)
         if others < size:
-            self._tokenize(job, prompts, params, others, size)
+            self._tokenize(job, prompts, params, known, others, size)
         for start in range(0, others, TOKENIZE_CHUNK):
             stop = min(start + TOKENIZE_CHUNK, others)
-            self._tokenizer_pool.submit(self._tokenize, job, prompts, params, start, stop)
+            self._tokenizer_pool.submit(self._tokenize, job, prompts, params, known, start, stop)
         return job
 
     def _tokenize(
-        self, job: Job, prompts: Sequence[Prompt], params: Sequence[PoolingParams], start: int, stop: int
+        self,
+        job: Job,
+        prompts: Sequence[Prompt],
+        params: Sequence[PoolingParams],
+        known: Readings,
+        start: int,
+        stop: int,
     ) -> None:
         if job.is_over:
             return
         chunk = slice(start, stop)
         encoded: Sequence[EncodedPrompt | Exception]
         try:
-            encoded = self._encoder.encode(prompts[chunk], params[chunk], first_index=start)
+            encoded = self._encoder.encode(prompts[chunk], params[chunk], first_index=start, known=known)
         except Exception as error:  # noqa: BLE001 - the job must be told whatever happens in this thread
             encoded = [error] * len(params[chunk])
         ready: list[tuple[int, EncodedPrompt]] = []

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from poolkit import LLM, EmbeddingsRequest, PoolerConfig, PoolingParams, PoolingRequest, TypedTokens
+from poolkit import (
+    LLM,
+    EmbeddingsRequest,
+    PoolerConfig,
+    PoolingParams,
+    PoolingRequest,
+    RerankRequest,
+    ScoreRequest,
+    TypedTokens,
+)
 from poolkit.errors import BatchError, EngineError, PluginConfigError, PluginLoadError, RequestError
 from poolkit.server import create_app
 from poolkit.settings import Settings
@@ -262,6 +271,18 @@ def test_of_a_pair_the_second_text_is_cut_and_the_first_goes_before_each_chunk(i
     with fake_model("grade") as plain:
         each = [output.data for output in plain._engine.forward(encoded)]
     assert long == pytest.approx(combine(each, axis=0), abs=1e-6)
+
+
+def test_a_cross_encoder_ranks_a_long_document_by_its_best_chunk():
+    every_word = words(150).split()
+    room = 64 - 3 - 1  # what three special tokens and the query leave
+    chunks = [" ".join(every_word[start : start + room]) for start in range(0, 150, room)]
+    with fake_model("classify", plugin="chunking") as served:
+        scores = served.run("score", ScoreRequest(queries="asked", documents=[words(150), *chunks])).scores
+        documents = [chunks[int(scores[1:].argmin())], words(150)]
+        ranked = served.run("rerank", RerankRequest(query="asked", documents=documents)).results
+    assert scores[0] == max(scores[1:])
+    assert [one.index for one in ranked] == [1, 0]
 
 
 def test_a_pair_that_fits_gives_what_it_gives_without_the_plugin(install_grade):

@@ -134,3 +134,12 @@ def test_every_pooler_field_can_be_given_on_the_command_line():
     options = {name for one in get_command(app).commands["inspect"].params for name in one.opts}
     flags = {f"--pooler-config.{field.replace('_', '-')}" for field in PoolerConfig.model_fields}
     assert flags <= options
+
+
+def test_a_template_for_a_task_that_reads_none_is_refused():
+    with pytest.raises(ConfigError) as caught:
+        prepare_model(ModelConfig(score_template="mine.jinja"), PluginConfig())
+    assert str(caught.value) == (
+        "score_template is 'mine.jinja', but task 'embed' reads no queries and documents together. Leave it out, or "
+        "serve classify."
+    )

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from poolkit import EmbeddingsRequest
+from poolkit import EmbeddingsRequest, ScoreRequest
 from poolkit.errors import BatchError, ClosedError, EngineError, RequestError
 from poolkit.testing import FakeEngine, FakeTokenizer, fake_model
 from serving import HeldEngine
@@ -23,15 +23,30 @@ def is_poisoned(prompt):
     return len(prompt.token_ids) == 7
 
 
-def test_each_text_of_a_request_is_tokenized_once_however_often_its_batch_is_run(monkeypatch):
-    tokenized = Counter()
+@pytest.fixture
+def tokenized(monkeypatch):
+    """How often each text was tokenized."""
+    counts = Counter()
     encode_batch = FakeTokenizer.encode_batch
 
     def count(self, texts, **options):
-        tokenized.update(texts)
+        counts.update(texts)
         return encode_batch(self, texts, **options)
 
     monkeypatch.setattr(FakeTokenizer, "encode_batch", count)
+    return counts
+
+
+@pytest.mark.parametrize("task", ["embed", "classify", "token_embed"])
+def test_a_query_is_tokenized_once_for_all_of_its_documents(tokenized, task):
+    with fake_model(task) as served:
+        response = served.run("score", ScoreRequest(queries="what was asked", documents=TEXTS))
+    assert len(response.scores) == len(TEXTS)
+    assert tokenized["what was asked"] == 1
+    assert {tokenized[text] for text in TEXTS} == {1}
+
+
+def test_each_text_of_a_request_is_tokenized_once_however_often_its_batch_is_run(tokenized):
     failing = fake_model(engine=lambda task: FakeEngine(task, fails_on=is_poisoned))
     with failing as served, pytest.raises(BatchError):
         embed(served, [*TEXTS, "these are five words exactly"])

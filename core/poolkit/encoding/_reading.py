@@ -6,7 +6,7 @@ others in the whole text, are read and left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeAlias, TypeVar
@@ -14,7 +14,19 @@ from typing import Literal, TypeAlias, TypeVar
 from poolkit.engine import LocatedTokens, Tokenizer
 from poolkit.errors import RequestError
 
-__all__ = ["DOUBTFUL_CHARACTERS", "Reader", "Reading", "Side", "Wanted", "excerpt", "is_long", "window"]
+__all__ = [
+    "DOUBTFUL_CHARACTERS",
+    "Reader",
+    "Reading",
+    "Readings",
+    "Side",
+    "Wanted",
+    "excerpt",
+    "is_long",
+    "pick",
+    "shown",
+    "window",
+]
 
 Side: TypeAlias = Literal["left", "right"]
 
@@ -50,6 +62,10 @@ class Reading:
 
     token_ids: Sequence[int]
     is_whole: bool
+
+
+Readings: TypeAlias = Mapping[Wanted, Reading | RequestError]
+"""What was read of some texts, or why the tokenizer refuses them."""
 
 
 class Reader:
@@ -120,6 +136,23 @@ def excerpt(text: str, tokens: int, *, drops: Side) -> str:
         return text[: next((place for place in range(size, min(2 * size, len(text))) if text[place].isspace()), size)]
     latest, earliest = len(text) - size, max(0, len(text) - 2 * size)
     return text[next((place for place in range(latest, earliest, -1) if text[place].isspace()), 0) :]
+
+
+def shown(reading: Reading | RequestError) -> Reading:
+    """Return what was read, or raise why it was not."""
+    if isinstance(reading, RequestError):
+        raise reading
+    return reading
+
+
+def pick(wanted: Sequence[Wanted] | RequestError, readings: Readings, index: int) -> list[Reading]:
+    """Return what was read for the prompt at `index`, or raise why it cannot be run."""
+    if isinstance(wanted, RequestError):
+        raise wanted
+    try:
+        return [shown(readings[one]) for one in wanted]
+    except RequestError as error:
+        raise RequestError(f"Prompt {index}: {error}", param="input") from error
 
 
 def _certain(wanted: Wanted, part: str, located: LocatedTokens) -> Reading | None:

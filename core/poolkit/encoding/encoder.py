@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
+from types import MappingProxyType
 
 from poolkit.contract import FramedText, PoolingParams, Prompt, TextPair, TypedTokens
 from poolkit.encoding._cutting import cut, cut_halves, keep, least, limit_of, shared, wanted_halves
 from poolkit.encoding._frames import cut_frame
 from poolkit.encoding._prompts import find_prompt
-from poolkit.encoding._reading import Reader, Reading, Wanted, is_long
+from poolkit.encoding._reading import Reader, Reading, Readings, Wanted, is_long, pick, shown
 from poolkit.engine import EncodedPrompt, Tokenizer
 from poolkit.engine.text.pairs import PairTemplate, cut_pair
 from poolkit.engine.text.query_expansion import QueryExpansion
@@ -22,7 +24,7 @@ __all__ = ["Encoder"]
 
 PROBE = "a"
 
-Readings = Mapping[Wanted, Reading | RequestError]
+NOTHING_KNOWN: Readings = MappingProxyType({})
 
 
 class Encoder:
@@ -38,7 +40,13 @@ class Encoder:
         self._prompt_ids = dict(zip(prompts, tokenizer.encode_batch(prompts, add_special_tokens=False), strict=True))
 
     def encode(
-        self, prompts: Sequence[Prompt], params: Sequence[PoolingParams], *, first_index: int, refuses_long: bool = True
+        self,
+        prompts: Sequence[Prompt],
+        params: Sequence[PoolingParams],
+        *,
+        first_index: int,
+        refuses_long: bool = True,
+        known: Readings = NOTHING_KNOWN,
     ) -> list[EncodedPrompt | RequestError]:
         """Return each prompt's token ids, or the error that the caller should be told.
 
@@ -50,26 +58,35 @@ class Encoder:
             first_index: the index of `prompts[0]` in its request, for the messages.
             refuses_long: whether a prompt may not be longer than the model's maximum: what would run may not, and is
                 cut to it where the operator wants that.
+            known: what `read_shared` has read already.
         """
         if refuses_long:
             params = [self._auto_truncated(wish) for wish in params]
-        wanted: list[tuple[Wanted, ...] | RequestError] = []
-        for prompt, wish in zip(prompts, params, strict=True):
-            try:
-                wanted.append(self._wanted(prompt, wish))
-            except RequestError as error:
-                wanted.append(error)
-        readings = self._reader.read(one for some in wanted if not isinstance(some, RequestError) for one in some)
+        wanted = [self._wanted_or_error(prompt, wish) for prompt, wish in zip(prompts, params, strict=True)]
+        texts = (one for some in wanted if not isinstance(some, RequestError) for one in some)
+        readings = {**known, **self._reader.read(one for one in texts if one not in known)}
         encoded: list[EncodedPrompt | RequestError] = []
         for index, (prompt, wish, some) in enumerate(zip(prompts, params, wanted, strict=True), first_index):
             try:
-                one = self._encode_one(prompt, wish, _pick(some, readings, index), index)
+                one = self._encode_one(prompt, wish, pick(some, readings, index), index)
                 if refuses_long:
                     self._check_length(one, index)
                 encoded.append(self._expansion.fill_up(one))
             except RequestError as error:
                 encoded.append(error)
         return encoded
+
+    def read_shared(self, prompts: Sequence[Prompt], params: Sequence[PoolingParams]) -> Readings:
+        """Read the texts that stand in several pairs, a query with its documents, for `encode` to know them.
+
+        So each is tokenized once, however many parts the prompts are encoded in.
+        """
+        counts: Counter[Wanted] = Counter()
+        for prompt, wish in zip(prompts, params, strict=True):
+            if isinstance(prompt, TextPair):
+                wanted = self._wanted_or_error(prompt, self._auto_truncated(wish))
+                counts.update(() if isinstance(wanted, RequestError) else wanted)
+        return self._reader.read(one for one, count in counts.items() if count > 1)
 
     def special_ids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the special tokens that the tokenizer puts before and after a text."""
@@ -84,7 +101,7 @@ class Encoder:
         """
         wanted = wanted_halves(pair, params, room=None)
         readings = self._reader.read(wanted)
-        first, second = (_shown(readings[one]) for one in wanted)
+        first, second = (shown(readings[one]) for one in wanted)
         return cut_halves(first, second, params)
 
     def pair_template(self, params: PoolingParams) -> PairTemplate:
@@ -128,6 +145,12 @@ class Encoder:
         if params.truncate_prompt_tokens is None and self._info.config.auto_truncate:
             return replace(params, truncate_prompt_tokens=-1)
         return params
+
+    def _wanted_or_error(self, prompt: Prompt, params: PoolingParams) -> tuple[Wanted, ...] | RequestError:
+        try:
+            return self._wanted(prompt, params)
+        except RequestError as error:
+            return error
 
     def _wanted(self, prompt: Prompt, params: PoolingParams) -> tuple[Wanted, ...]:
         """Return which texts have to be tokenized for a prompt, and how much of each."""
@@ -187,7 +210,7 @@ class Encoder:
         prompt_ids = self._prompt_ids.get(prompt, [])
         ids, drops = reading.token_ids, params.truncation_side
         if prompt_ids and drops == "left" and not reading.is_whole:
-            [head] = map(_shown, self._reader.read([Wanted(prompt + text, len(prompt_ids))]).values())
+            [head] = map(shown, self._reader.read([Wanted(prompt + text, len(prompt_ids))]).values())
             ids = [*head.token_ids[: shared(prompt_ids, head.token_ids)], *ids]
         room = self._room(params, special_tokens=len(before) + len(after))
         kept = keep(
@@ -279,20 +302,3 @@ def _read_tokens(prompt: TypedTokens | Sequence[int]) -> tuple[Sequence[int], Se
     if isinstance(prompt, TypedTokens):
         return prompt.token_ids, prompt.token_type_ids, prompt.unpooled
     return prompt, None, 0
-
-
-def _shown(reading: Reading | RequestError) -> Reading:
-    """Return what was read, or raise why it was not."""
-    if isinstance(reading, RequestError):
-        raise reading
-    return reading
-
-
-def _pick(wanted: Sequence[Wanted] | RequestError, readings: Readings, index: int) -> list[Reading]:
-    """Return what was read for the prompt at `index`, or raise why it cannot be run."""
-    if isinstance(wanted, RequestError):
-        raise wanted
-    try:
-        return [_shown(readings[one]) for one in wanted]
-    except RequestError as error:
-        raise RequestError(f"Prompt {index}: {error}", param="input") from error

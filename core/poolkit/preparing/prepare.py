@@ -60,6 +60,11 @@ def prepare_model(config: ModelConfig, plugins: PluginConfig) -> PreparedModel:
         )
     task = registry.get_pooling_task(registry.supported_tasks(info), *named, model=info)
     check_pooler(pooler, task=task, model=info)
+    if config.score_template is not None and task.output is not Output.LOGITS:
+        raise ConfigError(
+            f"score_template is {str(config.score_template)!r}, but task {task.name!r} reads no queries and documents "
+            "together. Leave it out, or serve classify."
+        )
     if task.output is Output.LOGITS:
         ScoreTemplate.of(info)  # a bad template is told as such, not as the failure of the task that would use it
     provider = registry.import_engine(config.engine)
