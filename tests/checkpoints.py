@@ -190,7 +190,7 @@ def _wordpiece(first: str, last: str, specials: tuple[str, ...]) -> Tokenizer:
 
 
 @cache
-def _byte_level(first: str, last: str, specials: tuple[str, ...]) -> Tokenizer:
+def byte_level(first: str, last: str, specials: tuple[str, ...]) -> Tokenizer:
     """Return a byte-level BPE tokenizer, with `first` before and `last` after a text where they are not empty."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -354,6 +354,13 @@ def _gte() -> PreTrainedConfig:
     return GteConfig(**_ENCODER, max_position_embeddings=LONGEST, pad_token_id=0)
 
 
+def _jina_v3() -> PreTrainedConfig:
+    from transformers import JinaEmbeddingsV3Config
+
+    ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    return JinaEmbeddingsV3Config(**_ENCODER, **ids, max_position_embeddings=LONGEST)
+
+
 _ENCODER = {
     "vocab_size": VOCABULARY,
     "hidden_size": WIDTH,
@@ -371,19 +378,20 @@ _DECODER_SPECIALS = ("<pad>", "<s>", "</s>")
 
 FAMILIES = {
     "bert": Family(lambda: _wordpiece("[CLS]", "[SEP]", _BERT_SPECIALS), _bert, "mean", _TYPED_INPUTS),
-    "roberta": Family(lambda: _byte_level("<s>", "</s>", _ROBERTA_SPECIALS), _roberta, "cls"),
-    "xlm_roberta": Family(lambda: _byte_level("<s>", "</s>", _ROBERTA_SPECIALS), _xlm_roberta, "cls"),
+    "roberta": Family(lambda: byte_level("<s>", "</s>", _ROBERTA_SPECIALS), _roberta, "cls"),
+    "xlm_roberta": Family(lambda: byte_level("<s>", "</s>", _ROBERTA_SPECIALS), _xlm_roberta, "cls"),
     "mpnet": Family(lambda: _wordpiece("<s>", "</s>", (*_ROBERTA_SPECIALS, "[UNK]")), _mpnet, "mean"),
     "distilbert": Family(lambda: _wordpiece("[CLS]", "[SEP]", _BERT_SPECIALS), _distilbert, "mean"),
-    "modernbert": Family(lambda: _byte_level("[CLS]", "[SEP]", ("[CLS]", "[SEP]", "[PAD]")), _modernbert, "cls"),
+    "modernbert": Family(lambda: byte_level("[CLS]", "[SEP]", ("[CLS]", "[SEP]", "[PAD]")), _modernbert, "cls"),
     "deberta": Family(lambda: _wordpiece("[CLS]", "[SEP]", _BERT_SPECIALS), _deberta, "mean", _TYPED_INPUTS),
     "nomic_bert": Family(lambda: _wordpiece("[CLS]", "[SEP]", _BERT_SPECIALS), _nomic_bert, "mean", _TYPED_INPUTS),
     "gte": Family(lambda: _wordpiece("[CLS]", "[SEP]", _BERT_SPECIALS), _gte, "cls"),
-    "qwen2": Family(lambda: _byte_level("", "</s>", _DECODER_SPECIALS), _qwen2, "lasttoken"),
-    "qwen3": Family(lambda: _byte_level("", "</s>", _DECODER_SPECIALS), _qwen3, "lasttoken"),
-    "qwen3_sliding": Family(lambda: _byte_level("", "</s>", _DECODER_SPECIALS), _qwen3_sliding, "lasttoken"),
-    "llama": Family(lambda: _byte_level("<s>", "</s>", _DECODER_SPECIALS), _llama, "lasttoken"),
-    "gemma": Family(lambda: _byte_level("<s>", "</s>", _DECODER_SPECIALS), _gemma, "lasttoken"),
-    "gemma3": Family(lambda: _byte_level("<s>", "</s>", _DECODER_SPECIALS), _gemma3, "mean"),
+    "jina_v3": Family(lambda: byte_level("<s>", "</s>", _ROBERTA_SPECIALS), _jina_v3, "mean"),
+    "qwen2": Family(lambda: byte_level("", "</s>", _DECODER_SPECIALS), _qwen2, "lasttoken"),
+    "qwen3": Family(lambda: byte_level("", "</s>", _DECODER_SPECIALS), _qwen3, "lasttoken"),
+    "qwen3_sliding": Family(lambda: byte_level("", "</s>", _DECODER_SPECIALS), _qwen3_sliding, "lasttoken"),
+    "llama": Family(lambda: byte_level("<s>", "</s>", _DECODER_SPECIALS), _llama, "lasttoken"),
+    "gemma": Family(lambda: byte_level("<s>", "</s>", _DECODER_SPECIALS), _gemma, "lasttoken"),
+    "gemma3": Family(lambda: byte_level("<s>", "</s>", _DECODER_SPECIALS), _gemma3, "mean"),
 }
 """Families by name. Each trains its tokenizer once a process."""

@@ -14,6 +14,7 @@ from poolkit.contract import (
     Activation,
     BindContext,
     FramedText,
+    ImagePrompt,
     KeepQuery,
     NoSettings,
     Operation,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         TokenClassifyRequest,
         TokenClassifyResponse,
         Usage,
+        require_text,
     )
     from poolkit.outputs import (
         ClassificationOutput,
@@ -98,6 +100,7 @@ __all__ = [
     "FramedText",
     "Head",
     "HeadFactory",
+    "ImagePrompt",
     "KeepQuery",
     "LabelScore",
     "ModelConfig",
@@ -147,6 +150,7 @@ __all__ = [
     "compute_maxsim_score_batched",
     "hookimpl",
     "load_masked_lm_head",
+    "require_text",
 ]
 
 _HOMES_WITH_NUMPY = (

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from poolkit.prompts import (
     FramedText,
+    ImagePrompt,
     KeepQuery,
     PoolingParams,
     Prompt,
@@ -41,6 +42,7 @@ __all__ = [
     "Activation",
     "BindContext",
     "FramedText",
+    "ImagePrompt",
     "KeepQuery",
     "NoSettings",
     "Operation",

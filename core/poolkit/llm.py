@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from poolkit.contract import Output, PoolingParams, Prompt
+from poolkit.contract import ImagePrompt, Output, PoolingParams, Prompt
 from poolkit.offline import OfflineModel
 from poolkit.operations import (
     AggregationStrategy,
@@ -88,7 +88,7 @@ class LLM(OfflineModel):
         """Return the vector of each prompt, in order.
 
         Args:
-            prompts: a text, the token ids of one, a pair of texts, or a list of these.
+            prompts: a text, the token ids of one, a pair of texts, an image, or a list of these.
             pooling_params: how they are tokenized and pooled: one for all of them, or one per prompt. By default a
                 prompt that is too long is an error; `truncate_prompt_tokens` says otherwise.
             use_tqdm: show a progress bar.
@@ -116,7 +116,7 @@ class LLM(OfflineModel):
         """Return the labels of each prompt, in order.
 
         Args:
-            prompts: a text, the token ids of one, a pair of texts, or a list of these.
+            prompts: a text, the token ids of one, a pair of texts, an image, or a list of these.
             pooling_params: how they are tokenized and pooled: one for all of them, or one per prompt.
             top_k: list at most so many labels.
             threshold: list only labels with a higher score; 0.5 by default where a text can have several labels.
@@ -164,8 +164,8 @@ class LLM(OfflineModel):
 
     def score(
         self,
-        data_1: str | Sequence[str],
-        data_2: str | Sequence[str],
+        data_1: str | ImagePrompt | Sequence[str | ImagePrompt],
+        data_2: str | ImagePrompt | Sequence[str | ImagePrompt],
         *,
         pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
         max_tokens_per_query: int | None = None,
@@ -176,8 +176,8 @@ class LLM(OfflineModel):
         """Return how well each document answers its query, in the order of the documents.
 
         Args:
-            data_1: the queries: one for all documents, or one for each.
-            data_2: the documents.
+            data_1: the queries, texts or (where the model reads those) images: one for all documents, or one for each.
+            data_2: the documents, likewise.
             pooling_params: how they are tokenized and pooled: one for all pairs, or one per pair. A query that stands
                 in several pairs runs once for each way in which it is to be read.
             max_tokens_per_query: keep at most so many tokens of each query.
@@ -206,8 +206,8 @@ class LLM(OfflineModel):
 
     def rerank(
         self,
-        query: str,
-        documents: Sequence[str],
+        query: str | ImagePrompt,
+        documents: Sequence[str | ImagePrompt],
         *,
         top_n: int | None = None,
         pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
@@ -219,8 +219,8 @@ class LLM(OfflineModel):
         """Return the documents with their scores, the most relevant first and equals in the order given.
 
         Args:
-            query: what is searched with.
-            documents: what is sorted.
+            query: what is searched with: a text, or an image where the model reads those.
+            documents: what is sorted, likewise.
             top_n: return only so many; all by default.
             pooling_params: how they are tokenized and pooled: one for all documents, or one per document.
             max_tokens_per_query: keep at most so many tokens of the query.
@@ -271,7 +271,7 @@ class LLM(OfflineModel):
         """Return what the served task pools for each prompt, in order.
 
         Args:
-            prompts: a text, the token ids of one, a pair of texts, or a list of these.
+            prompts: a text, the token ids of one, a pair of texts, an image, or a list of these.
             pooling_task: must be the served task; a check, not a choice. A reward model may also be asked as what it
                 is: "classify" where it scores texts, "token_classify" where it scores tokens or steps.
             pooling_params: how they are tokenized and pooled: one for all of them, or one per prompt. By default a

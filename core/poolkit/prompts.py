@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Self, TypeAlias
 
-__all__ = ["FramedText", "KeepQuery", "PoolingParams", "Prompt", "ScoreDocument", "TextPair", "TypedTokens"]
+__all__ = [
+    "FramedText",
+    "ImagePrompt",
+    "KeepQuery",
+    "PoolingParams",
+    "Prompt",
+    "ScoreDocument",
+    "TextPair",
+    "TypedTokens",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +55,24 @@ class FramedText:
     after: str
 
 
-Prompt: TypeAlias = str | TextPair | FramedText | TypedTokens | Sequence[int]
-"""One input to the model: a text, a pair of texts, a text in its frame, or the token ids of any of these."""
+@dataclass(frozen=True, slots=True)
+class ImagePrompt:
+    """An image, for a model that reads images.
+
+    Attributes:
+        data: what an image file holds: PNG, JPEG, or any other format that Pillow reads.
+    """
+
+    data: bytes = field(repr=False)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Return the image in a file. Raises OSError where the file cannot be read."""
+        return cls(Path(path).read_bytes())
+
+
+Prompt: TypeAlias = str | TextPair | FramedText | ImagePrompt | TypedTokens | Sequence[int]
+"""One input to the model: a text, a pair of texts, a text in its frame, the token ids of any of these, or an image."""
 
 
 @dataclass(frozen=True, slots=True)

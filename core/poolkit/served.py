@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_futures
 from typing import TypeVar
@@ -18,7 +18,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from poolkit.config import MAX_WAITING_PROMPTS, ModelConfig, PluginConfig
-from poolkit.contract import KeepQuery, PooledOutput, PoolingParams, PoolingTask, Prepared, Prompt
+from poolkit.contract import ImagePrompt, KeepQuery, PooledOutput, PoolingParams, PoolingTask, Prepared, Prompt
 from poolkit.encoding import Encoder, Readings
 from poolkit.engine import EncodedPrompt, Engine
 from poolkit.engine.scheduling.job import Job, Outcome
@@ -35,6 +35,11 @@ T = TypeVar("T")
 
 TOKENIZE_CHUNK = 256
 """Prompts tokenized at a time: few enough that the engine starts soon, enough that the tokenizer's threads pay."""
+
+IMAGE_CHUNK = 8
+"""Images prepared at a time."""
+IMAGES_AHEAD = 64
+"""Images of one request that wait for the engine: prepared, each is about a megabyte."""
 
 PROGRESS_INTERVAL_S = 0.1
 
@@ -76,6 +81,10 @@ class ServedModel:
         )
         cpus = os.cpu_count() or 1
         self._tokenizer_pool = ThreadPoolExecutor(max(1, cpus // 2), thread_name_prefix="poolkit-tokenize")
+        self._image_workers = max(1, cpus // 2)
+        self._image_pool = (
+            ThreadPoolExecutor(self._image_workers, thread_name_prefix="poolkit-images") if info.images else None
+        )
         self._io_pools = {
             operation: ThreadPoolExecutor(cpus + 4, thread_name_prefix=f"poolkit-{operation}")
             for operation in self.operations
@@ -162,6 +171,8 @@ class ServedModel:
         """Refuse new work, finish what was accepted within `timeout_s`, and release the model."""
         self._scheduler.close(timeout_s)
         self._tokenizer_pool.shutdown(cancel_futures=True)
+        if self._image_pool is not None:
+            self._image_pool.shutdown(cancel_futures=True)
         for io_pool in self._io_pools.values():
             io_pool.shutdown(cancel_futures=True)
         self._bound.close()
@@ -182,10 +193,36 @@ class ServedModel:
         others = size - sum(isinstance(one.late_interaction, KeepQuery) for one in params)
         if others < size:
             self._tokenize(job, prompts, params, known, others, size)
+        if self._image_pool is not None and any(isinstance(prompt, ImagePrompt) for prompt in prompts[:others]):
+            starts = iter(range(0, others, IMAGE_CHUNK))
+            for _ in range(self._image_workers):
+                self._image_pool.submit(self._read_images, self._image_pool, job, prompts, params, starts, others)
+            return job
         for start in range(0, others, TOKENIZE_CHUNK):
             stop = min(start + TOKENIZE_CHUNK, others)
             self._tokenizer_pool.submit(self._tokenize, job, prompts, params, known, start, stop)
         return job
+
+    def _read_images(
+        self,
+        pool: ThreadPoolExecutor,
+        job: Job,
+        prompts: Sequence[Prompt],
+        params: Sequence[PoolingParams],
+        starts: Iterator[int],
+        size: int,
+    ) -> None:
+        """Encode the next chunk of a request with images once few of them wait, then stand in line for another.
+
+        So the images of a large request do not fill the memory, nor hold up those of a small one.
+        """
+        start = next(starts, None)
+        if start is None:
+            return
+        job.wait_until_done(start - IMAGES_AHEAD)
+        if not job.is_over:
+            self._tokenize(job, prompts, params, {}, start, min(start + IMAGE_CHUNK, size))
+            pool.submit(self._read_images, pool, job, prompts, params, starts, size)
 
     def _tokenize(
         self,

@@ -18,6 +18,7 @@ import typer.main
 
 from checkpoints import make_checkpoint, write_json
 from docs.pages import PAGES, ROOT, console_examples, mentions, python_examples
+from image_models import make_image_model, picture
 from poolkit.cli.main import app
 
 CI_RUNS = re.findall(r"^make \w+", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), flags=re.MULTILINE)
@@ -27,6 +28,7 @@ MODELS = {
     "my-reward-model": {"family": "qwen2", "head": "ForTokenClassification", "sentence_transformers": False},
     "my-embedder": {"family": "bert"},
 }
+IMAGE_MODELS = {"my-clip": "clip", "my-page-finder": "colpali"}
 IS_LIKE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -63,6 +65,9 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reader")
     for name, settings in MODELS.items():
         make_checkpoint(folder / name, **settings)
+    for name, family in IMAGE_MODELS.items():
+        make_image_model(folder / name, family)
+    (folder / "page.png").write_bytes(picture(60, 80).data)
     prompts = {"prompts": {"query": "query: ", "document": "document: "}}
     write_json(folder / "my-embedder" / "config_sentence_transformers.json", prompts)
     return folder

@@ -181,6 +181,5 @@ def test_a_filler_that_the_tokenizer_does_not_know_is_refused(tmp_path):
     with pytest.raises(ModelError) as caught:
         load_encoder(folder)
     assert str(caught.value) == (
-        f"{folder} fills up queries with '[FILL]', which is no token of its tokenizer in {folder}. Fetch the model "
-        "again."
+        f"{folder} fills up texts with '[FILL]', which is no token of its tokenizer in {folder}. Fetch the model again."
     )

@@ -8,7 +8,7 @@ from fidelity_table import PAGE, measure
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-PADDED_ALONE = {"DeBERTa-v2"}
+PADDED_ALONE = {"DeBERTa-v2", "SigLIP", "SigLIP 2", "ColPali", "ColQwen2", "ColModernVBERT"}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.family}, {row.asked}")

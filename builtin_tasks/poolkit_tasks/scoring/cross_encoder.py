@@ -7,7 +7,16 @@ from itertools import groupby
 
 import numpy as np
 
-from poolkit import BindContext, PooledOutput, Prepared, Prompt, RerankRequest, ScoreTemplate, TextPair
+from poolkit import (
+    BindContext,
+    PooledOutput,
+    Prepared,
+    Prompt,
+    RerankRequest,
+    ScoreTemplate,
+    TextPair,
+    require_text,
+)
 from poolkit.errors import RequestError
 from poolkit_tasks.scoring.pairs import Pair, ScoringRequest
 from poolkit_tasks.scoring.processors import Scored, ScoringIOProcessor
@@ -46,10 +55,11 @@ class CrossEncoderIOProcessor(ScoringIOProcessor):
             # As sentence-transformers does, the model's own prompt goes before the first text.
             model = self.context.model
             prompt = model.prompts.get(model.default_prompt_name or "", "")
-            return [TextPair(prompt + pair.query, pair.document) for pair in pairs]
+            return [TextPair(prompt + require_text(pair.query), require_text(pair.document)) for pair in pairs]
         prompts: list[Prompt] = []
         for (query, limit), alike in groupby(pairs, lambda pair: (pair.query, pair.params.max_tokens_per_query)):
-            shortened = query if limit is None else self.context.encoder.shorten(query, tokens=limit)
-            documents = [pair.document for pair in alike]
+            text = require_text(query)
+            shortened = text if limit is None else self.context.encoder.shorten(text, tokens=limit)
+            documents = [require_text(pair.document) for pair in alike]
             prompts += self._template.render(shortened, documents, instruction=request.instruction)
         return prompts

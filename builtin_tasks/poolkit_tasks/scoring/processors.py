@@ -87,6 +87,10 @@ def _sort(scores: NDArray[np.float32], request: RerankRequest) -> list[RerankRes
     """Return the best documents, most relevant first and equals by index."""
     order = np.argsort(-scores, kind="stable")[: request.top_n or None]
     return [
-        RerankResult(index=index, relevance_score=float(scores[index]), document=request.documents[index])
+        RerankResult(
+            index=index,
+            relevance_score=float(scores[index]),
+            document=document if isinstance(document := request.documents[index], str) else None,
+        )
         for index in order.tolist()
     ]

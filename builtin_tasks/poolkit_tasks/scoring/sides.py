@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from poolkit import PooledOutput, PoolingParams
+from poolkit import ImagePrompt, PooledOutput, PoolingParams
 from poolkit_tasks.scoring.pairs import Pair
 
 __all__ = ["Sides", "part"]
@@ -16,13 +16,13 @@ class Sides:
     """The prompts of some pairs: the documents, so that a failure's index is theirs, then each different query once.
 
     Attributes:
-        queries: texts with their parameters. The same text read in two ways is two queries.
+        queries: texts or images with their parameters. The same text read in two ways is two queries.
         documents: of each pair, with its parameters.
         query_of: of each pair, the place of its query in `queries`.
     """
 
-    queries: tuple[tuple[str, PoolingParams], ...]
-    documents: tuple[tuple[str, PoolingParams], ...]
+    queries: tuple[tuple[str | ImagePrompt, PoolingParams], ...]
+    documents: tuple[tuple[str | ImagePrompt, PoolingParams], ...]
     query_of: tuple[int, ...]
 
     @property
@@ -34,9 +34,9 @@ class Sides:
         return pairs
 
     @property
-    def prompts(self) -> list[str]:
-        """The text of each document, then of each query."""
-        return [text for text, _ in (*self.documents, *self.queries)]
+    def prompts(self) -> list[str | ImagePrompt]:
+        """Each document, then each query."""
+        return [prompt for prompt, _ in (*self.documents, *self.queries)]
 
     @property
     def params(self) -> list[PoolingParams]:
@@ -58,7 +58,7 @@ class Sides:
 
 def part(pairs: Sequence[Pair]) -> Sides:
     """Return the two sides of some pairs."""
-    queries: dict[tuple[str, PoolingParams], int] = {}
+    queries: dict[tuple[str | ImagePrompt, PoolingParams], int] = {}
     query_of = [
         queries.setdefault((pair.query, replace(pair.params, input_type="query")), len(queries)) for pair in pairs
     ]

@@ -2,5 +2,6 @@
 
 from poolkit.encoding._reading import Readings
 from poolkit.encoding.encoder import Encoder
+from poolkit.encoding.images import ImageReader
 
-__all__ = ["Encoder", "Readings"]
+__all__ = ["Encoder", "ImageReader", "Readings"]

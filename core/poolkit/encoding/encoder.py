@@ -8,11 +8,12 @@ from dataclasses import replace
 from itertools import takewhile
 from types import MappingProxyType
 
-from poolkit.contract import FramedText, PoolingParams, Prompt, TextPair, TypedTokens
+from poolkit.contract import FramedText, ImagePrompt, PoolingParams, Prompt, TextPair, TypedTokens
 from poolkit.encoding._cutting import cut, cut_halves, keep, least, limit_of, shared, wanted_halves
 from poolkit.encoding._frames import cut_frame
 from poolkit.encoding._prompts import find_prompt
 from poolkit.encoding._reading import Reader, Reading, Readings, Wanted, is_long, pick, shown
+from poolkit.encoding.images import ImageReader
 from poolkit.engine import EncodedPrompt, Tokenizer
 from poolkit.engine.text.pairs import PairTemplate, cut_pair
 from poolkit.engine.text.query_expansion import QueryExpansion
@@ -30,10 +31,12 @@ NOTHING_KNOWN: Readings = MappingProxyType({})
 class Encoder:
     """Tokenizes, truncates and range-checks the prompts of one model. Used from many threads at a time."""
 
-    def __init__(self, tokenizer: Tokenizer, info: ModelInfo) -> None:
+    def __init__(self, tokenizer: Tokenizer, info: ModelInfo, *, images: ImageReader | None = None) -> None:
         self._tokenizer = tokenizer
         self._reader = Reader(tokenizer)
         self._info = info
+        self._images = images
+        self._query_frame = images.frame if images is not None else None
         self._expansion = QueryExpansion(tokenizer, info)
         self._special_ids = _special_ids(tokenizer)
         prompts = list(info.prompts.values())
@@ -53,7 +56,7 @@ class Encoder:
         Of a text that will be cut, no more is tokenized than shows which tokens stay.
 
         Args:
-            prompts: texts, pairs of texts, texts in their frames and token ids of any of these, in any mix.
+            prompts: texts, pairs of texts, texts in their frames, token ids of any of these, and images, in any mix.
             params: one per prompt.
             first_index: the index of `prompts[0]` in its request, for the messages.
             refuses_long: whether a prompt may not be longer than the model's maximum: what would run may not, and is
@@ -62,13 +65,16 @@ class Encoder:
         """
         if refuses_long:
             params = [self._auto_truncated(wish) for wish in params]
-        wanted = [self._wanted_or_error(prompt, wish) for prompt, wish in zip(prompts, params, strict=True)]
+        framed = [self._as_query(prompt, wish) for prompt, wish in zip(prompts, params, strict=True)]
+        wanted = [self._wanted_or_error(prompt, wish) for prompt, wish in zip(framed, params, strict=True)]
         texts = (one for some in wanted if not isinstance(some, RequestError) for one in some)
         readings = {**known, **self._reader.read(one for one in texts if one not in known)}
         encoded: list[EncodedPrompt | RequestError] = []
-        for index, (prompt, wish, some) in enumerate(zip(prompts, params, wanted, strict=True), first_index):
+        for index, (prompt, wish, some) in enumerate(zip(framed, params, wanted, strict=True), first_index):
             try:
-                one = self._encode_one(prompt, wish, pick(some, readings, index), index)
+                found = pick(some, readings, index)
+                assert not isinstance(prompt, RequestError)
+                one = self._encode_one(prompt, wish, found, index)
                 if refuses_long:
                     self._check_length(one, index)
                 encoded.append(self._expansion.fill_up(one))
@@ -146,7 +152,30 @@ class Encoder:
             return replace(params, truncate_prompt_tokens=-1)
         return params
 
-    def _wanted_or_error(self, prompt: Prompt, params: PoolingParams) -> tuple[Wanted, ...] | RequestError:
+    def _as_query(self, prompt: Prompt, params: PoolingParams) -> Prompt | RequestError:
+        """Put around a text what a model that searches images reads around every query; leave other prompts."""
+        if self._query_frame is None or not isinstance(prompt, str):
+            return prompt
+        if params.input_type == "document":
+            return RequestError(
+                f"{self._info.name} searches images: it reads texts as queries alone. Send documents as images.",
+                param="documents",
+            )
+        before, after = self._query_frame
+        try:
+            return FramedText(before + find_prompt(self._info, params), prompt, after)
+        except RequestError as error:
+            return error
+
+    def _limit_of_framed(self, params: PoolingParams) -> int | None:
+        """Return how many tokens the text in a frame may have by itself."""
+        return limit_of(params, "document" if self._query_frame is None else "query")
+
+    def _wanted_or_error(
+        self, prompt: Prompt | RequestError, params: PoolingParams
+    ) -> tuple[Wanted, ...] | RequestError:
+        if isinstance(prompt, RequestError):
+            return prompt
         try:
             return self._wanted(prompt, params)
         except RequestError as error:
@@ -166,7 +195,7 @@ class Encoder:
                     prompt, params, room=self._room(params, special_tokens=self.pair_template(params).size)
                 )
             case FramedText():
-                count = least(params.max_tokens_per_doc, self._room(params, special_tokens=0))
+                count = least(self._limit_of_framed(params), self._room(params, special_tokens=0))
                 is_cut = count is not None and is_long(prompt.text, count)
                 return () if is_cut else (Wanted(prompt.before + prompt.text + prompt.after),)
         return ()
@@ -183,6 +212,8 @@ class Encoder:
                 ids, types = self._pair(prompt, params, *readings)
             case FramedText():
                 ids = self._framed(prompt, params, readings, index)
+            case ImagePrompt():
+                return self._image(prompt, params, index)
             case _:
                 ids, types, unpooled = _read_tokens(prompt)
                 self._check_range(ids, index)
@@ -245,7 +276,7 @@ class Encoder:
     def _framed(
         self, framed: FramedText, params: PoolingParams, readings: Sequence[Reading], index: int
     ) -> Sequence[int]:
-        room, longest = self._room(params, special_tokens=0), params.max_tokens_per_doc
+        room, longest = self._room(params, special_tokens=0), self._limit_of_framed(params)
         most = least(room, longest)
         if readings and (most is None or len(readings[0].token_ids) <= most):
             return readings[0].token_ids
@@ -253,6 +284,19 @@ class Encoder:
             return cut_frame(framed, self._tokenizer, room=room, longest=longest, drops=params.truncation_side)
         except RequestError as error:
             raise RequestError(f"Prompt {index}: {error}.", param="input") from error
+
+    def _image(self, image: ImagePrompt, params: PoolingParams, index: int) -> EncodedPrompt:
+        if self._images is None:
+            raise RequestError(
+                f"Prompt {index} is an image; {self._info.name} reads texts alone. Send texts, or serve a model of "
+                "images and texts.",
+                param="input",
+            )
+        try:
+            token_ids, seen = self._images.read(image)
+        except RequestError as error:
+            raise RequestError(f"Prompt {index}: {error}.", param="input") from error
+        return EncodedPrompt(token_ids, params, image=seen)
 
     def _affixes(self, params: PoolingParams) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return self._special_ids if params.add_special_tokens else ((), ())

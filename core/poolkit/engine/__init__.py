@@ -3,7 +3,7 @@
 from poolkit.engine.heads.masked_lm import load_masked_lm_head
 from poolkit.engine.heads.task_head import Head, HeadFactory, Pooled
 from poolkit.engine.passes.segments import Segments
-from poolkit.engine.protocol import EncodedPrompt, Engine, EngineProvider, Tokenizer
+from poolkit.engine.protocol import EncodedPrompt, Engine, EngineProvider, ImageInput, Tokenizer
 from poolkit.engine.text.located import LocatedTokens
 from poolkit.engine.text.pairs import PairTemplate
 from poolkit.engine.text.text_tokens import TextToken
@@ -14,6 +14,7 @@ __all__ = [
     "EngineProvider",
     "Head",
     "HeadFactory",
+    "ImageInput",
     "LocatedTokens",
     "PairTemplate",
     "Pooled",

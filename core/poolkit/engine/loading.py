@@ -63,7 +63,7 @@ def load_model(
         for key, value in config.hf_overrides.items():
             if not hasattr(settings, key):
                 setattr(settings, key, value)  # transformers drops what its class does not declare
-        settings.use_cache = False  # nothing is generated
+        settings.use_cache = settings.get_text_config().use_cache = False  # nothing is generated
         with quiet_transformers():
             model, report = getattr(transformers, kind).from_pretrained(
                 info.path,

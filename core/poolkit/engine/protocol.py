@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,10 +12,26 @@ from poolkit.engine.text.pairs import PairTemplate
 from poolkit.engine.text.text_tokens import TextToken
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from poolkit.config import ModelConfig
     from poolkit.models import Decision, ModelInfo
 
-__all__ = ["EncodedPrompt", "Engine", "EngineProvider", "Tokenizer"]
+__all__ = ["EncodedPrompt", "Engine", "EngineProvider", "ImageInput", "Tokenizer"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageInput:
+    """An image as the model reads it.
+
+    Attributes:
+        arrays: what the model's image processor made of it, by the names of the model's own arguments. (1, …) each
+        patches: how many patches the model cuts it into, at most: what it costs, beside its tokens.
+    """
+
+    arrays: Mapping[str, NDArray[np.generic]]
+    patches: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +46,8 @@ class EncodedPrompt:
         unpooled: how many tokens at the start are left out of pooling.
         attended: how many of the first tokens are seen by the others: those after them are only there for vectors of
             their own (a multi-vector model's query expansion). None where all are.
+        image: the image, where the prompt is one; the token ids are then those that stand for its parts, if the model
+            has such.
     """
 
     token_ids: Sequence[int]
@@ -38,6 +56,12 @@ class EncodedPrompt:
     is_query: bool = False
     unpooled: int = 0
     attended: int | None = None
+    image: ImageInput | None = None
+
+    @property
+    def cost(self) -> int:
+        """What counts towards the budget of a batch: tokens, and an image's patches."""
+        return len(self.token_ids) + (self.image.patches if self.image is not None else 0)
 
 
 class Tokenizer(Protocol):

@@ -13,7 +13,7 @@ from poolkit.engine.answers import Raw, Wish, answer
 from poolkit.engine.heads.steps import choose_steps, column_places, step_tag
 from poolkit.engine.late_interaction.queries import QueryStore
 from poolkit.engine.loading import resolve_device, resolve_dtype
-from poolkit.engine.outputs import Produce, load_outputs
+from poolkit.engine.outputs import Outputs, load_outputs
 from poolkit.engine.passes.layout import lay_out
 from poolkit.engine.text.tokenizer import load_tokenizer
 from poolkit.errors import EngineError, ModelError
@@ -50,9 +50,8 @@ class TorchEngine:
         self._task = task
         self._device, device_decision = resolve_device(config)
         dtype, dtype_decision = resolve_dtype(config, self._device)
-        self._produce: Produce | None
-        self._produce, self._takes_types, decisions = load_outputs(info, task, config, dtype=dtype, device=self._device)
-        self._decisions = (device_decision, dtype_decision, *decisions)
+        self._outputs: Outputs | None = load_outputs(info, task, config, dtype=dtype, device=self._device)
+        self._decisions = (device_decision, dtype_decision, *self._outputs.decisions)
         self._queries = QueryStore()
 
     @property
@@ -65,17 +64,39 @@ class TorchEngine:
 
         Raises MemoryError where the batch does not fit, and EngineError where the model gives NaN or infinity.
         """
-        if self._produce is None:
-            raise EngineError(f"The engine of {self._info.name} is closed.")
-        batch, places = lay_out(prompts, device=self._device, takes_types=self._takes_types)
+        outputs: dict[int, PooledOutput] = {}
+        for is_image in (False, True):  # texts first: there may be a query among them that images are scored against
+            places = [place for place, prompt in enumerate(prompts) if (prompt.image is not None) is is_image]
+            if places:
+                outputs.update(zip(places, self._forward([prompts[place] for place in places]), strict=True))
+        return [outputs[place] for place in range(len(prompts))]
+
+    def release(self, keys: Sequence[str]) -> None:
+        """Forget the queries that are kept under these keys; some of them may be gone already."""
+        self._queries.release(keys)
+
+    @property
+    def queries_kept(self) -> int:
+        """How many queries wait for documents now."""
+        return len(self._queries)
+
+    def close(self) -> None:
+        """Release the model."""
+        self._outputs = None
+        self._queries = QueryStore()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _forward(self, prompts: Sequence[EncodedPrompt]) -> list[PooledOutput]:
+        """Return what each of some texts, or of some images, gives."""
         wishes = [self._wish(prompt.params) for prompt in prompts]
         try:
             with torch.inference_mode():
-                raw = self._calibrate(self._produce(batch))
+                raw, places = self._run(prompts)
                 answers = answer(
-                    raw,
+                    self._calibrate(raw),
                     prompts,
-                    places=places.tolist(),
+                    places=places,
                     wishes=wishes,
                     activation=self._activation,
                     queries=self._queries,
@@ -91,21 +112,16 @@ class TorchEngine:
             )
         return [self._at_steps(output, prompt.params) for output, prompt in zip(answers, prompts, strict=True)]
 
-    def release(self, keys: Sequence[str]) -> None:
-        """Forget the queries that are kept under these keys; some of them may be gone already."""
-        self._queries.release(keys)
-
-    @property
-    def queries_kept(self) -> int:
-        """How many queries wait for documents now."""
-        return len(self._queries)
-
-    def close(self) -> None:
-        """Release the model."""
-        self._produce = None
-        self._queries = QueryStore()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+    def _run(self, prompts: Sequence[EncodedPrompt]) -> tuple[Raw, list[int]]:
+        """Return what the model gives, and where in it each prompt stands."""
+        if self._outputs is None:
+            raise EngineError(f"The engine of {self._info.name} is closed.")
+        if prompts[0].image is None:
+            batch, places = lay_out(prompts, device=self._device, takes_types=self._outputs.takes_types)
+            return self._outputs.produce(batch), places.tolist()
+        if self._outputs.produce_images is None:
+            raise EngineError(f"Task {self._task.name!r} runs no images.")
+        return self._outputs.produce_images(prompts), list(range(len(prompts)))
 
     def _calibrate(self, raw: Raw) -> Raw:
         """Shift and scale a sequence classifier's logits as the operator says."""

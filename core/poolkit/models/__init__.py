@@ -13,6 +13,7 @@ from poolkit.models.info import (
 from poolkit.models.specs import (
     DenseSpec,
     Expansion,
+    ImageSpec,
     InputType,
     LayerMixSpec,
     LayerNormSpec,
@@ -26,6 +27,7 @@ __all__ = [
     "Decision",
     "DenseSpec",
     "Expansion",
+    "ImageSpec",
     "InputType",
     "LayerMixSpec",
     "LayerNormSpec",

@@ -32,7 +32,7 @@ KNOWN_MODULES = (
 SPARSE_POOLING = "SpladePooling"
 """Makes sparse weights of hidden states: a plugin's head does that."""
 
-RENAMED = {"Asym": "Router"}
+RENAMED = {"Asym": "Router", "CLIPModel": "Transformer"}
 PYLATE = "pylate.models.Dense.Dense"
 """PyLate's own module, which is sentence-transformers' Dense on token vectors."""
 

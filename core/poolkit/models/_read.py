@@ -11,8 +11,10 @@ from poolkit.errors import ModelError
 from poolkit.models._dimensions import default_dimensions, matryoshka_dimensions
 from poolkit.models._files import find_model_folder, read_object
 from poolkit.models._heads import EVERY_MODELS_OUTPUTS, head_outputs, read_steps
+from poolkit.models._image_models import IMAGE_MODELS, read_image_model
 from poolkit.models._labels import read_labels
 from poolkit.models._layers import check_widths
+from poolkit.models._lengths import find_max_model_len
 from poolkit.models._logit_rerankers import read_reranker
 from poolkit.models._multi_vector import resolve_multi_vector
 from poolkit.models._prompts import prompt_decisions
@@ -68,8 +70,6 @@ DECODERS = frozenset(
 
 HIDDEN_SIZE_KEYS = ("hidden_size", "dim", "d_model", "n_embd")
 POSITION_KEYS = ("max_position_embeddings", "n_positions", "n_ctx")
-NO_MAXIMUM = 10**9
-"""Tokenizers without a maximum write about 1e30 as model_max_length."""
 
 POOLING_TYPES = {"CLS": PoolingMode.CLS, "LAST": PoolingMode.LAST, "MEAN": PoolingMode.MEAN}
 
@@ -94,9 +94,17 @@ def read_model(config: ModelConfig) -> ModelInfo:
     model_type = hf.get("model_type")
     if not isinstance(model_type, str):
         raise ModelError(f"{path} has no model_type, so poolkit cannot tell what the model is.")
+    if architecture in IMAGE_MODELS:
+        return read_image_model(config, files, hf, architecture=architecture)
+    if files.pools_itself:
+        raise ModelError(
+            f"{files.folder / str(files.settings_file)} has module_output_name 'sentence_embedding', but "
+            f"{architecture or model_type} gives token vectors: poolkit runs {', '.join(IMAGE_MODELS)} so."
+        )
     hidden_size = _integer(hf, HIDDEN_SIZE_KEYS, path)
     position_offset = _position_offset(model_type, hf)
-    max_model_len, length_decision = _max_model_len(config, files, hf, position_offset)
+    room = _room(hf, position_offset)
+    max_model_len, length_decision = find_max_model_len(config, files, room=room)
     multi_vector = None
     length_decisions = [length_decision]
     if files.multi_vector is not None:
@@ -104,7 +112,7 @@ def read_model(config: ModelConfig) -> ModelInfo:
             files.multi_vector,
             longest=max_model_len,
             asked=config.max_model_len,
-            room=_room(hf, position_offset),
+            room=room,
         )
         max_model_len = max(multi_vector.query_length, multi_vector.document_length)
     pooling, pooling_decision = _pooling(config.pooler_config, files, model_type, architecture)
@@ -206,36 +214,6 @@ def _position_offset(model_type: str, hf: Mapping[str, object]) -> int:
     pad_token_id = hf.get("pad_token_id")
     # 1 is the padding id that every one of these families was trained with; MPNet's code knows no other.
     return pad_token_id + 1 if isinstance(pad_token_id, int) and model_type != "mpnet" else 2
-
-
-def _max_model_len(
-    config: ModelConfig, files: SentenceTransformersFiles, hf: Mapping[str, object], position_offset: int
-) -> tuple[int, Decision]:
-    room = _room(hf, position_offset)
-    limits = []
-    if files.max_seq_length is not None:
-        # To sentence-transformers this replaces what the tokenizer's own file says.
-        limits.append((files.max_seq_length, str(files.settings_file)))
-    else:
-        tokenizer = read_object(files.folder / "tokenizer_config.json") or {}
-        length = tokenizer.get("model_max_length")
-        if isinstance(length, int | float) and length < NO_MAXIMUM:
-            limits.append((int(length), "tokenizer_config.json"))
-    if room is not None:
-        limits.append((room, "config.json"))
-        if config.max_model_len is not None and config.max_model_len > room:
-            raise ModelError(
-                f"max_model_len is {config.max_model_len}, but {config.model} has positions for {room} tokens "
-                "(config.json). Set it to that or less."
-            )
-    if config.max_model_len is not None:
-        limits = [(config.max_model_len, "max_model_len")]
-    if not limits:
-        raise ModelError(
-            f"Nothing in the files of {config.model} says how long a prompt may be. Set max_model_len to its maximum."
-        )
-    longest, source = min(limits, key=lambda limit: limit[0])
-    return longest, Decision("max length", f"{longest} tokens", source)
 
 
 def _room(hf: Mapping[str, object], position_offset: int) -> int | None:

@@ -27,8 +27,9 @@ TRANSFORMER_FILES = tuple(
     for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 
-TRANSFORMER_OUTPUTS = ("token_embeddings", "scores", "causal_logits")
-"""What the Transformer module may give: a cross-encoder's is the whole model and gives scores, or a causal LM's."""
+TRANSFORMER_OUTPUTS = ("token_embeddings", "sentence_embedding", "scores", "causal_logits")
+"""What the Transformer module may give: a cross-encoder's is the whole model and gives scores, or a causal LM's; one of
+texts and images gives its own vectors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,7 @@ class SentenceTransformersFiles:
         default_prompt_name: of the one put before a text by default; None for none.
         default_input_type: which route a prompt takes where nobody says what it is; None where there are no routes.
         logit_score: the folder of the module that makes a score of a causal LM's logits; None where there is none.
+        pools_itself: whether the Transformer module gives vectors of texts, as a model of texts and images does.
         is_sparse: whether the model was trained for sparse weights, so that its vectors mean nothing.
         settings: what config_sentence_transformers.json says; a multi-vector model's prompts with their markers.
     """
@@ -59,6 +61,7 @@ class SentenceTransformersFiles:
     multi_vector: MultiVectorFiles | None = None
     default_input_type: InputType | None = None
     logit_score: Path | None = None
+    pools_itself: bool = False
     is_sparse: bool = False
     settings: Mapping[str, object] = field(default_factory=dict)
 
@@ -88,6 +91,7 @@ def read_sentence_transformers(root: Path) -> SentenceTransformersFiles:
         multi_vector=multi_vector,
         default_input_type=modules.default_input_type,
         logit_score=next((module.folder for module in modules.listed if module.kind == "LogitScore"), None),
+        pools_itself=settings.get("module_output_name") == "sentence_embedding",
         is_sparse=SPARSE_POOLING in modules.kinds,
         settings=shared,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from poolkit.config import ModelConfig
 from poolkit.contract import Activation, Output
-from poolkit.models.specs import DenseSpec, InputType, LayerMixSpec, LayerSpec, MultiVectorSpec
+from poolkit.models.specs import DenseSpec, ImageSpec, InputType, LayerMixSpec, LayerSpec, MultiVectorSpec
 
 __all__ = [
     "AnswerTokens",
@@ -131,6 +131,7 @@ class ModelInfo:
         layers: applied to the sentence vector, after pooling, in order.
         normalizes: whether the model's own files end in a Normalize module.
         multi_vector: how a multi-vector model reads and answers; None for other models.
+        images: how it reads images; None where it reads texts alone.
         similarity: how two answers are compared.
         default_input_type: what a prompt is taken for where a request does not say and the model tells these apart.
         dimensions: length of the vectors unless a request says otherwise; None is all of it.
@@ -165,6 +166,7 @@ class ModelInfo:
     layers: tuple[LayerSpec, ...] = ()
     normalizes: bool = False
     multi_vector: MultiVectorSpec | None = None
+    images: ImageSpec | None = None
     similarity: Similarity = Similarity.COSINE
     default_input_type: InputType = "document"
     dimensions: int | None = None

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 __all__ = [
     "DenseSpec",
     "Expansion",
+    "ImageSpec",
     "InputType",
     "LayerMixSpec",
     "LayerNormSpec",
@@ -90,19 +91,21 @@ class LayerMixSpec:
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """How short queries of a multi-vector model are filled up, each filler with a vector of its own.
+    """How short texts are filled up: a multi-vector model's queries, where each filler has a vector of its own.
 
     Attributes:
-        length: of a query, once it is filled up.
+        length: of a text, once it is filled up.
         token: what they are filled up with.
-        attends: whether the query's own tokens see the fillers.
-        is_fixed: whether no query may be longer than `length`.
+        attends: whether the text's own tokens see the fillers.
+        is_fixed: whether no text may be longer than `length`.
+        side: where the fillers stand.
     """
 
     length: int
     token: str
     attends: bool
     is_fixed: bool
+    side: Literal["left", "right"] = "right"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,3 +130,18 @@ class MultiVectorSpec:
     skiplist: tuple[str, ...] = ()
     skips_in: tuple[str, ...] = ("document",)
     kept_token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSpec:
+    """How a model that reads images and texts does so.
+
+    Attributes:
+        patch_size: of the squares that it cuts an image into, in pixels a side.
+        expansion: how every text is filled up, as it was in training; None where none is.
+        searches_images: whether it reads texts as queries alone, and only images are documents.
+    """
+
+    patch_size: int
+    expansion: Expansion | None = None
+    searches_images: bool = False

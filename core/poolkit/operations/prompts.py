@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, InstanceOf, Tag, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from poolkit.contract import PoolingParams, TextPair
+from poolkit.contract import ImagePrompt, PoolingParams, TextPair
+from poolkit.operations.images import Image, is_image
 
 __all__ = ["PoolingFields", "PromptsRequest"]
 
@@ -18,6 +19,8 @@ def _kind(value: object) -> str | None:
     """Return which of the forms below a value has: told by its first item, so that errors speak of one form."""
     if isinstance(value, str):
         return "text"
+    if is_image(value):
+        return "image"
     if isinstance(value, dict | TextPair):
         return "pair"
     if isinstance(value, list | tuple):
@@ -32,23 +35,28 @@ def _kind_of_one(value: object) -> str | None:
 
 
 OnePrompt = Annotated[
-    Annotated[str, Tag("text")] | Annotated[TokenIds, Tag("token ids")] | Annotated[TextPair, Tag("pair")],
+    Annotated[str, Tag("text")]
+    | Annotated[TokenIds, Tag("token ids")]
+    | Annotated[TextPair, Tag("pair")]
+    | Annotated[Image, Tag("image")],
     Discriminator(
         _kind_of_one,
         custom_error_type="prompt_type",
-        custom_error_message="Input should be a string, an array of token ids, or a pair {first, second}",
+        custom_error_message="Input should be a string, an array of token ids, a pair {first, second}, or an image "
+        "{image}",
     ),
 ]
 Input = Annotated[
     Annotated[str, Tag("text")]
     | Annotated[TokenIds, Tag("token ids")]
     | Annotated[TextPair, Tag("pair")]
+    | Annotated[Image, Tag("image")]
     | Annotated[list[OnePrompt], Tag("prompts")],
     Discriminator(
         _kind,
         custom_error_type="input_type",
-        custom_error_message="Input should be a string, an array of token ids, a pair {first, second}, or an array of "
-        "these",
+        custom_error_message="Input should be a string, an array of token ids, a pair {first, second}, an image "
+        "{image}, or an array of these",
     ),
 ]
 
@@ -104,7 +112,7 @@ POOLING_FIELDS = frozenset(PoolingParams.__dataclass_fields__)
 class PromptsRequest(PoolingFields):
     """Prompts, and how each of them is tokenized and pooled."""
 
-    input: Input = Field(description="A text, the token ids of one, a pair of texts, or a list of these.")
+    input: Input = Field(description="A text, the token ids of one, a pair of texts, an image, or a list of these.")
     add_special_tokens: bool = Field(default=True, description="Let the tokenizer add its special tokens.")
     prompt_name: str | None = Field(
         default=None, description="Which of the model's own prompts is put before each text. Default: its default."
@@ -113,9 +121,9 @@ class PromptsRequest(PoolingFields):
         default=None, description="What the texts are, for models that read queries and documents differently."
     )
 
-    def prompts(self) -> list[str | TextPair | list[int]]:
+    def prompts(self) -> list[str | TextPair | ImagePrompt | list[int]]:
         """Return `input` as a list of prompts, in order."""
-        if isinstance(self.input, str | TextPair):
+        if isinstance(self.input, str | TextPair | ImagePrompt):
             return [self.input]
         prompts = [prompt for prompt in self.input if not isinstance(prompt, int)]
         token_ids = [token_id for token_id in self.input if isinstance(token_id, int)]

@@ -7,12 +7,16 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from poolkit.operations.answers import FloatArray, Usage
+from poolkit.operations.images import TextOrImage, is_image
 from poolkit.operations.prompts import PoolingFields
 
 __all__ = ["RerankRequest", "RerankResponse", "RerankResult", "ScoreRequest", "ScoreResponse"]
 
-Texts = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
-"""A text, or a list of them."""
+Texts = Annotated[
+    list[TextOrImage],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) or is_image(value) else value),
+]
+"""A text or an image, or a list of them."""
 
 
 class ScoringFields(PoolingFields):
@@ -41,8 +45,8 @@ class ScoreRequest(ScoringFields):
         },
     )
 
-    queries: Texts = Field(description="A text, or a list of them.")
-    documents: Texts = Field(description="A text, or a list of them.")
+    queries: Texts = Field(description="A text, or an image where the model reads those, or a list of them.")
+    documents: Texts = Field(description="The same.")
 
 
 class ScoreResponse(BaseModel):
@@ -74,8 +78,8 @@ class RerankRequest(ScoringFields):
         },
     )
 
-    query: str = Field(description="What is searched with.")
-    documents: list[str] = Field(description="What is sorted.")
+    query: TextOrImage = Field(description="What is searched with: a text, or an image where the model reads those.")
+    documents: list[TextOrImage] = Field(description="What is sorted: texts or images.")
     top_n: int | None = Field(default=None, ge=0, description="Return only so many; none and 0 return all.")
 
 
@@ -86,7 +90,7 @@ class RerankResult(BaseModel):
 
     index: int = Field(description="The document's place in the request.")
     relevance_score: float
-    document: str
+    document: str | None = Field(description="Its text; null where it is an image.")
 
 
 class RerankResponse(BaseModel):

@@ -66,7 +66,7 @@ def _wrong_pooling(pooler: PoolerConfig, task: PoolingTask, model: ModelInfo) ->
         return None
     has_tokens = task.output in OF_TOKENS or (task.output is Output.REWARDS and Output.TOKEN_LOGITS in model.outputs)
     fitting: tuple[str, ...] = ()
-    if task.output is Output.VECTOR:
+    if task.output is Output.VECTOR and model.images is None:
         fitting = OF_VECTORS
     elif task.output is Output.REWARDS and has_tokens:
         fitting = ("ALL", "STEP")

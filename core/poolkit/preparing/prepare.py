@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from poolkit.config import ModelConfig, Named, PluginConfig
 from poolkit.contract import Output
-from poolkit.encoding import Encoder
+from poolkit.encoding import Encoder, ImageReader
 from poolkit.engine import EngineProvider
 from poolkit.errors import ConfigError
 from poolkit.models import ModelInfo, read_model
@@ -68,7 +68,8 @@ def prepare_model(config: ModelConfig, plugins: PluginConfig) -> PreparedModel:
     if task.output is Output.LOGITS:
         ScoreTemplate.of(info)  # a bad template is told as such, not as the failure of the task that would use it
     provider = registry.import_engine(config.engine)
-    encoder = Encoder(provider.load_tokenizer(info, config=config), info)
+    images = ImageReader(info) if info.images is not None else None
+    encoder = Encoder(provider.load_tokenizer(info, config=config), info, images=images)
     bound = registry.bind(task, info, encoder)
     return PreparedModel(info, bound, encoder, provider, registry)
 

@@ -15,7 +15,7 @@ import numpy as np
 from poolkit_plugins._prompts import params_of_ids
 
 if TYPE_CHECKING:
-    from poolkit import BindContext
+    from poolkit import BindContext, ImagePrompt, PoolingParams
     from poolkit.engine import EncodedPrompt
 
 __all__ = ["Keys"]
@@ -48,14 +48,24 @@ class Keys:
 
     def key(self, prompt: EncodedPrompt) -> str:
         """Return the key of one prompt."""
-        digest = self._common.copy()
-        digest.update(json.dumps(asdict(params_of_ids(prompt.params)), sort_keys=True).encode())
+        digest = self._of_params(params_of_ids(prompt.params))
         digest.update(np.asarray(prompt.token_ids, np.int64).tobytes())
         if prompt.token_type_ids is not None:
             digest.update(b"types" + np.asarray(prompt.token_type_ids, np.int64).tobytes())
         if prompt.unpooled:
             digest.update(b"unpooled %d" % prompt.unpooled)
         return digest.hexdigest()
+
+    def of_image(self, image: ImagePrompt, params: PoolingParams) -> str:
+        """Return the key of an image."""
+        digest = self._of_params(params)
+        digest.update(b"image" + image.data)
+        return digest.hexdigest()
+
+    def _of_params(self, params: PoolingParams) -> hashlib.blake2b:
+        digest = self._common.copy()
+        digest.update(json.dumps(asdict(params), sort_keys=True).encode())
+        return digest
 
 
 def _providers(group: str, name: str) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from poolkit import PooledOutput, PoolingParams, Prepared, Prompt, TextPair, hookimpl
+from poolkit import ImagePrompt, PooledOutput, PoolingParams, Prepared, Prompt, TextPair, hookimpl
 from poolkit.errors import RequestError
 from poolkit_plugins._prompts import as_prompt, params_of_ids
 from poolkit_plugins.cache._keys import Keys
@@ -38,7 +38,16 @@ class _LookedUp:
     whole: Prepared
     keys: Sequence[str]
     known: Mapping[str, PooledOutput]
-    unknown: Mapping[str, EncodedPrompt]
+    unknown: Mapping[str, _Run]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A prompt as it runs, and its token ids; None for an image, which is not decoded here."""
+
+    prompt: Prompt
+    params: PoolingParams
+    token_ids: Sequence[int] | None
 
 
 class Cached:
@@ -55,15 +64,25 @@ class Cached:
         whole = yield
         if any(params.late_interaction is not None for params in whole.params_of_each):
             return whole  # what comes of a document is its score, which depends on another prompt of the request
-        encoded: list[EncodedPrompt] = []
-        for one in self._context.encoder.encode(whole.prompts, whole.params_of_each, first_index=0, refuses_long=False):
+        prompts = list(zip(whole.prompts, whole.params_of_each, strict=True))
+        others = [(prompt, params) for prompt, params in prompts if not isinstance(prompt, ImagePrompt)]
+        texts, of_texts = [prompt for prompt, _ in others], [params for _, params in others]
+        encoded = iter(self._context.encoder.encode(texts, of_texts, first_index=0, refuses_long=False))
+        keys: list[str] = []
+        runs: dict[str, _Run] = {}
+        for prompt, params in prompts:
+            if isinstance(prompt, ImagePrompt):
+                keys.append(self._keys.of_image(prompt, params))
+                runs[keys[-1]] = _Run(prompt, params, None)
+                continue
+            one = next(encoded)
             if isinstance(one, RequestError):
                 return whole  # it runs as it is: each refusal is told by the prompt's index, and the others run
-            encoded.append(one)
-        keys = [self._keys.key(one) for one in encoded]
+            keys.append(self._keys.key(one))
+            runs[keys[-1]] = _as_it_runs(prompt, one)
         known = self._store.read(set(keys))
-        unknown = {key: one for key, one in zip(keys, encoded, strict=True) if key not in known}
-        if any(len(one.token_ids) > self._context.model.max_model_len for one in unknown.values()):
+        unknown = {key: one for key, one in runs.items() if key not in known}
+        if any(len(one.token_ids or ()) > self._context.model.max_model_len for one in unknown.values()):
             return whole  # likewise, unless a wrapper outside of this one can make something of it
         logger.debug(
             "%s/%s: %d prompts, %d results known, %d prompts to run.",
@@ -73,13 +92,11 @@ class Cached:
             len(known),
             len(unknown),
         )
-        prompts = dict(zip(keys, whole.prompts, strict=True))
-        to_run = [_as_it_runs(prompts[key], one) for key, one in unknown.items()]
         return Prepared(
-            [prompt for prompt, _ in to_run],
-            [params for _, params in to_run],
+            [one.prompt for one in unknown.values()],
+            [one.params for one in unknown.values()],
             _LookedUp(whole, keys, known, unknown),
-            is_rearranged=len(to_run) < len(keys) or whole.is_rearranged,
+            is_rearranged=len(unknown) < len(keys) or whole.is_rearranged,
         )
 
     @hookimpl(wrapper=True)
@@ -96,7 +113,7 @@ class Cached:
             {
                 key: output
                 for key, output in fresh.items()
-                if list(output.prompt_token_ids) == list(looked_up.unknown[key].token_ids)
+                if (ran := looked_up.unknown[key].token_ids) is None or list(output.prompt_token_ids) == list(ran)
             }
         )
         results = {**fresh, **looked_up.known}
@@ -107,12 +124,12 @@ class Cached:
         self._store.close()
 
 
-def _as_it_runs(prompt: Prompt, encoded: EncodedPrompt) -> tuple[Prompt, PoolingParams]:
-    """Return what runs as `prompt` does, with its params: its token ids.
+def _as_it_runs(prompt: Prompt, encoded: EncodedPrompt) -> _Run:
+    """Return what runs as `prompt` does: its token ids.
 
     A pair stays one, because a wrapper around this one may want to cut its second text.
     """
     if isinstance(prompt, TextPair):
-        return prompt, encoded.params
+        return _Run(prompt, encoded.params, encoded.token_ids)
     tokens = as_prompt(encoded.token_ids, encoded.token_type_ids, unpooled=encoded.unpooled)
-    return tokens, params_of_ids(encoded.params)
+    return _Run(tokens, params_of_ids(encoded.params), encoded.token_ids)

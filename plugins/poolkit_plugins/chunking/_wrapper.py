@@ -12,6 +12,7 @@ import numpy as np
 from poolkit import (
     Activation,
     FramedText,
+    ImagePrompt,
     Output,
     PooledOutput,
     PoolingParams,
@@ -63,6 +64,8 @@ class Chunking:
     def pre_process(self) -> Generator[None, Prepared, Prepared]:
         """Prepare the chunks in place of the prompts."""
         whole = yield
+        if any(isinstance(prompt, ImagePrompt) for prompt in whole.prompts):
+            return whole  # nobody cuts an image, and to be here each would have to be decoded
         encoded = self._context.encoder.encode(whole.prompts, whole.params_of_each, first_index=0, refuses_long=False)
         chunks: list[list[tuple[Prompt, PoolingParams]]] = []
         refused: list[RequestError] = []

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from poolkit import (
     BindContext,
+    ImagePrompt,
     PooledOutput,
     PoolingIOProcessor,
     PoolingParams,
@@ -22,6 +23,7 @@ from poolkit import (
     ScoreRequest,
     ScoreResponse,
     Usage,
+    require_text,
 )
 from poolkit.errors import RequestError
 from poolkit_jina_reranker_v3.listing import Lister, Listing
@@ -68,15 +70,16 @@ class RerankProcessor(ListwiseProcessor[RerankRequest, RerankResponse]):
 
     def pre_process(self, request: RerankRequest) -> Prepared:
         """Return a prompt for each block of documents."""
-        return self._prepare(request, [(request.query, request.documents)])
+        return self._prepare(request, [(require_text(request.query), _texts(request.documents))])
 
     def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> RerankResponse:
         """Return the documents, best first and equals by index."""
         asked = cast("Asked[RerankRequest]", prepared.state)
         [scores] = _scores(asked.listings, outputs)
         order = np.argsort(-scores, kind="stable")[: asked.request.top_n or None].tolist()
+        documents = _texts(asked.request.documents)
         results = [
-            RerankResult(index=index, relevance_score=float(scores[index]), document=asked.request.documents[index])
+            RerankResult(index=index, relevance_score=float(scores[index]), document=documents[index])
             for index in order
         ]
         return RerankResponse(results=results, usage=Usage.of(outputs))
@@ -87,7 +90,7 @@ class ScoreProcessor(ListwiseProcessor[ScoreRequest, ScoreResponse]):
 
     def pre_process(self, request: ScoreRequest) -> Prepared:
         """Return a prompt for each block of documents, or for each pair."""
-        queries, documents = request.queries, request.documents
+        queries, documents = _texts(request.queries), _texts(request.documents)
         if len(queries) == 1:
             return self._prepare(request, [(queries[0], documents)])
         if len(queries) == len(documents):
@@ -110,6 +113,10 @@ class ScoreProcessor(ListwiseProcessor[ScoreRequest, ScoreResponse]):
             ],
             usage=Usage.of(outputs),
         )
+
+
+def _texts(prompts: Sequence[str | ImagePrompt]) -> list[str]:
+    return [require_text(prompt) for prompt in prompts]
 
 
 def _wishes(request: RerankRequest | ScoreRequest) -> PoolingParams:

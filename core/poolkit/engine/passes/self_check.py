@@ -12,6 +12,7 @@ from poolkit.contract import PoolingParams
 from poolkit.engine.heads.layers import TakeHidden, load_mix
 from poolkit.engine.loading import quiet_transformers
 from poolkit.engine.passes.attention import PACKED_ATTENTION, register_packed_attention
+from poolkit.engine.passes.clip import clip_packed_pass
 from poolkit.engine.passes.layout import lay_out
 from poolkit.engine.passes.mpnet import mpnet_packed_pass
 from poolkit.engine.passes.run import Pass, packed_pass, padded_pass, takes_token_types
@@ -85,6 +86,10 @@ def _packed(model: PreTrainedModel, info: ModelInfo, take: TakeHidden) -> Pass:
     set_attention(model, PACKED_ATTENTION)
     if model.config._attn_implementation != PACKED_ATTENTION:
         raise NotImplementedError(f"{type(model).__name__} has an attention of its own, which cannot be exchanged")
+    if info.images is not None and info.images.expansion is not None:
+        raise NotImplementedError("all texts have one length, so that there is no padding to save")
+    if info.model_type == "clip":
+        return partial(clip_packed_pass, model)
     return partial(packed_pass, model, position_offset=info.position_offset, take=take)
 
 

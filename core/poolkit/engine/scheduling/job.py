@@ -29,6 +29,7 @@ class Job:
         self._outcomes: list[Outcome | None] = [None] * size
         self._missing = size
         self._lock = threading.Lock()
+        self._progressed = threading.Condition(self._lock)
         if size == 0:
             self.future.set_result([])
 
@@ -41,6 +42,11 @@ class Job:
     def is_over(self) -> bool:
         """Whether every outcome is known or given up."""
         return self.future.done()
+
+    def wait_until_done(self, count: int) -> None:
+        """Block until so many prompts have their outcome, or all are given up."""
+        with self._progressed:
+            self._progressed.wait_for(lambda: self.future.done() or self.done >= count)
 
     def settle(self, outcomes: Sequence[tuple[int, Outcome]]) -> int:
         """Record outcomes by prompt index; return how many counted (none does twice, or after the end)."""
@@ -58,6 +64,7 @@ class Job:
             counted = before - self._missing
             if self._missing == 0 or (self._fails_fast and failure is not None):
                 self._resolve(failure)
+            self._progressed.notify_all()
             return counted
 
     def cancel(self, reason: Exception) -> int:
@@ -67,6 +74,7 @@ class Job:
                 return 0
             given_up = self._missing
             self._resolve(reason)
+            self._progressed.notify_all()
             return given_up
 
     def _resolve(self, reason: Exception | None) -> None:

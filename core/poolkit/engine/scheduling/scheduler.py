@@ -51,7 +51,8 @@ class _Item:
 
     @property
     def tokens(self) -> int:
-        return len(self.prompt.token_ids)
+        """What it counts in a batch: an image's patches are tokens here."""
+        return self.prompt.cost
 
     @property
     def kept_key(self) -> str | None:

@@ -22,19 +22,21 @@ __all__ = ["QueryExpansion", "keep_markers_whole"]
 
 
 class QueryExpansion:
-    """Fills up the queries of one model; leaves everything as it is where the model fills up none.
+    """Fills up the queries of one model, or all its texts; leaves everything as it is where the model fills up none.
 
     Raises ModelError where the tokenizer does not know the filler.
     """
 
     def __init__(self, tokenizer: Tokenizer, info: ModelInfo) -> None:
-        self._expansion: Expansion | None = info.multi_vector.expansion if info.multi_vector is not None else None
+        spec = info.multi_vector or info.images
+        self._expansion: Expansion | None = spec.expansion if spec is not None else None
+        self._is_of_queries = info.images is None
         self._filler = _find_id(tokenizer, self._expansion.token, info) if self._expansion is not None else 0
 
     def fill_up(self, prompt: EncodedPrompt) -> EncodedPrompt:
-        """Return a query with its fillers; fillers that it comes with are taken for what they are."""
+        """Return a text with its fillers; fillers that it comes with are taken for what they are."""
         expansion = self._expansion
-        if expansion is None or not prompt.is_query:
+        if expansion is None or prompt.image is not None or (self._is_of_queries and not prompt.is_query):
             return prompt
         ids, types = list(prompt.token_ids), prompt.token_type_ids
         own = len(ids)
@@ -42,9 +44,10 @@ class QueryExpansion:
             own -= 1
         missing = max(0, expansion.length - len(ids))
         is_seen = expansion.attends or own == len(ids) + missing
+        fillers = [self._filler] * missing
         return replace(
             prompt,
-            token_ids=ids + [self._filler] * missing,
+            token_ids=fillers + ids if expansion.side == "left" else ids + fillers,
             token_type_ids=None if types is None else [*types, *[0] * missing],
             attended=None if is_seen else own,
         )
@@ -69,7 +72,7 @@ def _find_id(tokenizer: Tokenizer, token: str, info: ModelInfo) -> int:
     [ids] = tokenizer.encode_batch([token], add_special_tokens=False)
     if len(ids) != 1 or tokenizer.tokens(ids) != [token]:
         raise ModelError(
-            f"{info.name} fills up queries with {token!r}, which is no token of its tokenizer in {info.path}. Fetch "
+            f"{info.name} fills up texts with {token!r}, which is no token of its tokenizer in {info.path}. Fetch "
             "the model again."
         )
     return ids[0]

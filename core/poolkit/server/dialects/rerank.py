@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from poolkit.errors import RequestError
 from poolkit.operations import RerankRequest, RerankResponse
+from poolkit.operations.images import TextOrImage
 from poolkit.server.dialects.codec import Call, Decoded, check_model, to_json
 from poolkit.server.dialects.shapes import ModelFields
 from poolkit.server.failures import ErrorBody, openai_error
@@ -37,8 +38,8 @@ class JinaRerankRequest(RerankRequest, ModelFields):
         },
     )
 
-    documents: list[Annotated[str, BeforeValidator(_text_of, json_schema_input_type=str | dict[str, str])]] = Field(
-        description='What is sorted: texts, or objects {"text": …}.'
+    documents: list[Annotated[TextOrImage, BeforeValidator(_text_of, json_schema_input_type=str | dict[str, str])]] = (
+        Field(description='What is sorted: texts, objects {"text": …}, or {"image": …} where the model reads those.')
     )
     return_documents: bool = Field(default=True, description="Answer each document with its score.")
 
@@ -68,7 +69,11 @@ class JinaRerank:
                 {
                     "index": one.index,
                     "relevance_score": one.relevance_score,
-                    **({"document": {"text": one.document}} if request.return_documents else {}),
+                    **(
+                        {"document": {"text": one.document}}
+                        if request.return_documents and one.document is not None
+                        else {}
+                    ),
                 }
                 for one in response.results
             ]

@@ -35,11 +35,12 @@ class VLLMScoreRequest(ScoreRequest, ModelFields):
     )
 
     queries: Texts = Field(
-        validation_alias=AliasChoices("queries", "data_1", "text_1"), description="A text, or a list of them."
+        validation_alias=AliasChoices("queries", "data_1", "text_1"),
+        description="A text, or an image where the model reads those, or a list of them.",
     )
     documents: Texts = Field(
         validation_alias=AliasChoices("documents", "items", "data_2", "text_2"),
-        description="A text, or a list of them.",
+        description="The same.",
     )
 
 
