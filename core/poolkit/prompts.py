@@ -60,7 +60,7 @@ class ImagePrompt:
     """An image, for a model that reads images.
 
     Attributes:
-        data: what an image file holds: PNG, JPEG, or any other format that Pillow reads.
+        data: what an image file holds: PNG, JPEG, WebP, GIF (its first frame), BMP or TIFF.
     """
 
     data: bytes = field(repr=False)

@@ -60,10 +60,14 @@ def test_images_give_the_same_over_http(family, load, post):
 
 
 @pytest.mark.parametrize("family", ["clip", "colqwen2"])
-@pytest.mark.parametrize("form", ["JPEG", "GIF", "WEBP"])
+@pytest.mark.parametrize("form", reading.FORMATS)
 def test_every_format_is_told_by_its_content(family, form, load):
     [vectors] = pool(load(family), picture(40, 40, form=form))
     assert np.isfinite(vectors).all()
+
+
+def test_a_format_that_another_program_would_decode_is_refused(load):
+    assert "its format is none of" in refusal(load("clip"), picture(40, 40, form="EPS"))
 
 
 def test_one_image_is_a_request_by_itself(load, post):
@@ -88,8 +92,8 @@ def test_one_that_cannot_be_read_fails_alone(load):
         llm.embed([picture(32, 32), ImagePrompt(b"GIF89a, or so it says"), "a"], use_tqdm=False)
     assert list(caught.value.errors) == [1]
     assert str(caught.value.errors[1]) == (
-        "Prompt 1: it cannot be read as an image: it is damaged, or in a format that Pillow does not know. Send PNG or "
-        "JPEG."
+        "Prompt 1: it cannot be read as an image: it is damaged, or its format is none of PNG, JPEG, WEBP, GIF, BMP, "
+        "TIFF."
     )
     assert [output is None for output in caught.value.outputs] == [False, True, False]
 

@@ -26,6 +26,9 @@ MAX_PIXELS = 2**26
 """An image with more is refused before it is decoded: a file of a few kilobytes may hold gigabytes. A page of A2 at 300
 dpi has half of these."""
 
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+"""Pillow knows more, some of which it has other programs decode (EPS)."""
+
 CHANNELS = 3
 
 PIXELS = "pixel_values"
@@ -114,7 +117,7 @@ def _decode(image: ImagePrompt) -> Image:
     from PIL import Image
 
     with _clear_about_damage():
-        opened = Image.open(BytesIO(image.data))
+        opened = Image.open(BytesIO(image.data), formats=FORMATS)
     width, height = opened.size
     if width * height > MAX_PIXELS:
         raise RequestError(
@@ -135,5 +138,5 @@ def _clear_about_damage() -> Iterator[None]:
         raise RequestError(f"it is an image of more than the {MAX_PIXELS} pixels that are decoded") from exc
     except (OSError, ValueError, SyntaxError) as exc:  # what Pillow's decoders raise
         raise RequestError(
-            "it cannot be read as an image: it is damaged, or in a format that Pillow does not know. Send PNG or JPEG"
+            f"it cannot be read as an image: it is damaged, or its format is none of {', '.join(FORMATS)}"
         ) from exc
