@@ -62,6 +62,7 @@ def test_every_value_is_shown_with_where_it_comes_from_and_no_weights_are_read(p
         ["similarity", "dot", "config_sentence_transformers.json"],
         ["dimensions", "48", "config.json"],
         ["prompt 'query'", "'Find: '", "config_sentence_transformers.json"],
+        ["head", "none", "the model's files name none"],
         ["activation", "normalize", "task 'embed'"],
         ["device", "cpu", "device"],
         ["dtype", "float32", "dtype"],
@@ -74,6 +75,26 @@ def test_every_value_is_shown_with_where_it_comes_from_and_no_weights_are_read(p
         ["reward", "no: it is no reward model: it has neither a classification head nor pooling_type STEP"],
         ["token_classify", "no: it has no token classification head"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("made", "task", "head", "source"),
+    [
+        ({"family": "bert", "dense": 20}, "embed", "48 to 20, Tanh", "the model's own layers"),
+        ({"family": "bert", "dense": 20}, "token_embed", "none", "the model's files name none"),
+        (
+            {"family": "bert", "head": "ForSequenceClassification", "sentence_transformers": False},
+            "classify",
+            "BertForSequenceClassification's own",
+            "config.json",
+        ),
+    ],
+    ids=["dense layer", "token vectors", "classifier"],
+)
+def test_the_head_is_shown_as_the_task_uses_it(made, task, head, source, poolkit, checkpoint):
+    _, out, _ = poolkit("inspect", checkpoint(**made), "--task", task, "--json")
+    assert {"name": "head", "value": head, "source": source} in json.loads(out)["decisions"]
+    assert {"name": "prompts", "value": "none", "source": "the model's files name none"} in json.loads(out)["decisions"]
 
 
 def test_the_report_of_a_start_up_begins_with_the_same_lines(poolkit, checkpoint):

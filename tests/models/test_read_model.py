@@ -56,6 +56,7 @@ def test_the_packaged_default_is_found_by_name(name, minilm):
         Decision("max length", "256 tokens", "sentence_bert_config.json"),
         Decision("pooling", "mean", "1_Pooling/config.json"),
         Decision("dimensions", "384", "config.json"),
+        Decision("prompts", "none", "the model's files name none"),
     )
 
 

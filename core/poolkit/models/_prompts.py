@@ -26,7 +26,9 @@ def read_prompts(settings: Mapping[str, object], path: Path) -> tuple[Mapping[st
 
 
 def prompt_decisions(prompts: Mapping[str, str], default_name: str | None, *, pools_prompt: bool) -> Iterator[Decision]:
-    """Yield the lines of the start-up report about prompts: empty ones are not worth a line."""
+    """Yield the lines of the start-up report about prompts: empty ones are not worth a line each."""
+    if not any(prompts.values()):
+        yield Decision("prompts", "none", "the model's files name none")
     for name, text in prompts.items():
         if text:
             is_default = ", put before a text by default" if name == default_name else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from poolkit.config import ModelConfig
 from poolkit.contract import Activation, Output, PoolingParams, PoolingTask
@@ -35,6 +36,7 @@ def report(model: ModelInfo, task: PoolingTask, config: ModelConfig) -> tuple[De
     return (
         _task(task, config),
         *(one for one in model.decisions if _is_used(one, task)),
+        _head(model, task),
         *_of_task(model, task, config),
     )
 
@@ -48,6 +50,21 @@ def _task(task: PoolingTask, config: ModelConfig) -> Decision:
     named = {"task": config.task, "pooler_config.task": config.pooler_config.task}
     source = next((key for key, name in named.items() if name is not None), "the first that the model can serve")
     return Decision("task", task.name, source)
+
+
+def _head(model: ModelInfo, task: PoolingTask) -> Decision:
+    """Return what makes the task's outputs of the model's token vectors, beside pooling."""
+    if task.head is not None:
+        return Decision("head", task.head, f"task {task.name!r}")
+    if task.output in SCORES:
+        score = next((one for one in model.decisions if one.name == "score"), None)  # of a yes/no reranker
+        return replace(score, name="head") if score else Decision("head", f"{model.architecture}'s own", "config.json")
+    if model.images is not None:
+        return Decision("head", f"{model.architecture}'s own projection", "config.json")
+    layers = (*model.token_layers, *(model.layers if task.output is Output.VECTOR else ()))
+    if not layers:
+        return Decision("head", "none", "the model's files name none")
+    return Decision("head", "; ".join(map(str, layers)), "the model's own layers")
 
 
 def _of_task(model: ModelInfo, task: PoolingTask, config: ModelConfig) -> Iterator[Decision]:
