@@ -76,13 +76,14 @@ if TYPE_CHECKING:
         TokenClassificationOutput,
         TokenClassificationRequestOutput,
     )
-    from poolkit.processors import PoolingProcessor
+    from poolkit.processors import POOLING, PoolingProcessor
     from poolkit.templates import ScoreTemplate
 
 __all__ = [
     "API_OLDEST",
     "API_VERSION",
     "LLM",
+    "POOLING",
     "Activation",
     "AggregationStrategy",
     "BindContext",

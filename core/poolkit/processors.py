@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from poolkit.contract import PooledOutput, PoolingIOProcessor, Prepared
+from poolkit.contract import Operation, PooledOutput, PoolingIOProcessor, Prepared
 from poolkit.errors import RequestError
 from poolkit.operations import PoolingRequest, PoolingResponse, Usage
 
-__all__ = ["PoolingProcessor"]
+__all__ = ["POOLING", "PoolingProcessor"]
+
+POOLING = Operation(
+    name="pooling",
+    request=PoolingRequest,
+    response=PoolingResponse,
+    io_processor="poolkit.processors:PoolingProcessor",
+    per_prompt=("data", "prompt_token_ids"),
+)
+"""The standard operation `pooling`, for any task: what `LLM.encode` and `/pooling` ask."""
 
 
 class PoolingProcessor(PoolingIOProcessor[PoolingRequest, PoolingResponse]):

@@ -1,13 +1,12 @@
 """The task `classify`: how well each label fits a text or a pair of texts."""
 
 from poolkit import (
+    POOLING,
     Activation,
     ClassifyRequest,
     ClassifyResponse,
     Operation,
     Output,
-    PoolingRequest,
-    PoolingResponse,
     PoolingTask,
 )
 from poolkit_tasks.scoring import CROSS_ENCODER_OPERATIONS
@@ -29,13 +28,7 @@ CLASSIFY = PoolingTask(
             io_processor="poolkit_tasks.classify.processors:ClassifyProcessor",
             per_prompt=("data", "prompt_token_ids"),
         ),
-        Operation(
-            name="pooling",
-            request=PoolingRequest,
-            response=PoolingResponse,
-            io_processor="poolkit.processors:PoolingProcessor",
-            per_prompt=("data", "prompt_token_ids"),
-        ),
+        POOLING,
         *CROSS_ENCODER_OPERATIONS,
     ),
 )

@@ -1,13 +1,12 @@
 """The task `embed`: one vector per prompt."""
 
 from poolkit import (
+    POOLING,
     Activation,
     EmbeddingsRequest,
     EmbeddingsResponse,
     Operation,
     Output,
-    PoolingRequest,
-    PoolingResponse,
     PoolingTask,
 )
 from poolkit_tasks.scoring import BI_ENCODER_OPERATIONS
@@ -28,13 +27,7 @@ EMBED = PoolingTask(
             io_processor="poolkit_tasks.embed.processors:EmbeddingsProcessor",
             per_prompt=("embeddings", "prompt_token_ids"),
         ),
-        Operation(
-            name="pooling",
-            request=PoolingRequest,
-            response=PoolingResponse,
-            io_processor="poolkit.processors:PoolingProcessor",
-            per_prompt=("data", "prompt_token_ids"),
-        ),
+        POOLING,
         *BI_ENCODER_OPERATIONS,
     ),
 )

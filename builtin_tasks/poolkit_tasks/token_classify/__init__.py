@@ -1,12 +1,11 @@
 """The task `token_classify`: labels for each token, and the entities that they make up."""
 
 from poolkit import (
+    POOLING,
     Activation,
     ModelInfo,
     Operation,
     Output,
-    PoolingRequest,
-    PoolingResponse,
     PoolingTask,
     TokenClassifyRequest,
     TokenClassifyResponse,
@@ -38,12 +37,6 @@ TOKEN_CLASSIFY = PoolingTask(
             io_processor="poolkit_tasks.token_classify.processors:TokenClassifyProcessor",
             per_prompt=("data", "prompt_token_ids"),
         ),
-        Operation(
-            name="pooling",
-            request=PoolingRequest,
-            response=PoolingResponse,
-            io_processor="poolkit.processors:PoolingProcessor",
-            per_prompt=("data", "prompt_token_ids"),
-        ),
+        POOLING,
     ),
 )

@@ -1,6 +1,6 @@
 """The task `token_embed`: one vector per token, for late interaction."""
 
-from poolkit import Activation, Operation, Output, PoolingRequest, PoolingResponse, PoolingTask
+from poolkit import POOLING, Activation, Operation, Output, PoolingTask
 from poolkit_tasks.scoring import LATE_INTERACTION_OPERATIONS
 from poolkit_tasks.token_embed.schema import LateChunkingRequest, LateChunkingResponse
 
@@ -13,13 +13,7 @@ TOKEN_EMBED = PoolingTask(
     output=Output.TOKEN_VECTORS,
     activation=Activation.NORMALIZE,
     operations=(
-        Operation(
-            name="pooling",
-            request=PoolingRequest,
-            response=PoolingResponse,
-            io_processor="poolkit.processors:PoolingProcessor",
-            per_prompt=("data", "prompt_token_ids"),
-        ),
+        POOLING,
         *LATE_INTERACTION_OPERATIONS,
         Operation(
             name="late_chunking",
