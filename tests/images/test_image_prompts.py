@@ -129,11 +129,17 @@ def test_a_model_of_texts_says_that_it_reads_no_images(checkpoint):
 @pytest.mark.parametrize(
     ("image", "told"),
     [
-        ("https://example.com/cat.png", "poolkit fetches no images: send the image itself, as base64 or a data: URI"),
-        ("file:///etc/passwd", "poolkit fetches no images: send the image itself, as base64 or a data: URI"),
-        ("data:image/svg+xml,<svg/>", "Input should be a data: URI that holds base64, data:image/png;base64,…"),
-        ("no base64 at all!", "Input should be valid base64, or a data: URI that holds it"),
-        (7, 'Input should be an image {"image": "<base64, or a data: URI>"}'),
+        (
+            "https://example.com/cat.png",
+            "input[0].image must be the image itself, as base64 or a data: URI: poolkit fetches none",
+        ),
+        (
+            "file:///etc/passwd",
+            "input[0].image must be the image itself, as base64 or a data: URI: poolkit fetches none",
+        ),
+        ("data:image/svg+xml,<svg/>", "must be a data: URI that holds base64, data:image/png;base64,…"),
+        ("no base64 at all!", "must be valid base64, or a data: URI that holds it"),
+        (7, 'must be an image {"image": "<base64, or a data: URI>"}'),
     ],
 )
 def test_what_is_no_image_on_the_wire_is_told(image, told, post):

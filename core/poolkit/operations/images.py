@@ -41,18 +41,18 @@ def _read(value: object) -> ImagePrompt:
     if isinstance(value, ImagePrompt):
         return value
     if not isinstance(value, Mapping) or list(value) != ["image"] or not isinstance(value["image"], str):
-        raise ValueError('Input should be an image {"image": "<base64, or a data: URI>"}')
+        raise ValueError('must be an image {"image": "<base64, or a data: URI>"}')
     text = value["image"]
     if text.startswith(("http://", "https://", "file:")):
-        raise ValueError("poolkit fetches no images: send the image itself, as base64 or a data: URI")
+        raise ValueError("must be the image itself, as base64 or a data: URI: poolkit fetches none")
     if text.startswith(DATA_URI):
         head, _, text = text.partition(",")
         if not head.endswith(";base64"):
-            raise ValueError("Input should be a data: URI that holds base64, data:image/png;base64,…")
+            raise ValueError("must be a data: URI that holds base64, data:image/png;base64,…")
     try:
         return ImagePrompt(base64.b64decode(text, validate=True))
     except binascii.Error as exc:
-        raise ValueError("Input should be valid base64, or a data: URI that holds it") from exc
+        raise ValueError("must be valid base64, or a data: URI that holds it") from exc
 
 
 def _write(image: ImagePrompt) -> dict[str, str]:
