@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from importlib_metadata import entry_points
 
 from checkpoints import real_texts
 from poolkit import LLM, PoolingParams
@@ -102,6 +103,9 @@ CASES = [
 ]
 
 
+RERANKERS = [("embed", EMBEDDER), ("classify", ONE_LABEL), ("token_embed", EMBEDDER)]
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.task} {case.path}")
 def test_an_operation_gives_the_same_numbers_offline_and_online(case, checkpoint):
     folder = str(checkpoint(**case.checkpoint))
@@ -120,9 +124,7 @@ def test_an_operation_gives_the_same_numbers_offline_and_online(case, checkpoint
     assert answer["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
 
 
-@pytest.mark.parametrize(
-    ("task", "made"), [("embed", EMBEDDER), ("classify", ONE_LABEL), ("token_embed", EMBEDDER)], ids=str
-)
+@pytest.mark.parametrize(("task", "made"), RERANKERS, ids=str)
 def test_reranking_gives_the_same_order_offline_and_online(task, made, checkpoint):
     folder = str(checkpoint(**made))
     with LLM(folder, task=task, dtype="float32") as llm:
@@ -135,6 +137,27 @@ def test_reranking_gives_the_same_order_offline_and_online(task, made, checkpoin
     assert [(one.index, one.relevance_score, {"text": one.document}) for one in offline] == [
         (one["index"], one["relevance_score"], one["document"]) for one in results
     ]
+
+
+def test_late_chunking_gives_the_same_offline_and_online(checkpoint):
+    folder = str(checkpoint(**EMBEDDER))
+    text = "Berlin is old. The city has parks."
+    body = {"text": text, "chunks": [[0, 14], [15, len(text)]]}
+    with LLM(folder, task="token_embed", dtype="float32") as llm:
+        offline = llm.run("late_chunking", body, use_tqdm=False)
+    online = send(folder, "token_embed", "/tasks/token_embed/late_chunking", body)
+
+    np.testing.assert_array_equal(np.asarray(online["embeddings"], np.float32), offline.embeddings)
+    assert online["usage"] == offline.usage.model_dump()
+
+
+def test_no_operation_of_a_built_in_task_is_left_out():
+    asked = {(case.task, case.path.rpartition("/")[2]) for case in CASES} | {("token_embed", "late_chunking")}
+    asked |= {(task, "rerank") for task, _ in RERANKERS}
+    for entry_point in entry_points(group="poolkit.tasks"):
+        if entry_point.dist.name == "poolkit":
+            offered = {(entry_point.name, operation.name) for operation in entry_point.load().operations}
+            assert offered <= asked
 
 
 def count_tokens(folder, task):
