@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_futures
+from functools import partial
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -191,38 +192,17 @@ class ServedModel:
         known = self._encoder.read_shared(prompts, params)
         job = self._scheduler.open(size, fails_fast=fails_fast)
         others = size - sum(isinstance(one.late_interaction, KeepQuery) for one in params)
+        tokenize = partial(self._tokenize, job, prompts, params, known)
         if others < size:
-            self._tokenize(job, prompts, params, known, others, size)
+            tokenize(others, size)
         if self._image_pool is not None and any(isinstance(prompt, ImagePrompt) for prompt in prompts[:others]):
             starts = iter(range(0, others, IMAGE_CHUNK))
             for _ in range(self._image_workers):
-                self._image_pool.submit(self._read_images, self._image_pool, job, prompts, params, starts, others)
+                self._image_pool.submit(_read_images, self._image_pool, job, tokenize, starts, others)
             return job
         for start in range(0, others, TOKENIZE_CHUNK):
-            stop = min(start + TOKENIZE_CHUNK, others)
-            self._tokenizer_pool.submit(self._tokenize, job, prompts, params, known, start, stop)
+            self._tokenizer_pool.submit(tokenize, start, min(start + TOKENIZE_CHUNK, others))
         return job
-
-    def _read_images(
-        self,
-        pool: ThreadPoolExecutor,
-        job: Job,
-        prompts: Sequence[Prompt],
-        params: Sequence[PoolingParams],
-        starts: Iterator[int],
-        size: int,
-    ) -> None:
-        """Encode the next chunk of a request with images once few of them wait, then stand in line for another.
-
-        So the images of a large request do not fill the memory, nor hold up those of a small one.
-        """
-        start = next(starts, None)
-        if start is None:
-            return
-        job.wait_until_done(start - IMAGES_AHEAD)
-        if not job.is_over:
-            self._tokenize(job, prompts, params, {}, start, min(start + IMAGE_CHUNK, size))
-            pool.submit(self._read_images, pool, job, prompts, params, starts, size)
 
     def _tokenize(
         self,
@@ -250,6 +230,22 @@ class ServedModel:
                 ready.append((index, prompt))
         job.settle(refused)
         self._scheduler.add(job, ready)
+
+
+def _read_images(
+    pool: ThreadPoolExecutor, job: Job, tokenize: Callable[[int, int], None], starts: Iterator[int], size: int
+) -> None:
+    """Encode the next chunk of a request with images once few of them wait, then stand in line for another.
+
+    So the images of a large request do not fill the memory, nor hold up those of a small one.
+    """
+    start = next(starts, None)
+    if start is None:
+        return
+    job.wait_until_done(start - IMAGES_AHEAD)
+    if not job.is_over:
+        tokenize(start, min(start + IMAGE_CHUNK, size))
+        pool.submit(_read_images, pool, job, tokenize, starts, size)
 
 
 def _outputs(outcomes: Sequence[Outcome]) -> list[PooledOutput]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import sys
 
 import numpy as np
@@ -236,6 +237,14 @@ def test_each_family_serves_one_task_and_says_what_it_is(family, load):
     assert decisions["architecture"] == IMAGE_FAMILIES[family].architecture
     assert decisions["images"] == "in patches of 8 x 8 pixels"
     assert decisions["path"] == ("packed" if family == "clip" else "padded")
+
+
+def test_queries_for_images_are_not_run_in_chunks(image_model):
+    folder = str(image_model("colpali"))
+    with pytest.raises(ConfigError, match="reads texts whole, as queries"):
+        LLM(folder, pooler_config=PoolerConfig(enable_chunked_processing=True))
+    with LLM(folder, dtype="float32", enable=["chunking"]) as llm:
+        assert re.search(r"Prompt 0 has \d+ tokens; .* takes at most 512", refusal(llm, "word " * 400))
 
 
 @pytest.mark.parametrize("family", ["siglip", *RETRIEVERS])

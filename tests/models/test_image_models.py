@@ -13,21 +13,11 @@ from sentence_transformers import SentenceTransformer
 from checkpoints import make_checkpoint, real_texts, write_json
 from image_models import make_image_model, pictures
 from poolkit import LLM, PoolingParams
-from poolkit.config import ModelConfig, PoolerConfig
-from poolkit.errors import ModelError
-from poolkit.models import Expansion, read_model
+from poolkit.config import PoolerConfig
+from poolkit.models import Expansion
+from reading import read, refusal
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def read(folder, **settings):
-    return read_model(ModelConfig(model=str(folder), **settings))
-
-
-def refusal(folder, **settings):
-    with pytest.raises(ModelError) as caught:
-        read(folder, **settings)
-    return str(caught.value)
 
 
 @pytest.fixture

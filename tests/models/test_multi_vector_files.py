@@ -7,21 +7,10 @@ import json
 import pytest
 
 from checkpoints import make_checkpoint, write_json
-from poolkit.config import ModelConfig
-from poolkit.errors import ModelError
-from poolkit.models import Similarity, read_model
+from poolkit.models import Similarity
+from reading import read, refusal
 
 SHARED = "config_sentence_transformers.json"
-
-
-def read(folder, **settings):
-    return read_model(ModelConfig(model=str(folder), **settings))
-
-
-def refusal(folder, **settings):
-    with pytest.raises(ModelError) as caught:
-        read(folder, **settings)
-    return str(caught.value)
 
 
 def edit(path, **changes):

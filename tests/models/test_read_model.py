@@ -12,18 +12,8 @@ import pytest
 from checkpoints import make_checkpoint, write_json
 from poolkit.config import ModelConfig, PoolerConfig
 from poolkit.contract import Output
-from poolkit.errors import ModelError
-from poolkit.models import Decision, PoolingMode, read_model
-
-
-def read(folder, **settings):
-    return read_model(ModelConfig(model=str(folder), **settings))
-
-
-def refusal(folder, **settings):
-    with pytest.raises(ModelError) as caught:
-        read(folder, **settings)
-    return str(caught.value)
+from poolkit.models import Decision, PoolingMode
+from reading import read, refusal
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ class ImageInput:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """One prompt, tokenized: never empty, every id inside the vocabulary, no longer than the model's maximum.
+    """One prompt, tokenized: every id inside the vocabulary, no longer than the model's maximum, a text never empty.
 
     Attributes:
         token_ids: what runs through the model.

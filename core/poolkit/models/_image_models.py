@@ -56,9 +56,16 @@ IMAGE_MODELS: Mapping[str, _Family] = {
 
 
 def read_image_model(
-    config: ModelConfig, files: SentenceTransformersFiles, hf: Mapping[str, object], *, architecture: str
+    config: ModelConfig, files: SentenceTransformersFiles, hf: Mapping[str, object], *, architecture: str, source: str
 ) -> ModelInfo:
     """Read what a model of images and texts is and can do. No weights are loaded.
+
+    Args:
+        config: what the user says.
+        files: what sentence-transformers saved.
+        hf: config.json with the user's overrides.
+        architecture: a key of `IMAGE_MODELS`.
+        source: where the folder comes from.
 
     Raises ModelError where its files ask for something poolkit does not have.
     """
@@ -106,7 +113,7 @@ def read_image_model(
         matryoshka_dimensions=matryoshka,
         config=config,
         decisions=(
-            Decision("model", str(files.folder), "local folder" if str(files.folder) == config.model else config.model),
+            Decision("model", str(files.folder), source),
             Decision("architecture", architecture, "config.json"),
             length_decision,
             Decision("images", f"in patches of {patch_size} x {patch_size} pixels", "config.json"),

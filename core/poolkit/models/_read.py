@@ -94,8 +94,9 @@ def read_model(config: ModelConfig) -> ModelInfo:
     model_type = hf.get("model_type")
     if not isinstance(model_type, str):
         raise ModelError(f"{path} has no model_type, so poolkit cannot tell what the model is.")
+    source = "local folder" if str(root) == config.model else config.model
     if architecture in IMAGE_MODELS:
-        return read_image_model(config, files, hf, architecture=architecture)
+        return read_image_model(config, files, hf, architecture=architecture, source=source)
     if files.pools_itself:
         raise ModelError(
             f"{files.folder / str(files.settings_file)} has module_output_name 'sentence_embedding', but "
@@ -127,7 +128,7 @@ def read_model(config: ModelConfig) -> ModelInfo:
     output_size = embedding_size if multi_vector is None else token_vector_size
     dimensions, dimensions_decision = default_dimensions(config, files.settings, output_size, matryoshka)
     decisions = [
-        Decision("model", str(files.folder), "local folder" if str(root) == config.model else config.model),
+        Decision("model", str(files.folder), source),
         Decision("architecture", architecture or model_type, "config.json"),
         *length_decisions,
         pooling_decision,

@@ -53,6 +53,8 @@ def _problems(pooler: PoolerConfig, task: PoolingTask, model: ModelInfo) -> Iter
             "enable_chunked_processing",
             f"but what task {task.name!r} answers for the chunks of a text cannot be put together. Leave it out.",
         )
+    if pooler.enable_chunked_processing and model.images is not None and model.images.searches_images:
+        yield "enable_chunked_processing", f"but {model.name} reads texts whole, as queries. Leave it out."
     if pooler.max_embed_len is not None and not pooler.enable_chunked_processing:
         yield (
             "max_embed_len",

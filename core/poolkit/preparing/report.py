@@ -60,7 +60,8 @@ def _head(model: ModelInfo, task: PoolingTask) -> Decision:
         score = next((one for one in model.decisions if one.name == "score"), None)  # of a yes/no reranker
         return replace(score, name="head") if score else Decision("head", f"{model.architecture}'s own", "config.json")
     if model.images is not None:
-        return Decision("head", f"{model.architecture}'s own projection", "config.json")
+        normalizes = " and normalisation, whatever is asked" if model.images.searches_images else ""
+        return Decision("head", f"{model.architecture}'s own projection{normalizes}", "config.json")
     layers = (*model.token_layers, *(model.layers if task.output is Output.VECTOR else ()))
     if not layers:
         return Decision("head", "none", "the model's files name none")

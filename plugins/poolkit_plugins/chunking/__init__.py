@@ -49,6 +49,9 @@ def poolkit_wrap(context: BindContext, settings: Settings) -> list[object]:
             context.task.output.value,
         )
         return []
+    if context.model.images is not None and context.model.images.searches_images:
+        logger.info("Operation %r is not chunked: %s reads texts whole.", context.operation.name, context.model.name)
+        return []
     from poolkit_plugins.chunking._wrapper import Chunking  # here: numpy is not needed to list plugins
 
     return [Chunking(context, settings)]
