@@ -22,7 +22,7 @@ from typer.main import get_command
 from poolkit import errors
 from poolkit.cli.main import app
 from poolkit.server.failures import describe
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 from poolkit.validation import nested_model
 from poolkit_plugins import cache, chunking
 

@@ -14,10 +14,13 @@ from typer.main import get_command
 
 import poolkit
 import poolkit.testing
-from poolkit import contract, prompts
 from poolkit.cli.main import app
+from poolkit.contract import encoder, hooks, model_info, outputs, params, prompts, task
 
 __all__ = ["reference_parts", "table"]
+
+CONTRACT = (prompts, params, outputs, task, hooks, encoder, model_info)
+"""The modules of the contract, in the order of the page."""
 
 SECTION = re.compile(r"^(Args|Raises):\n((?: {4}.*(?:\n|\Z))+)", flags=re.MULTILINE)
 ENTRY = re.compile(r"^ {4}\S.*(?:\n {8}.+)*", flags=re.MULTILINE)
@@ -26,9 +29,9 @@ ENTRY = re.compile(r"^ {4}\S.*(?:\n {8}.+)*", flags=re.MULTILINE)
 
 def reference_parts() -> dict[str, str]:
     """Return the text of each part by its name."""
-    body = [node for module in (prompts, contract) for node in ast.parse(inspect.getsource(module)).body]
+    body = [node for module in CONTRACT for node in ast.parse(inspect.getsource(module)).body]
     classes = (node for node in body if isinstance(node, ast.ClassDef) and not any(map(_is_hook, node.body)))
-    records = [*(node for node in classes if node.name in poolkit.__all__), _definition(poolkit.ModelInfo)]
+    records = [node for node in classes if node.name in poolkit.__all__]
     return {
         "hooks": _sections(_describe_hooks(body)),
         "records": _sections(_describe_record(node) for node in records if isinstance(node, ast.ClassDef)),

@@ -13,11 +13,19 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from poolkit.config import ModelConfig
-from poolkit.contract import Operation, Output, PooledOutput, PoolingIOProcessor, PoolingTask, Prepared
-from poolkit.encoding import Encoder
-from poolkit.engine import Engine, Tokenizer
+from poolkit.contract import (
+    Engine,
+    Operation,
+    Output,
+    PooledOutput,
+    PoolingIOProcessor,
+    PoolingTask,
+    Prepared,
+    Tokenizer,
+)
 from poolkit.models import ModelInfo
 from poolkit.testing import FakeTokenizer
+from poolkit.tokenization import Encoder
 
 CORE = """
 from distributions import make_task

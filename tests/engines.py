@@ -11,10 +11,9 @@ import numpy as np
 
 from checkpoints import real_texts
 from poolkit.config import ModelConfig, PoolerConfig
-from poolkit.contract import Activation, Output, PoolingParams, PoolingTask
-from poolkit.encoding import Encoder
-from poolkit.engine import EncodedPrompt, Tokenizer
+from poolkit.contract import Activation, EncodedPrompt, Output, PoolingParams, PoolingTask, Tokenizer
 from poolkit.models import read_model
+from poolkit.tokenization import Encoder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,10 +48,10 @@ def load_encoder(folder: Path | str) -> Encoder:
 
 def load_tokenizer(folder: Path | str) -> Tokenizer:
     """Return the tokenizer of the model in `folder`."""
-    from poolkit.engine import torch_engine
+    from poolkit.tokenization import tokenizer
 
     config = ModelConfig(model=str(folder))
-    return torch_engine.load_tokenizer(read_model(config), config=config)
+    return tokenizer.load_tokenizer(read_model(config), config=config)
 
 
 def load_engine(

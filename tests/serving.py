@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import httpx
 from fastapi import FastAPI
 
-from poolkit.contract import PooledOutput
-from poolkit.engine import EncodedPrompt
+from poolkit.contract import EncodedPrompt, PooledOutput
 from poolkit.testing import FakeEngine, fake_model
 
 __all__ = ["HeldEngine", "ask", "fake_model"]

@@ -13,9 +13,9 @@ from poolkit.contract import (
     API_VERSION,
     Activation,
     BindContext,
-    FramedText,
     ImagePrompt,
-    KeepQuery,
+    LateInteractionParams,
+    ModelInfo,
     NoSettings,
     Operation,
     Output,
@@ -24,21 +24,36 @@ from poolkit.contract import (
     PoolingParams,
     PoolingTask,
     Prepared,
+    ProblemType,
     Prompt,
     Removed,
     Renamed,
-    ScoreDocument,
+    TemplatedText,
     TextPair,
-    TypedTokens,
+    TextToken,
+    TokenInputs,
     hookimpl,
 )
-from poolkit.engine import Head, HeadFactory, Pooled, Segments, TextToken, load_masked_lm_head
+from poolkit.engine import Head, HeadFactory, Pooled, Segments, load_masked_lm_head
 from poolkit.engine.late_interaction.maxsim import compute_maxsim_score_batched
-from poolkit.models import ModelInfo, ProblemType
 
 if TYPE_CHECKING:
-    from poolkit.llm import LLM
+    from poolkit.offline.llm import LLM
+    from poolkit.offline.outputs import (
+        ClassificationOutput,
+        ClassificationRequestOutput,
+        EmbeddingOutput,
+        EmbeddingRequestOutput,
+        PoolingOutput,
+        PoolingRequestOutput,
+        RequestOutput,
+        ScoringOutput,
+        ScoringRequestOutput,
+        TokenClassificationOutput,
+        TokenClassificationRequestOutput,
+    )
     from poolkit.operations import (
+        POOLING,
         AggregationStrategy,
         Classification,
         ClassifyRequest,
@@ -49,6 +64,7 @@ if TYPE_CHECKING:
         FloatArray,
         LabelScore,
         PoolingFields,
+        PoolingProcessor,
         PoolingRequest,
         PoolingResponse,
         PromptsRequest,
@@ -63,21 +79,7 @@ if TYPE_CHECKING:
         Usage,
         require_text,
     )
-    from poolkit.outputs import (
-        ClassificationOutput,
-        ClassificationRequestOutput,
-        EmbeddingOutput,
-        EmbeddingRequestOutput,
-        PoolingOutput,
-        PoolingRequestOutput,
-        RequestOutput,
-        ScoringOutput,
-        ScoringRequestOutput,
-        TokenClassificationOutput,
-        TokenClassificationRequestOutput,
-    )
-    from poolkit.processors import POOLING, PoolingProcessor
-    from poolkit.templates import ScoreTemplate
+    from poolkit.tokenization.score_template import ScoreTemplate
 
 __all__ = [
     "API_OLDEST",
@@ -98,12 +100,11 @@ __all__ = [
     "EmbeddingsResponse",
     "Entity",
     "FloatArray",
-    "FramedText",
     "Head",
     "HeadFactory",
     "ImagePrompt",
-    "KeepQuery",
     "LabelScore",
+    "LateInteractionParams",
     "ModelConfig",
     "ModelInfo",
     "NoSettings",
@@ -132,13 +133,13 @@ __all__ = [
     "RerankRequest",
     "RerankResponse",
     "RerankResult",
-    "ScoreDocument",
     "ScoreRequest",
     "ScoreResponse",
     "ScoreTemplate",
     "ScoringOutput",
     "ScoringRequestOutput",
     "Segments",
+    "TemplatedText",
     "TextPair",
     "TextToken",
     "TokenClassification",
@@ -146,7 +147,7 @@ __all__ = [
     "TokenClassificationRequestOutput",
     "TokenClassifyRequest",
     "TokenClassifyResponse",
-    "TypedTokens",
+    "TokenInputs",
     "Usage",
     "compute_maxsim_score_batched",
     "hookimpl",
@@ -156,10 +157,9 @@ __all__ = [
 
 _HOMES_WITH_NUMPY = (
     "poolkit.operations",
-    "poolkit.outputs",
-    "poolkit.processors",
-    "poolkit.templates",
-    "poolkit.llm",
+    "poolkit.offline.outputs",
+    "poolkit.tokenization.score_template",
+    "poolkit.offline.llm",
 )
 """Imported when a name of theirs is first used: numpy would be most of the start-up time of  poolkit plugins list."""
 

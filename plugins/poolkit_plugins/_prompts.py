@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from poolkit import PoolingParams, Prompt, TypedTokens
+from poolkit import PoolingParams, Prompt, TokenInputs
 
 __all__ = ["as_prompt", "params_of_ids"]
 
 
-def as_prompt(token_ids: Sequence[int], token_type_ids: Sequence[int] | None = None, *, unpooled: int = 0) -> Prompt:
-    """Return the prompt of token ids that are complete. See `TypedTokens` for what goes with them."""
-    if token_type_ids is None and unpooled == 0:
+def as_prompt(
+    token_ids: Sequence[int], token_type_ids: Sequence[int] | None = None, *, prompt_length: int = 0
+) -> Prompt:
+    """Return the prompt of token ids that are complete. See `TokenInputs` for what goes with them."""
+    if token_type_ids is None and prompt_length == 0:
         return token_ids
-    return TypedTokens(token_ids, token_type_ids, unpooled)
+    return TokenInputs(token_ids, token_type_ids, prompt_length)
 
 
 def params_of_ids(params: PoolingParams) -> PoolingParams:

@@ -13,8 +13,7 @@ import transformers
 
 from engines import decision, load_engine, make_task
 from poolkit import Pooled, load_masked_lm_head
-from poolkit.contract import Activation, Output, PoolingParams
-from poolkit.engine import EncodedPrompt
+from poolkit.contract import Activation, EncodedPrompt, Output, PoolingParams
 from poolkit.errors import EngineError, ModelError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -16,7 +16,7 @@ import pytest
 from checkpoints import real_texts
 from engines import load_tokenizer
 from poolkit import (
-    KeepQuery,
+    LateInteractionParams,
     ModelConfig,
     PluginConfig,
     PooledOutput,
@@ -25,20 +25,19 @@ from poolkit import (
     PoolingRequest,
     RerankRequest,
     RerankResponse,
-    ScoreDocument,
     ScoreRequest,
     ScoreResponse,
 )
-from poolkit.encoding import Encoder
-from poolkit.engine import EncodedPrompt, Engine
-from poolkit.engine.scheduling.scheduler import Scheduler
+from poolkit.contract import EncodedPrompt, Engine
+from poolkit.engine.scheduler import Scheduler
 from poolkit.errors import ClosedError, EngineError, RequestError
 from poolkit.models import read_model
+from poolkit.pipeline.served import ServedModel
 from poolkit.registry import Registry
-from poolkit.served import ServedModel
 from poolkit.server import create_app
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 from poolkit.testing import FakeEngine
+from poolkit.tokenization import Encoder
 from poolkit_tasks.token_embed import TOKEN_EMBED
 
 if TYPE_CHECKING:
@@ -211,7 +210,7 @@ def test_a_document_whose_query_is_not_there_comes_back_as_vectors(model, folder
     [ids] = load_tokenizer(folder).encode_batch([DOCUMENTS[12]], add_special_tokens=True)
     plain = EncodedPrompt(ids, PoolingParams())
     [vectors, expected] = engine.engine.forward(
-        [replace(plain, params=PoolingParams(late_interaction=ScoreDocument("gone"))), plain]
+        [replace(plain, params=PoolingParams(late_interaction=LateInteractionParams("score_doc", "gone"))), plain]
     )
     np.testing.assert_array_equal(vectors.data, expected.data)
 
@@ -302,8 +301,8 @@ class Keeping(FakeEngine):
 
     def forward(self, prompts: Sequence[EncodedPrompt]) -> list[PooledOutput]:
         wishes = [prompt.params.late_interaction for prompt in prompts]
-        self.kept |= {wish.key for wish in wishes if isinstance(wish, KeepQuery)}
-        assert {wish.key for wish in wishes if isinstance(wish, ScoreDocument)} <= self.kept
+        self.kept |= {wish.query_key for wish in wishes if wish is not None and wish.mode == "cache_query"}
+        assert {wish.query_key for wish in wishes if wish is not None and wish.mode == "score_doc"} <= self.kept
         self.batches.append([len(prompt.token_ids) for prompt in prompts])
         self.is_reached.set()
         self.may_go.wait()
@@ -317,7 +316,7 @@ def start(engine: Engine) -> Scheduler:
     return Scheduler(engine, max_num_batched_tokens=100, max_num_seqs=8, max_waiting_prompts=1000)
 
 
-def of_length(length: int, wish: KeepQuery | ScoreDocument | None = None) -> EncodedPrompt:
+def of_length(length: int, wish: LateInteractionParams | None = None) -> EncodedPrompt:
     return EncodedPrompt(tuple(range(length)), PoolingParams(late_interaction=wish))
 
 
@@ -332,8 +331,8 @@ def test_queries_run_before_documents_that_fit_a_batch_better():
         assert engine.is_reached.wait(5)
     for name in ("a", "b"):
         job = scheduler.open(4, fails_fast=True)
-        documents = [(index, of_length(3, ScoreDocument(name))) for index in range(1, 4)]
-        scheduler.add(job, [(0, of_length(60, KeepQuery(name, 3))), *documents])
+        documents = [(index, of_length(3, LateInteractionParams("score_doc", name))) for index in range(1, 4)]
+        scheduler.add(job, [(0, of_length(60, LateInteractionParams("cache_query", name, 3))), *documents])
         jobs.append(job)
     engine.may_go.set()
     for job in jobs:
@@ -347,7 +346,11 @@ def test_a_query_is_released_when_the_server_shuts_down():
     scheduler = start(engine)
     job = scheduler.open(3, fails_fast=True)
     scheduler.add(
-        job, [(0, of_length(60, KeepQuery("a", 2))), *((i, of_length(60, ScoreDocument("a"))) for i in (1, 2))]
+        job,
+        [
+            (0, of_length(60, LateInteractionParams("cache_query", "a", 2))),
+            *((i, of_length(60, LateInteractionParams("score_doc", "a"))) for i in (1, 2)),
+        ],
     )
     assert engine.is_reached.wait(5)
     assert engine.kept == {"a"}

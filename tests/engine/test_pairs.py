@@ -8,8 +8,8 @@ from transformers import AutoTokenizer
 from checkpoints import make_checkpoint, real_texts, write_json
 from engines import load_encoder
 from poolkit.contract import PoolingParams, TextPair
-from poolkit.engine.text.pairs import cut_pair
 from poolkit.errors import RequestError
+from poolkit.tokenization.pairs import cut_pair
 
 FAMILIES = ["bert", "roberta", "modernbert", "deberta", "qwen3", "llama"]
 LIMITS = [4, 5, 6, 7, 10, 11, 32, 33, 128, 250]

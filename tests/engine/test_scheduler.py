@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from poolkit.contract import PooledOutput, PoolingParams
-from poolkit.engine import EncodedPrompt
-from poolkit.engine.scheduling.job import Job
-from poolkit.engine.scheduling.scheduler import Scheduler
+from poolkit.contract import EncodedPrompt, PooledOutput, PoolingParams
+from poolkit.engine.job import Job
+from poolkit.engine.scheduler import Scheduler
 from poolkit.errors import CancelledRequestError, ClosedError, EngineError, OverloadedError
 from poolkit.testing import FakeEngine
 from poolkit_tasks.embed import EMBED

@@ -65,10 +65,10 @@ def test_do_lower_case_of_sentence_transformers_is_honoured(tmp_path):
 
 
 def test_it_says_where_each_token_lies_and_which_words_are_made_apart(minilm):
-    [located] = load_tokenizer(minilm).locate(["Hello, embeddings"])
+    [located] = load_tokenizer(minilm).encode_with_offsets(["Hello, embeddings"])
     assert located.token_ids == [7592, 1010, 7861, 8270, 4667, 2015]
-    assert located.spans == [(0, 5), (5, 6), (7, 9), (9, 12), (12, 16), (16, 17)]
-    assert located.words == [0, 1, 2, 2, 2, 2]
+    assert located.offsets == [(0, 5), (5, 6), (7, 9), (9, 12), (12, 16), (16, 17)]
+    assert located.word_ids == [0, 1, 2, 2, 2, 2]
 
 
 def test_many_threads_may_share_it(minilm):

@@ -10,8 +10,7 @@ from safetensors.torch import load_file, save_file
 from checkpoints import make_checkpoint
 from engines import EMBED, decision, load_engine, run
 from poolkit.config import PoolerConfig
-from poolkit.contract import Output, PoolingParams, PoolingTask
-from poolkit.engine import EncodedPrompt
+from poolkit.contract import EncodedPrompt, Output, PoolingParams, PoolingTask
 from poolkit.errors import ConfigError, EngineError, ModelError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

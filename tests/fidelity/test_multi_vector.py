@@ -15,8 +15,7 @@ from checkpoints import WIDTH, real_texts, write_json
 from engines import TOLERANCE, decision, load_encoder, load_engine, make_task
 from multi_vector import MISSING, PUNCTUATION, QUERIES, QUERY_LENGTH, dense, save_native, save_pylate, save_stanford
 from poolkit.config import ModelConfig
-from poolkit.contract import Activation, Output, PoolingParams
-from poolkit.engine import EncodedPrompt
+from poolkit.contract import Activation, EncodedPrompt, Output, PoolingParams
 from poolkit.errors import ModelError
 from poolkit.models import read_model
 

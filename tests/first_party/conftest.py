@@ -13,8 +13,8 @@ import pytest
 from distributions import Site
 from poolkit import PluginConfig, PooledOutput, PoolerConfig
 from poolkit.config import ModelConfig, Named
-from poolkit.engine import EncodedPrompt
-from poolkit.served import ServedModel, load_model
+from poolkit.contract import EncodedPrompt
+from poolkit.pipeline.served import ServedModel, load_model
 from poolkit.testing import FakeEngine
 
 Serve = Callable[..., AbstractContextManager[ServedModel]]

@@ -19,7 +19,7 @@ from distributions import Site
 from poolkit import LLM, EmbeddingsRequest, PoolingRequest, ScoreRequest
 from poolkit.errors import EngineError, PluginLoadError, RequestError
 from poolkit.server import create_app
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 from poolkit.testing import FakeEngine, fake_model
 from serving import ask
 

@@ -16,11 +16,11 @@ from poolkit import (
     PoolingRequest,
     RerankRequest,
     ScoreRequest,
-    TypedTokens,
+    TokenInputs,
 )
 from poolkit.errors import BatchError, EngineError, PluginConfigError, PluginLoadError, RequestError
 from poolkit.server import create_app
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 from poolkit.testing import FakeEngine, FakeTokenizer, fake_model
 from serving import ask
 
@@ -253,10 +253,10 @@ def test_outputs_that_cannot_be_combined_are_left_alone(install_grade, caplog):
     ]
 
 
-def pair_ids(first: list[int], second: list[int]) -> TypedTokens:
+def pair_ids(first: list[int], second: list[int]) -> TokenInputs:
     """Return a pair as the fake tokenizer writes it."""
     ids = [START, *first, END, *second, END]
-    return TypedTokens(ids, [0] * (len(first) + 2) + [1] * (len(second) + 1))
+    return TokenInputs(ids, [0] * (len(first) + 2) + [1] * (len(second) + 1))
 
 
 @pytest.mark.parametrize(("settings", "combine"), [({}, np.max), ({"combine": "mean"}, np.mean)])

@@ -9,9 +9,9 @@ import pytest
 
 from image_models import make_image_model
 from poolkit import LLM, ModelConfig, PluginConfig
-from poolkit.served import load_model
+from poolkit.pipeline.served import load_model
 from poolkit.server import create_app
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 from serving import ask
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from image_models import IMAGE_FAMILIES, RETRIEVERS, TOWERS, picture, pictures
-from poolkit import LLM, EmbeddingsRequest, ImagePrompt, PoolerConfig, PoolingParams, served
-from poolkit.encoding import images as reading
+from poolkit import LLM, EmbeddingsRequest, ImagePrompt, PoolerConfig, PoolingParams
 from poolkit.errors import BatchError, ConfigError, ModelError, RequestError
+from poolkit.pipeline import served
+from poolkit.tokenization import images as reading
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

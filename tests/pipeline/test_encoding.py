@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from poolkit.contract import FramedText, PoolingParams, TextPair, TypedTokens
-from poolkit.encoding import Encoder
-from poolkit.engine import EncodedPrompt
+from poolkit.contract import EncodedPrompt, PoolingParams, TemplatedText, TextPair, TokenInputs
 from poolkit.errors import RequestError
 from poolkit.testing import FAKE_MODEL, FakeTokenizer
+from poolkit.tokenization import Encoder
 
 
 @pytest.fixture
@@ -168,7 +167,7 @@ def test_a_text_has_the_limit_of_its_input_type(encoder, input_type, kept):
 
 
 def test_a_framed_text_is_read_as_one_string_without_special_tokens_and_prompts(prompting):
-    [framed] = encode(prompting, FramedText("Query: ", "wh", "at? yes"))
+    [framed] = encode(prompting, TemplatedText("Query: ", "wh", "at? yes"))
     [expected] = encode(prompting, "Query: what? yes", add_special_tokens=False, prompt_name="none")
     assert framed.token_ids == expected.token_ids
 
@@ -176,7 +175,7 @@ def test_a_framed_text_is_read_as_one_string_without_special_tokens_and_prompts(
 @pytest.mark.parametrize("limits", [{"truncate_prompt_tokens": 7}, {"max_tokens_per_doc": 4}])
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_of_a_framed_text_only_the_text_is_cut(encoder, side, limits):
-    [framed] = encode(encoder, FramedText("< ", words(9), " | >"), truncation_side=side, **limits)
+    [framed] = encode(encoder, TemplatedText("< ", words(9), " | >"), truncation_side=side, **limits)
     kept = words(9).split()
     kept = " ".join(kept[-4:] if side == "left" else kept[:4])
     [expected] = encode(encoder, f"< {kept} | >", add_special_tokens=False)
@@ -184,23 +183,23 @@ def test_of_a_framed_text_only_the_text_is_cut(encoder, side, limits):
 
 
 def test_a_frame_that_leaves_no_room_for_its_text_is_refused(encoder):
-    [refusal] = encode(encoder, FramedText("a b ", "text", " c"), truncate_prompt_tokens=2)
+    [refusal] = encode(encoder, TemplatedText("a b ", "text", " c"), truncate_prompt_tokens=2)
     assert str(refusal) == (
         "Prompt 10: what stands around the text has 3 tokens by itself, more than the 2 that are allowed in all. "
         "Shorten it, or allow more with truncate_prompt_tokens."
     )
-    [bare] = encode(encoder, FramedText("a b ", "text", " c"), truncate_prompt_tokens=3)
+    [bare] = encode(encoder, TemplatedText("a b ", "text", " c"), truncate_prompt_tokens=3)
     [expected] = encode(encoder, "a b c", add_special_tokens=False)
     assert bare.token_ids == expected.token_ids
 
 
 def test_a_text_cannot_be_cut_in_its_frame_where_the_tokenizer_does_not_tell_where_tokens_lie():
     class Silent(FakeTokenizer):
-        def locate(self, texts):  # noqa: ARG002 - the protocol's
+        def encode_with_offsets(self, texts):  # noqa: ARG002 - the protocol's
             return None
 
     encoder = Encoder(Silent(), FAKE_MODEL)
-    [refusal] = encode(encoder, FramedText("a ", words(9), " b"), truncate_prompt_tokens=5)
+    [refusal] = encode(encoder, TemplatedText("a ", words(9), " b"), truncate_prompt_tokens=5)
     assert str(refusal) == (
         "Prompt 10: the model's tokenizer does not tell where its tokens lie in a text, so that a text cannot be cut "
         "between what stands around it. Shorten it."
@@ -273,8 +272,8 @@ def test_the_tokens_of_a_text_are_those_that_are_encoded(prompting):
 def test_a_prompt_that_is_left_out_of_pooling_needs_a_text_behind_it():
     model = replace(FAKE_MODEL, prompts={"query": "search for "}, default_prompt_name="query", pools_prompt=False)
     encoder = Encoder(FakeTokenizer(), model)
-    text, tokens = encode(encoder, "one two", TypedTokens([5, 6, 7], unpooled=2))
-    assert (text.unpooled, tokens.unpooled) == (3, 2)
+    text, tokens = encode(encoder, "one two", TokenInputs([5, 6, 7], prompt_length=2))
+    assert (text.prompt_length, tokens.prompt_length) == (3, 2)
     [refusal] = encode(encoder, "one two", truncate_prompt_tokens=3)
     assert str(refusal) == (
         "Prompt 10 has 3 tokens, all of them the prompt's that fake puts before a text and leaves out of pooling. "

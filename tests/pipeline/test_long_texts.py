@@ -11,12 +11,11 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from checkpoints import real_texts
-from poolkit.contract import FramedText, PoolingParams, Prompt, TextPair
-from poolkit.encoding import Encoder
-from poolkit.engine import LocatedTokens, PairTemplate
-from poolkit.engine.text.located import fast_locator
+from poolkit.contract import Encoding, PairTemplate, PoolingParams, Prompt, TemplatedText, TextPair
 from poolkit.errors import RequestError
 from poolkit.testing import FAKE_MODEL, FakeTokenizer
+from poolkit.tokenization import Encoder
+from poolkit.tokenization.offsets import fast_locator
 
 VOCABULARY = 600
 SPECIAL = "<|an added token|>"
@@ -58,7 +57,7 @@ class Counting(FakeTokenizer):
         encodings = self._backend.encode_batch(list(texts), add_special_tokens=add_special_tokens)
         return [encoding.ids for encoding in encodings]
 
-    def locate(self, texts: Sequence[str]) -> list[LocatedTokens]:
+    def encode_with_offsets(self, texts: Sequence[str]) -> list[Encoding]:
         self.characters += sum(map(len, texts))
         return self._locate(texts)
 
@@ -173,7 +172,7 @@ def test_a_page_costs_what_is_kept_of_it(make: Callable[[], Tokenizer], side: st
     page = long_text(Random(1), 500_000)
     tokenizer.characters = 0
     params = PoolingParams(truncate_prompt_tokens=512, truncation_side=side)
-    for prompt in (page, FramedText("<text>", page, "</text>")):
+    for prompt in (page, TemplatedText("<text>", page, "</text>")):
         [one] = encoder.encode([prompt], [params], first_index=0)
         assert len(one.token_ids) == 512
     [pair] = encoder.encode([TextPair("a question", page)], [params], first_index=0)

@@ -12,7 +12,7 @@ from poolkit import LLM, PoolerConfig
 from poolkit.config import ModelConfig, Named, PluginConfig
 from poolkit.errors import ConfigError, RequestError
 from poolkit.models import Decision
-from poolkit.preparing import prepare_model
+from poolkit.pipeline import prepare_model
 
 
 def prepare(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from poolkit import LLM, FramedText, ScoreTemplate
+from poolkit import LLM, ScoreTemplate, TemplatedText
 from poolkit.errors import ConfigError, RequestError
 from poolkit.models import ModelInfo, ScorePrompt
 from poolkit.models._logit_rerankers import TEMPLATES
@@ -26,7 +26,7 @@ def make(template, **settings):
 
 def render(template, query="Q", document="D", *, instruction=None):
     [framed] = template.render(query, [document], instruction=instruction)
-    return framed.before + framed.text + framed.after
+    return framed.prefix + framed.text + framed.suffix
 
 
 def refusal(template, **settings):
@@ -47,8 +47,8 @@ def test_the_document_is_framed_by_what_stands_around_it():
     text = "{{ bos_token }}{{ instruction | default('Find', true) }}: {{ query }}\n[{{ document }}]"
     template = make(text, variables={"bos_token": "<s>"})
     assert template.render("a", ["b", " c\n"]) == [
-        FramedText("<s>Find: a\n[", "b", "]"),
-        FramedText("<s>Find: a\n[", " c\n", "]"),
+        TemplatedText("<s>Find: a\n[", "b", "]"),
+        TemplatedText("<s>Find: a\n[", " c\n", "]"),
     ]
 
 

@@ -9,7 +9,7 @@ from distributions import Request, Response, Site, make_encoder
 from poolkit.config import Named, PluginConfig
 from poolkit.registry import Registry
 from poolkit.server import create_app
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 from poolkit.testing import FAKE_MODEL
 from serving import ask, fake_model
 

@@ -17,7 +17,7 @@ from poolkit.config import Named, PluginConfig
 from poolkit.registry import Registry
 from poolkit.server import create_app
 from poolkit.server.drain import Drain
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 from poolkit.testing import FAKE_MODEL
 from serving import fake_model
 

@@ -62,11 +62,11 @@ def test_an_engine_that_two_plugins_provide(site: Site):
 
 
 def test_an_engine_that_lacks_a_function(site: Site):
-    install_engine(site, "poolkit-openvino", "def load_engine(info, *, task, config): ...\n")
+    install_engine(site, "poolkit-openvino", "def load_tokenizer(info, *, config): ...\n")
     with pytest.raises(PluginInvalidError) as caught:
         load("openvino").import_engine("openvino")
     assert str(caught.value) == (
-        "poolkit-openvino 1.0.0: engine 'openvino' (poolkit_openvino) has no function load_tokenizer."
+        "poolkit-openvino 1.0.0: engine 'openvino' (poolkit_openvino) has no function load_engine."
     )
 
 

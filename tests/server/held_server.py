@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from poolkit.server.run import run_server
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 from poolkit.testing import FakeEngine
 from serving import fake_model
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from poolkit.server import create_app
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 from poolkit.testing import FakeEngine
 from serving import ask, fake_model
 

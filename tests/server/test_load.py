@@ -8,7 +8,7 @@ import pytest
 
 from poolkit.server import create_app
 from poolkit.server.drain import Drain
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 from serving import HeldEngine, ask, fake_model
 
 

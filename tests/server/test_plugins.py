@@ -10,7 +10,7 @@ from distributions import Site, open_site
 from poolkit.config import Named, PluginConfig
 from poolkit.errors import PluginInvalidError
 from poolkit.server import create_app
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 from serving import ask, fake_model
 
 ECHO = """

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from poolkit.server import create_app
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 from serving import ask, fake_model
 
 TEXTS = ["A cat sat on the mat.", "Stock prices fell."]

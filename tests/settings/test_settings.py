@@ -6,7 +6,7 @@ import pytest
 
 from poolkit.config import Named
 from poolkit.errors import ConfigError
-from poolkit.settings import Given, Settings, resolve_settings, setting_paths
+from poolkit.settings.settings import Given, Settings, resolve_settings, setting_paths
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,9 @@ from importlib_metadata import entry_points
 from checkpoints import real_texts
 from poolkit import LLM, PoolingParams
 from poolkit.config import ModelConfig, PluginConfig
-from poolkit.served import load_model
+from poolkit.pipeline.served import load_model
 from poolkit.server import create_app
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 from serving import ask
 
 pytestmark = pytest.mark.usefixtures("one_thread")

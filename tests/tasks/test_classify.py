@@ -13,7 +13,7 @@ from checkpoints import real_texts
 from poolkit import LLM, PoolerConfig, PoolingParams, TextPair
 from poolkit.errors import BatchError, RequestError
 from poolkit.server import create_app
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 from serving import ask, fake_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")

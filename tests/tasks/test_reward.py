@@ -16,7 +16,7 @@ from checkpoints import VOCABULARY, WIDTH, real_texts
 from poolkit import LLM, PoolerConfig, PoolingParams
 from poolkit.errors import ConfigError, ModelError, RequestError, UnsupportedTaskError
 from poolkit.server import create_app
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 from serving import ask
 
 pytestmark = [

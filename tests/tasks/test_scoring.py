@@ -15,7 +15,7 @@ from checkpoints import real_texts, write_json
 from poolkit import LLM, PoolerConfig, PoolingParams
 from poolkit.errors import BatchError, RequestError
 from poolkit.server import create_app
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 from serving import ask, fake_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")

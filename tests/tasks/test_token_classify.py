@@ -14,7 +14,7 @@ from checkpoints import VOCABULARY, real_texts, write_json
 from poolkit import LLM, AggregationStrategy, PoolerConfig, PoolingParams, TextPair
 from poolkit.errors import BatchError, RequestError, UnsupportedTaskError
 from poolkit.server import create_app
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 from serving import ask, fake_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,7 +11,7 @@ from checkpoints import WIDTH, real_texts
 from poolkit import LLM, PoolingParams
 from poolkit.errors import RequestError
 from poolkit.server import create_app
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 from serving import ask
 
 pytestmark = pytest.mark.usefixtures("one_thread")

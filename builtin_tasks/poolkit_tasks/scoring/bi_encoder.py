@@ -29,7 +29,7 @@ class BiEncoderIOProcessor(ScoringIOProcessor):
         """Return the documents, then the queries."""
         self.refuse_instruction(request)
         sides = part([self._as_trained(pair) for pair in pairs])
-        return Prepared(sides.prompts, sides.params, sides, is_rearranged=True)
+        return Prepared(sides.prompts, sides.params, sides, outputs_map_to_inputs=False)
 
     def score(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> Scored:
         """Return the similarities: one product for each query."""

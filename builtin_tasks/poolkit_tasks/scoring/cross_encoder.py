@@ -12,7 +12,7 @@ from poolkit import (
     PooledOutput,
     Prepared,
     Prompt,
-    RerankRequest,
+    ScoreRequest,
     ScoreTemplate,
     TextPair,
     require_text,
@@ -41,7 +41,9 @@ class CrossEncoderIOProcessor(ScoringIOProcessor):
             )
         prompts = self._render(pairs, request)
         # Sorted documents are not what was asked, one for one: rerank is answered whole or not at all.
-        return Prepared(prompts, [pair.params for pair in pairs], is_rearranged=isinstance(request, RerankRequest))
+        return Prepared(
+            prompts, [pair.params for pair in pairs], outputs_map_to_inputs=isinstance(request, ScoreRequest)
+        )
 
     def score(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> Scored:  # noqa: ARG002
         """Return the label's score for each pair."""

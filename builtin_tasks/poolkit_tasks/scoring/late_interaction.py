@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from poolkit import KeepQuery, PooledOutput, PoolingParams, Prepared, ScoreDocument, compute_maxsim_score_batched
+from poolkit import LateInteractionParams, PooledOutput, PoolingParams, Prepared, compute_maxsim_score_batched
 from poolkit_tasks.scoring.pairs import Pair, ScoringRequest
 from poolkit_tasks.scoring.processors import Scored, ScoringIOProcessor
 from poolkit_tasks.scoring.sides import Sides, part
@@ -29,7 +29,7 @@ class LateInteractionIOProcessor(ScoringIOProcessor):
         sides = part(pairs)
         is_scored_next_to_model = self.context.model.config.pooler_config.enable_flash_late_interaction
         params = _keep_queries(sides) if is_scored_next_to_model else sides.params
-        return Prepared(sides.prompts, params, sides, is_rearranged=True)
+        return Prepared(sides.prompts, params, sides, outputs_map_to_inputs=False)
 
     def score(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> Scored:
         """Return the scores; those of documents that came back as vectors are made here."""
@@ -52,11 +52,11 @@ def _keep_queries(sides: Sides) -> list[PoolingParams]:
     request = uuid4().hex
     keys = [f"{request}-{number}" for number in range(len(sides.queries))]
     queries = [
-        replace(params, late_interaction=KeepQuery(key, uses=len(pairs)))
+        replace(params, late_interaction=LateInteractionParams("cache_query", key, len(pairs)))
         for key, (_, params), pairs in zip(keys, sides.queries, sides.pairs_of, strict=True)
     ]
     documents = [
-        replace(params, late_interaction=ScoreDocument(keys[query]))
+        replace(params, late_interaction=LateInteractionParams("score_doc", keys[query]))
         for query, (_, params) in zip(sides.query_of, sides.documents, strict=True)
     ]
     return [*documents, *queries]

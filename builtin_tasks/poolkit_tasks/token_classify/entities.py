@@ -81,7 +81,7 @@ def find_entities(
             if (piece := _of_token(one, names)).label != OUTSIDE
         ]
     if strategy in WHOLE_WORDS:
-        words = _split(tokens, is_start=lambda _, one: not one.token.goes_on)
+        words = _split(tokens, is_start=lambda _, one: not one.token.is_subword)
         pieces = [_of_word(word, strategy, names, join) for word in words]
     else:
         pieces = [_of_token(one, names) for one in tokens]

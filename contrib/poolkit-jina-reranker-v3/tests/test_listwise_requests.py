@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from poolkit import LLM, ModelConfig, PluginConfig, PoolingParams
 from poolkit.config import Named
 from poolkit.errors import ModelError, RequestError, UnsupportedTaskError
-from poolkit.served import load_model
+from poolkit.pipeline.served import load_model
 from poolkit.server import create_app
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 from poolkit.testing import parametrize_with_checks
 
 PLUGIN = "poolkit-jina-reranker-v3"

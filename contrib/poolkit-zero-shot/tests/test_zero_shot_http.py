@@ -16,9 +16,9 @@ from zero_shot_asking import post
 
 from poolkit import LLM, ModelConfig, PluginConfig
 from poolkit.config import Named
-from poolkit.served import load_model
+from poolkit.pipeline.served import load_model
 from poolkit.server import create_app
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 
 LABELS = ["sports", "economy", "cooking"]
 TEXTS = ["The striker scored twice.", "Rates are to rise again."]

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from poolkit.cli.options import takes_settings
-from poolkit.settings import Resolved
+from poolkit.settings.settings import Resolved
 
 __all__ = ["config"]
 

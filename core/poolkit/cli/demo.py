@@ -10,7 +10,7 @@ from rich.table import Table
 from poolkit.cli.options import MODEL_SETTINGS, takes_settings
 from poolkit.config import ModelConfig
 from poolkit.demo import QUESTIONS, load_texts
-from poolkit.settings import Resolved
+from poolkit.settings.settings import Resolved
 
 __all__ = ["demo"]
 

@@ -14,7 +14,7 @@ from poolkit.cli.options import MODEL_SETTINGS, takes_settings
 from poolkit.cli.texts import Source, read_texts
 from poolkit.config import ModelConfig
 from poolkit.errors import BatchError, RequestError
-from poolkit.settings import Resolved
+from poolkit.settings.settings import Resolved
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,9 +47,9 @@ def embed(
     if not output.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {str(output.parent)!r}", param_hint="--output")
     source = read_texts(file)
+    from poolkit.offline.progress import progress_bar
     from poolkit.operations import EmbeddingsRequest, EmbeddingsResponse
-    from poolkit.progress import progress_bar
-    from poolkit.served import load_model  # loads torch: only a command that runs a model needs it
+    from poolkit.pipeline.served import load_model  # loads torch: only a command that runs a model needs it
 
     request = EmbeddingsRequest(input=list(source.texts), truncate_prompt_tokens=truncate_prompt_tokens)
     served = load_model(_for_embeddings(resolved), resolved.plugins)

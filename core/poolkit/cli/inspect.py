@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from poolkit.cli.options import MODEL_SETTINGS, takes_settings
-from poolkit.settings import Resolved
+from poolkit.settings.settings import Resolved
 
 if TYPE_CHECKING:
     from poolkit.config import ModelConfig
@@ -33,7 +33,7 @@ def inspect(
     The values are those of the report that  poolkit serve  with the same options logs at its start, each with where it
     comes from, and so are the errors. Below: the tasks that the model can serve, best first, and why not the others.
     """
-    from poolkit.preparing import prepare_model, report
+    from poolkit.pipeline import prepare_model, report
 
     prepared = prepare_model(resolved.settings, resolved.plugins)
     with closing(prepared.task):

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from poolkit.config import ModelConfig
 from poolkit.errors import ConfigError
-from poolkit.settings import Given, SettingPath, Settings, resolve_settings, setting_paths
+from poolkit.settings.settings import Given, SettingPath, Settings, resolve_settings, setting_paths
 from poolkit.validation import nested_model
 
 __all__ = ["MODEL_SETTINGS", "takes_settings", "underscores_too"]

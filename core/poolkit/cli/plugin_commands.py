@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from poolkit.errors import PluginInvalidError, PluginLoadError, PoolkitError
 from poolkit.registry import HookModule, load_hook_modules
-from poolkit.settings import resolve_settings
+from poolkit.settings.settings import resolve_settings
 
 __all__ = ["add_plugin_commands"]
 

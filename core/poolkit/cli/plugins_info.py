@@ -11,7 +11,7 @@ import typer
 
 from poolkit.cli.options import takes_settings
 from poolkit.registry import OperationInfo, PluginInfo, TaskInfo, describe_plugins
-from poolkit.settings import Resolved
+from poolkit.settings.settings import Resolved
 
 __all__ = ["info"]
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from poolkit.cli.options import takes_settings
 from poolkit.registry import Status, list_plugins
-from poolkit.settings import Resolved
+from poolkit.settings.settings import Resolved
 
 __all__ = ["list_all"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from poolkit.cli.options import takes_settings
-from poolkit.settings import Resolved
+from poolkit.settings.settings import Resolved
 
 __all__ = ["serve"]
 

@@ -18,9 +18,9 @@ from poolkit.errors import EngineError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from poolkit.contract import EncodedPrompt
     from poolkit.engine.heads.task_head import Pooled
     from poolkit.engine.late_interaction.queries import QueryStore
-    from poolkit.engine.protocol import EncodedPrompt
 
 __all__ = ["Raw", "Wish", "answer", "gather"]
 

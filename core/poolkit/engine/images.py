@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from transformers.models.colpali.modeling_colpali import ColPaliForRetrievalOutput
 
     from poolkit.config import ModelConfig
+    from poolkit.contract import EncodedPrompt
     from poolkit.engine.passes.segments import Batch
-    from poolkit.engine.protocol import EncodedPrompt
     from poolkit.models import ModelInfo
 
 __all__ = ["ProduceImages", "load_image_model"]

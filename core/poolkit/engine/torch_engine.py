@@ -15,16 +15,14 @@ from poolkit.engine.late_interaction.queries import QueryStore
 from poolkit.engine.loading import resolve_device, resolve_dtype
 from poolkit.engine.outputs import Outputs, load_outputs
 from poolkit.engine.passes.layout import lay_out
-from poolkit.engine.text.tokenizer import load_tokenizer
 from poolkit.errors import EngineError, ModelError
 
 if TYPE_CHECKING:
     from poolkit.config import ModelConfig
-    from poolkit.contract import PooledOutput, PoolingParams, PoolingTask
-    from poolkit.engine.protocol import EncodedPrompt
+    from poolkit.contract import EncodedPrompt, PooledOutput, PoolingParams, PoolingTask
     from poolkit.models import Decision, ModelInfo
 
-__all__ = ["TorchEngine", "load_engine", "load_tokenizer"]
+__all__ = ["TorchEngine", "load_engine"]
 
 
 def load_engine(info: ModelInfo, *, task: PoolingTask, config: ModelConfig) -> TorchEngine:

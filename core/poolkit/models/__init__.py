@@ -1,7 +1,6 @@
 """What a model is and can do, read from its configuration files before any weight is loaded."""
 
-from poolkit.models._read import read_model
-from poolkit.models.info import (
+from poolkit.contract.model_info import (
     AnswerTokens,
     Decision,
     ModelInfo,
@@ -10,7 +9,7 @@ from poolkit.models.info import (
     ScorePrompt,
     Similarity,
 )
-from poolkit.models.specs import (
+from poolkit.contract.model_specs import (
     DenseSpec,
     Expansion,
     ImageSpec,
@@ -21,6 +20,7 @@ from poolkit.models.specs import (
     MultiVectorSpec,
     NormalizeSpec,
 )
+from poolkit.models._read import read_model
 
 __all__ = [
     "AnswerTokens",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from poolkit.config import ModelConfig, PoolerConfig
+from poolkit.contract.model_info import Decision
 from poolkit.errors import ModelError
-from poolkit.models.info import Decision
 
 __all__ = ["default_dimensions", "matryoshka_dimensions"]
 

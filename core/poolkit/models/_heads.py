@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from poolkit.config import ModelConfig
 from poolkit.contract import Activation, Output
+from poolkit.contract.model_info import REWARD_HEADS, Decision
 from poolkit.errors import ModelError
-from poolkit.models.info import REWARD_HEADS, Decision
 
 __all__ = ["EVERY_MODELS_OUTPUTS", "Steps", "head_outputs", "read_steps"]
 

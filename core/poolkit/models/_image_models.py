@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from poolkit.config import ModelConfig
 from poolkit.contract import Output
+from poolkit.contract.model_info import Decision, ModelInfo, PoolingMode
+from poolkit.contract.model_specs import Expansion, ImageSpec
 from poolkit.errors import ModelError
 from poolkit.models._dimensions import default_dimensions, matryoshka_dimensions
 from poolkit.models._files import read_object
@@ -19,8 +21,6 @@ from poolkit.models._lengths import find_max_model_len
 from poolkit.models._prompts import prompt_decisions
 from poolkit.models._sentence_transformers import SentenceTransformersFiles
 from poolkit.models._similarity import read_similarity
-from poolkit.models.info import Decision, ModelInfo, PoolingMode
-from poolkit.models.specs import Expansion, ImageSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

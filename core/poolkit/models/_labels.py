@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poolkit.contract import Activation
+from poolkit.contract.model_info import REWARD_HEADS, Decision, ProblemType
 from poolkit.errors import ModelError, did_you_mean
-from poolkit.models.info import REWARD_HEADS, Decision, ProblemType
 
 __all__ = ["Labels", "read_labels"]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from poolkit.config import ModelConfig
+from poolkit.contract.model_info import Decision
 from poolkit.errors import ModelError
 from poolkit.models._files import read_object
 from poolkit.models._sentence_transformers import SentenceTransformersFiles
-from poolkit.models.info import Decision
 
 __all__ = ["find_max_model_len"]
 

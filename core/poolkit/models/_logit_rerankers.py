@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poolkit.config import ModelConfig
+from poolkit.contract.model_info import AnswerTokens, Decision, ScorePrompt
 from poolkit.errors import ConfigError, ModelError
 from poolkit.models._files import read_object
 from poolkit.models._sentence_transformers import SentenceTransformersFiles
-from poolkit.models.info import AnswerTokens, Decision, ScorePrompt
 
 __all__ = ["Reranker", "read_reranker"]
 

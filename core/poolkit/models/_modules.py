@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from poolkit.contract.model_specs import InputType
 from poolkit.errors import ModelError, did_you_mean
 from poolkit.models._files import read_json, read_object
-from poolkit.models.specs import InputType
 
 __all__ = ["KNOWN_MODULES", "Module", "Modules", "read_modules"]
 

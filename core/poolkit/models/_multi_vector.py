@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from poolkit.contract.model_info import Decision
+from poolkit.contract.model_specs import DenseSpec, Expansion, MultiVectorSpec
 from poolkit.errors import ModelError
 from poolkit.models._files import read_object
 from poolkit.models._modules import Modules
-from poolkit.models.info import Decision
-from poolkit.models.specs import DenseSpec, Expansion, MultiVectorSpec
 
 __all__ = ["MultiVectorFiles", "is_stanford", "read_multi_vector", "read_stanford", "resolve_multi_vector"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from poolkit.contract.model_info import Decision
 from poolkit.errors import ModelError
-from poolkit.models.info import Decision
 
 __all__ = ["prompt_decisions", "read_prompts"]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from poolkit.config import ModelConfig, PoolerConfig
 from poolkit.contract import Output
+from poolkit.contract.model_info import Decision, ModelInfo, PoolingMode
 from poolkit.errors import ModelError
 from poolkit.models._dimensions import default_dimensions, matryoshka_dimensions
 from poolkit.models._files import find_model_folder, read_object
@@ -20,7 +21,6 @@ from poolkit.models._multi_vector import resolve_multi_vector
 from poolkit.models._prompts import prompt_decisions
 from poolkit.models._sentence_transformers import SentenceTransformersFiles, read_sentence_transformers
 from poolkit.models._similarity import read_similarity
-from poolkit.models.info import Decision, ModelInfo, PoolingMode
 
 __all__ = ["read_model"]
 

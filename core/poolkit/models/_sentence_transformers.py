@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from poolkit.contract.model_specs import InputType
 from poolkit.errors import ModelError
 from poolkit.models._files import read_object
 from poolkit.models._layers import Layers, read_layers
 from poolkit.models._modules import SPARSE_POOLING, read_modules
 from poolkit.models._multi_vector import MultiVectorFiles, is_stanford, read_multi_vector, read_stanford
 from poolkit.models._prompts import read_prompts
-from poolkit.models.specs import InputType
 
 __all__ = ["SentenceTransformersFiles", "read_sentence_transformers"]
 

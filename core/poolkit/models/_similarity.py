@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from poolkit.contract.model_info import Decision, Similarity
 from poolkit.errors import ModelError, did_you_mean
-from poolkit.models.info import Decision, Similarity
 
 __all__ = ["read_similarity"]
 

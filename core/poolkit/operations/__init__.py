@@ -8,7 +8,7 @@ from poolkit.operations.answers import FloatArray, Usage
 from poolkit.operations.classify import Classification, ClassifyRequest, ClassifyResponse, LabelScore
 from poolkit.operations.embeddings import EmbeddingsRequest, EmbeddingsResponse
 from poolkit.operations.images import require_text
-from poolkit.operations.pooling import PoolingRequest, PoolingResponse
+from poolkit.operations.pooling import POOLING, PoolingProcessor, PoolingRequest, PoolingResponse
 from poolkit.operations.prompts import PoolingFields, PromptsRequest
 from poolkit.operations.scoring import RerankRequest, RerankResponse, RerankResult, ScoreRequest, ScoreResponse
 from poolkit.operations.token_classify import (
@@ -20,6 +20,7 @@ from poolkit.operations.token_classify import (
 )
 
 __all__ = [
+    "POOLING",
     "AggregationStrategy",
     "Classification",
     "ClassifyRequest",
@@ -30,6 +31,7 @@ __all__ = [
     "FloatArray",
     "LabelScore",
     "PoolingFields",
+    "PoolingProcessor",
     "PoolingRequest",
     "PoolingResponse",
     "PromptsRequest",

@@ -1,13 +1,17 @@
-"""The operation `pooling`: whatever the served task pools, for each prompt."""
+"""The operation `pooling`: whatever the served task pools, for each prompt, whichever task that is."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict, Field
 
+from poolkit.contract import Operation, PooledOutput, PoolingIOProcessor, Prepared
+from poolkit.errors import RequestError
 from poolkit.operations.answers import FloatArray, Usage
 from poolkit.operations.prompts import PromptsRequest
 
-__all__ = ["PoolingRequest", "PoolingResponse"]
+__all__ = ["POOLING", "PoolingProcessor", "PoolingRequest", "PoolingResponse"]
 
 
 class PoolingRequest(PromptsRequest):
@@ -37,3 +41,41 @@ class PoolingResponse(BaseModel):
     data: list[FloatArray] = Field(description="Per prompt, float32: (dim,), (labels,), or one of those per token.")
     prompt_token_ids: list[list[int]] = Field(exclude=True, description="Per prompt; not sent over HTTP.")
     usage: Usage
+
+
+POOLING = Operation(
+    name="pooling",
+    request=PoolingRequest,
+    response=PoolingResponse,
+    io_processor="poolkit.operations:PoolingProcessor",
+    per_prompt=("data", "prompt_token_ids"),
+)
+"""The standard operation `pooling`, for any task: what `LLM.encode` and `/pooling` ask."""
+
+
+class PoolingProcessor(PoolingIOProcessor[PoolingRequest, PoolingResponse]):
+    """Return what was pooled for each prompt."""
+
+    def pre_process(self, request: PoolingRequest) -> Prepared:
+        """Return the request's prompts; refuse a task that is not the served one."""
+        check_requested_task(request.task, served=self.context.task.name)
+        prompts = request.prompts()
+        return Prepared(prompts, request.params(prompts=len(prompts)))
+
+    def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> PoolingResponse:  # noqa: ARG002
+        """Return each prompt's output as it is."""
+        return PoolingResponse(
+            data=[output.data for output in outputs],
+            prompt_token_ids=[list(output.prompt_token_ids) for output in outputs],
+            usage=Usage.of(outputs),
+        )
+
+
+def check_requested_task(requested: str | None, *, served: str) -> None:
+    """Raise RequestError unless the requested task, if any, is the served one."""
+    if requested not in (None, served):
+        raise RequestError(
+            f"Unsupported task: {requested!r}. This server serves {served!r}. "
+            f'Restart it with --task {requested}, or PoolerConfig(task="{requested}").',
+            param="task",
+        )

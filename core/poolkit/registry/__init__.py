@@ -26,9 +26,7 @@ from poolkit.registry._startup import HookModule
 
 if TYPE_CHECKING:
     from poolkit.config import PluginConfig
-    from poolkit.contract import PoolingTask
-    from poolkit.encoding import Encoder
-    from poolkit.engine import EngineProvider
+    from poolkit.contract import EngineProvider, PoolingTask, PromptEncoder
     from poolkit.models import ModelInfo
 
 __all__ = [
@@ -102,7 +100,7 @@ class Registry:
         """
         return _resolution.get_pooling_task(self.loaded, supported_tasks, task, model=model)
 
-    def bind(self, task: PoolingTask, model: ModelInfo, encoder: Encoder) -> BoundTask:
+    def bind(self, task: PoolingTask, model: ModelInfo, encoder: PromptEncoder) -> BoundTask:
         """Return the task with its settings and processors, ready to answer requests for the model.
 
         Raises:

@@ -20,7 +20,7 @@ from poolkit.registry._together import raise_together
 from poolkit.registry._wrapping import Wrapper
 
 if TYPE_CHECKING:
-    from poolkit.encoding import Encoder
+    from poolkit.contract import PromptEncoder
 
 __all__ = ["BoundTask", "bind"]
 
@@ -48,7 +48,7 @@ class BoundTask:
         _close(self.operations.values())
 
 
-def bind(loaded: Loaded, task: PoolingTask, model: ModelInfo, encoder: Encoder) -> BoundTask:
+def bind(loaded: Loaded, task: PoolingTask, model: ModelInfo, encoder: PromptEncoder) -> BoundTask:
     """Import the processors of an enabled task and create them for one model, with the enabled plugins' wrappers.
 
     On failure none of them stays. A plugin that only `"*"` enabled and that fails to wrap is left out with a warning.

@@ -10,11 +10,11 @@ from poolkit.registry._importing import import_object
 from poolkit.registry._selection import Enabled, Selection
 
 if TYPE_CHECKING:
-    from poolkit.engine import EngineProvider
+    from poolkit.contract import EngineProvider
 
 __all__ = ["import_engine"]
 
-FUNCTIONS = ("load_tokenizer", "load_engine")
+FUNCTIONS = ("load_engine",)
 
 
 def import_engine(selection: Selection, name: str) -> EngineProvider:

@@ -11,15 +11,15 @@ from pydantic import BaseModel
 
 from poolkit.contract import (
     BindContext,
-    FramedText,
     ImagePrompt,
     Operation,
     PooledOutput,
     PoolingIOProcessor,
     PoolingParams,
     Prepared,
+    TemplatedText,
     TextPair,
-    TypedTokens,
+    TokenInputs,
 )
 from poolkit.errors import PluginInvalidError
 from poolkit.registry._discovery import Plugin
@@ -197,7 +197,7 @@ def _check_prepared(prepared: Prepared) -> None:
     if isinstance(prepared.prompts, str) or not isinstance(prepared.prompts, Sequence):
         raise TypeError(f"Prepared.prompts is a {type(prepared.prompts).__name__}, not a sequence of prompts")
     for index, prompt in enumerate(prepared.prompts):
-        if not isinstance(prompt, str | TextPair | FramedText | ImagePrompt | TypedTokens | Sequence):
+        if not isinstance(prompt, str | TextPair | TemplatedText | ImagePrompt | TokenInputs | Sequence):
             raise TypeError(f"Prepared.prompts[{index}] is a {type(prompt).__name__}, not a text, a pair or token ids")
     if isinstance(prepared.params, PoolingParams):
         return

@@ -13,7 +13,7 @@ from poolkit.registry._loading import Loaded, load
 from poolkit.registry._selection import Selection
 
 if TYPE_CHECKING:
-    from poolkit.encoding import Encoder
+    from poolkit.contract import PromptEncoder
 
 __all__ = ["Plan"]
 
@@ -44,7 +44,7 @@ class Plan:
         enabled = tuple(one for one in loaded.selection.enabled if one.plugin.name in involved)
         return cls(replace(loaded.selection, enabled=enabled), found.plugin.name, found.entry_point)
 
-    def bind(self, model: ModelInfo, encoder: Encoder) -> BoundTask:
+    def bind(self, model: ModelInfo, encoder: PromptEncoder) -> BoundTask:
         """Import the plugins that take part, and bind the task.
 
         Raises:

@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from poolkit.config import PluginConfig
 from poolkit.contract import Operation
 from poolkit.errors import PluginInvalidError, did_you_mean
+from poolkit.pipeline.served import ServedModel
 from poolkit.registry import Plugin, Row, list_plugins
-from poolkit.served import ServedModel
 from poolkit.server.dialects import Dialect, NativeOperation, dialects
 from poolkit.server.dispatch import endpoint
 from poolkit.server.drain import Drain
@@ -25,7 +25,7 @@ from poolkit.server.gate import Gate, failure_response
 from poolkit.server.keys import Keys
 from poolkit.server.metrics import Metrics
 from poolkit.server.schema import describe_bodies
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 
 __all__ = ["create_app"]
 

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive
 
 from poolkit.errors import CancelledRequestError, RequestError
-from poolkit.served import ServedModel
+from poolkit.pipeline.served import ServedModel
 from poolkit.server.dialects import Call, Decoded, Dialect
 from poolkit.server.failures import RefusedError
 

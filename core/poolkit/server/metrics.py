@@ -16,7 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from poolkit.errors import HookError
-from poolkit.served import ServedModel
+from poolkit.pipeline.served import ServedModel
 from poolkit.server.drain import Drain
 
 __all__ = ["Metrics"]

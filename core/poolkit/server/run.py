@@ -12,10 +12,10 @@ import uvicorn
 
 from poolkit.config import PluginConfig
 from poolkit.errors import ConfigError
-from poolkit.served import ServedModel, load_model
+from poolkit.pipeline.served import ServedModel, load_model
 from poolkit.server.app import create_app
 from poolkit.server.drain import Drain
-from poolkit.settings import Settings
+from poolkit.settings.settings import Settings
 
 __all__ = ["serve"]
 

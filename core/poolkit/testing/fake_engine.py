@@ -12,9 +12,16 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from poolkit.contract import Activation, Output, PooledOutput, PoolingTask
-from poolkit.engine import EncodedPrompt, LocatedTokens, PairTemplate
-from poolkit.engine.text.text_tokens import TextToken
+from poolkit.contract import (
+    Activation,
+    EncodedPrompt,
+    Encoding,
+    Output,
+    PairTemplate,
+    PooledOutput,
+    PoolingTask,
+    TextToken,
+)
 from poolkit.models import Decision, ModelInfo
 
 __all__ = ["FAKE_MODEL", "Draw", "Fake", "FakeEngine", "FakeTokenizer"]
@@ -86,11 +93,11 @@ class FakeTokenizer:
         """Return words with spaces between them."""
         return " ".join(tokens)
 
-    def locate(self, texts: Sequence[str]) -> list[LocatedTokens]:
+    def encode_with_offsets(self, texts: Sequence[str]) -> list[Encoding]:
         """Return the words of each text and where they lie."""
         encoded = self.encode_batch(texts, add_special_tokens=False)
         spans = [[word.span() for word in re.finditer(r"\S+", text)] for text in texts]
-        return [LocatedTokens(ids, some, range(len(ids))) for ids, some in zip(encoded, spans, strict=True)]
+        return [Encoding(ids, some, range(len(ids))) for ids, some in zip(encoded, spans, strict=True)]
 
 
 class FakeEngine:

@@ -9,13 +9,12 @@ import importlib_metadata
 from packaging.utils import canonicalize_name
 
 from poolkit.config import MAX_WAITING_PROMPTS, ModelConfig, Named, PluginConfig
-from poolkit.contract import PoolingTask
-from poolkit.encoding import Encoder
-from poolkit.engine import Engine
+from poolkit.contract import Engine, PoolingTask
 from poolkit.errors import PluginInvalidError
+from poolkit.pipeline.served import ServedModel
 from poolkit.registry import Registry
-from poolkit.served import ServedModel
 from poolkit.testing.fake_engine import Fake, FakeEngine, FakeTokenizer
+from poolkit.tokenization import Encoder
 
 __all__ = ["FAKES", "fake_model", "find_fake"]
 

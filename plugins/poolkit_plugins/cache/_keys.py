@@ -16,7 +16,7 @@ from poolkit_plugins._prompts import params_of_ids
 
 if TYPE_CHECKING:
     from poolkit import BindContext, ImagePrompt, PoolingParams
-    from poolkit.engine import EncodedPrompt
+    from poolkit.contract import EncodedPrompt
 
 __all__ = ["Keys"]
 
@@ -52,8 +52,8 @@ class Keys:
         digest.update(np.asarray(prompt.token_ids, np.int64).tobytes())
         if prompt.token_type_ids is not None:
             digest.update(b"types" + np.asarray(prompt.token_type_ids, np.int64).tobytes())
-        if prompt.unpooled:
-            digest.update(b"unpooled %d" % prompt.unpooled)
+        if prompt.prompt_length:
+            digest.update(b"prompt_length %d" % prompt.prompt_length)
         return digest.hexdigest()
 
     def of_image(self, image: ImagePrompt, params: PoolingParams) -> str:

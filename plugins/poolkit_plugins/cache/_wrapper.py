@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from poolkit import BindContext
-    from poolkit.engine import EncodedPrompt
+    from poolkit.contract import EncodedPrompt
     from poolkit_plugins.cache._store import Store
 
 __all__ = ["Cached"]
@@ -96,7 +96,7 @@ class Cached:
             [one.prompt for one in unknown.values()],
             [one.params for one in unknown.values()],
             _LookedUp(whole, keys, known, unknown),
-            is_rearranged=len(unknown) < len(keys) or whole.is_rearranged,
+            outputs_map_to_inputs=len(unknown) == len(keys) and whole.outputs_map_to_inputs,
         )
 
     @hookimpl(wrapper=True)
@@ -131,5 +131,5 @@ def _as_it_runs(prompt: Prompt, encoded: EncodedPrompt) -> _Run:
     """
     if isinstance(prompt, TextPair):
         return _Run(prompt, encoded.params, encoded.token_ids)
-    tokens = as_prompt(encoded.token_ids, encoded.token_type_ids, unpooled=encoded.unpooled)
+    tokens = as_prompt(encoded.token_ids, encoded.token_type_ids, prompt_length=encoded.prompt_length)
     return _Run(tokens, params_of_ids(encoded.params), encoded.token_ids)

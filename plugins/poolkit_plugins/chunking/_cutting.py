@@ -11,7 +11,7 @@ from poolkit_plugins._prompts import as_prompt
 
 if TYPE_CHECKING:
     from poolkit import BindContext, Prompt
-    from poolkit.engine.text.pairs import PairTemplate
+    from poolkit.contract import PairTemplate
     from poolkit_plugins.chunking import Settings
 
 __all__ = ["Cutter"]

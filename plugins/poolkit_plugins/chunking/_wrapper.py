@@ -11,15 +11,15 @@ import numpy as np
 
 from poolkit import (
     Activation,
-    FramedText,
     ImagePrompt,
     Output,
     PooledOutput,
     PoolingParams,
     Prepared,
     Prompt,
+    TemplatedText,
     TextPair,
-    TypedTokens,
+    TokenInputs,
     hookimpl,
 )
 from poolkit.errors import RequestError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from poolkit import BindContext
-    from poolkit.engine import EncodedPrompt
+    from poolkit.contract import EncodedPrompt
     from poolkit_plugins.chunking import Settings
 
 __all__ = ["Chunking"]
@@ -84,7 +84,7 @@ class Chunking:
             [prompt for some in chunks for prompt, _ in some],
             [params for some in chunks for _, params in some],
             _Cut(whole, tuple(map(len, chunks))),
-            is_rearranged=is_cut or whole.is_rearranged,
+            outputs_map_to_inputs=not is_cut and whole.outputs_map_to_inputs,
         )
 
     @hookimpl(wrapper=True)
@@ -112,14 +112,14 @@ class Chunking:
         pieces: Sequence[Prompt]
         fits = len(encoded.token_ids) <= self._cutter.longest
         # Neither token ids with types nor those of a text in its frame tell where what may be cut begins.
-        if fits or params.truncate_prompt_tokens is not None or isinstance(prompt, TypedTokens | FramedText):
-            pieces = [as_prompt(encoded.token_ids, encoded.token_type_ids, unpooled=encoded.unpooled)]
+        if fits or params.truncate_prompt_tokens is not None or isinstance(prompt, TokenInputs | TemplatedText):
+            pieces = [as_prompt(encoded.token_ids, encoded.token_type_ids, prompt_length=encoded.prompt_length)]
         elif isinstance(prompt, TextPair):
             encoder = self._context.encoder
             pieces = self._cutter.cut_pair(*encoder.halves(prompt, params), encoder.pair_template(params))
         else:
             first, *rest = self._cutter.cut(encoded.token_ids)
-            pieces = [as_prompt(first, unpooled=encoded.unpooled), *rest]
+            pieces = [as_prompt(first, prompt_length=encoded.prompt_length), *rest]
         if len(pieces) > 1 and self._normalizes(params):
             params = replace(params, use_activation=False)  # the average is normalised, and not what goes into it
         if len(pieces) > 1:

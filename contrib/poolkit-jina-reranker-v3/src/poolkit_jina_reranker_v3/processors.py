@@ -61,7 +61,7 @@ class ListwiseProcessor(PoolingIOProcessor[RequestT, ResponseT]):
             [prompt for listing in listings for prompt in listing.prompts],
             replace(wishes, truncate_prompt_tokens=None),
             state=Asked(request, listings),
-            is_rearranged=True,  # a prompt is not what the caller sent: it would be of no use without the others
+            outputs_map_to_inputs=False,  # one listing is of no use without the others
         )
 
 

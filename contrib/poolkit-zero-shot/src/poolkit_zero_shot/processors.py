@@ -52,7 +52,7 @@ class ZeroShotProcessor(PoolingIOProcessor[ZeroShotRequest, ZeroShotResponse]):
             [TextPair(text, hypothesis) for text in texts for hypothesis in hypotheses],
             PoolingParams(truncate_prompt_tokens=request.truncate_prompt_tokens),
             state=request,
-            is_rearranged=True,  # a pair is not what the caller sent: its outputs would be of no use without the others
+            outputs_map_to_inputs=False,  # one pair is of no use without the others
         )
 
     def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> ZeroShotResponse:

@@ -26,16 +26,16 @@ def pool(hidden: torch.Tensor, segments: Segments, modes: Sequence[PoolingMode])
 
     Returns (sequences, modes * hidden), float32.
     """
-    if segments.unpooled is not None:
-        hidden, segments = _leave_out(hidden, segments, segments.unpooled)
+    if segments.prompt_length is not None:
+        hidden, segments = _leave_out(hidden, segments, segments.prompt_length)
     pooled = [POOL[mode](hidden, segments) for mode in modes]
     return pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1)
 
 
-def _leave_out(hidden: torch.Tensor, segments: Segments, unpooled: torch.Tensor) -> tuple[torch.Tensor, Segments]:
+def _leave_out(hidden: torch.Tensor, segments: Segments, prompt_length: torch.Tensor) -> tuple[torch.Tensor, Segments]:
     """Return the rows that are pooled, and where they lie; each keeps its place, by which a weighted mean weighs it."""
-    is_pooled = segments.places >= unpooled[segments.owners]  # (tokens,)
-    lengths = segments.lengths - unpooled
+    is_pooled = segments.places >= prompt_length[segments.owners]  # (tokens,)
+    lengths = segments.lengths - prompt_length
     kept = replace(
         segments,
         runs=(),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from poolkit.contract import KeepQuery, ScoreDocument
+from poolkit.contract import LateInteractionParams
 from poolkit.engine.late_interaction.maxsim import maxsim
 
 __all__ = ["QueryStore"]
@@ -30,7 +30,7 @@ class QueryStore:
         return len(self._kept)
 
     def answer(
-        self, wishes: Sequence[KeepQuery | ScoreDocument | None], vectors: Sequence[torch.Tensor]
+        self, wishes: Sequence[LateInteractionParams | None], vectors: Sequence[torch.Tensor]
     ) -> list[torch.Tensor]:
         """Return what leaves the engine for each prompt of a batch: the score of a document whose query is kept, (1,).
 
@@ -44,10 +44,12 @@ class QueryStore:
         answers = list(vectors)
         places_of_key: dict[str, list[int]] = {}
         for place, wish in enumerate(wishes):
-            if isinstance(wish, KeepQuery):
-                self._kept[wish.key] = _Kept(vectors[place].float().clone(), wish.uses)
-            elif wish is not None:
-                places_of_key.setdefault(wish.key, []).append(place)
+            if wish is None:
+                continue
+            if wish.mode == "cache_query":
+                self._kept[wish.query_key] = _Kept(vectors[place].float().clone(), wish.query_uses)
+            else:
+                places_of_key.setdefault(wish.query_key, []).append(place)
         for key, places in places_of_key.items():
             if (kept := self._kept.get(key)) is None:
                 continue

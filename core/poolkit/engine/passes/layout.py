@@ -14,7 +14,7 @@ from poolkit.engine.passes.segments import Batch, Run, Segments
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from poolkit.engine.protocol import EncodedPrompt
+    from poolkit.contract import EncodedPrompt
 
 __all__ = ["lay_out"]
 
@@ -46,8 +46,10 @@ def lay_out(
     if any(prompt.attended is not None for prompt in prompts):
         attended = np.array([prompt.attended or len(prompt.token_ids) for prompt in prompts])
         columns["attended"] = attended[order]
-    if any(prompt.unpooled for prompt in prompts):
-        columns["unpooled"] = np.fromiter((prompts[i].unpooled for i in order), dtype=np.int64, count=sequences)
+    if any(prompt.prompt_length for prompt in prompts):
+        columns["prompt_length"] = np.fromiter(
+            (prompts[i].prompt_length for i in order), dtype=np.int64, count=sequences
+        )
     # One array for everything, so that one copy takes it to the device.
     flat = torch.from_numpy(np.concatenate(list(columns.values()))).to(device)
     cuts = np.cumsum([len(column) for column in columns.values()])[:-1]
@@ -62,7 +64,7 @@ def lay_out(
         lengths=parts["lengths"],
         ends=parts["ends"],
         attended=parts.get("attended"),
-        unpooled=parts.get("unpooled"),
+        prompt_length=parts.get("prompt_length"),
     )
     batch = Batch(parts["token_ids"], segments, parts["queries"], parts.get("token_type_ids"))
     return batch, place_of_prompt

@@ -46,7 +46,7 @@ class Segments:
         owners: the segment of each token. (tokens,)
         places: each token's place in its segment, from 0. (tokens,)
         attended: how many of each segment's first tokens are seen by its tokens; None where all are. (sequences,)
-        unpooled: how many of each segment's first tokens are left out of pooling; None where none are. (sequences,)
+        prompt_length: leading tokens of each segment that are left out of pooling; None where none are. (sequences,)
     """
 
     runs: tuple[Run, ...]
@@ -55,7 +55,7 @@ class Segments:
     owners: torch.Tensor
     places: torch.Tensor
     attended: torch.Tensor | None = None
-    unpooled: torch.Tensor | None = None
+    prompt_length: torch.Tensor | None = None
     _masks: dict[tuple[Run, int | None, bool], torch.Tensor] = field(default_factory=dict, repr=False)
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from poolkit.contract import PoolingParams
+from poolkit.contract import EncodedPrompt, PoolingParams
 from poolkit.engine.heads.layers import TakeHidden, load_mix
 from poolkit.engine.loading import quiet_transformers
 from poolkit.engine.passes.attention import PACKED_ATTENTION, register_packed_attention
@@ -17,7 +17,6 @@ from poolkit.engine.passes.layout import lay_out
 from poolkit.engine.passes.mpnet import mpnet_packed_pass
 from poolkit.engine.passes.run import Pass, packed_pass, padded_pass, takes_token_types
 from poolkit.engine.passes.segments import Batch
-from poolkit.engine.protocol import EncodedPrompt
 from poolkit.errors import ModelError
 from poolkit.models import Decision, ModelInfo
 

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from poolkit.contract import PooledOutput
-from poolkit.engine import EncodedPrompt
+from poolkit.contract import EncodedPrompt, PooledOutput
 from poolkit.errors import RequestError
 from poolkit.testing.checks.bodies import Body
 from poolkit.testing.checks.check import check

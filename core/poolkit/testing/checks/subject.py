@@ -13,10 +13,9 @@ import importlib_metadata
 from pydantic import BaseModel, ValidationError
 
 from poolkit.config import Named, PluginConfig
-from poolkit.contract import Operation, PoolingTask
-from poolkit.engine import Engine
+from poolkit.contract import Engine, Operation, PoolingTask
+from poolkit.pipeline.served import ServedModel
 from poolkit.registry import HOOKS, TASKS, EntryPoint, Plugin, Registry
-from poolkit.served import ServedModel
 from poolkit.testing.fake_engine import Fake, FakeEngine
 from poolkit.testing.fresh import run_fresh
 from poolkit.testing.serving import fake_model, find_fake

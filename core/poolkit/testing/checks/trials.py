@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from poolkit.contract import Operation
 from poolkit.errors import RequestError
-from poolkit.served import ServedModel
+from poolkit.pipeline.served import ServedModel
 from poolkit.testing.checks.bodies import Body, paths, put, value_at
 from poolkit.testing.checks.subject import EngineMaker, Subject, examples
 from poolkit.testing.fake_engine import FakeEngine

@@ -1,0 +1,129 @@
+"""The plugin contract: everything that a plugin sees. Kept stable within one `API_VERSION`.
+
+Tasks are data, behaviour is hooks. A plugin's entry point in group `poolkit.tasks` names a `PoolingTask`; each of its
+operations names a `PoolingIOProcessor`, which turns a validated request into prompts and pooled outputs into a
+response. An entry point in group `poolkit.plugins` names a module with `StartupHooks`, for what cuts across tasks. One
+in group `poolkit.engines` names what runs models.
+"""
+
+from poolkit.contract.encoder import (
+    EncodedPrompt,
+    Encoding,
+    ImageInput,
+    PairTemplate,
+    PromptEncoder,
+    TextToken,
+    Tokenizer,
+)
+from poolkit.contract.engine import (
+    Engine,
+    EngineProvider,
+)
+from poolkit.contract.hooks import (
+    PROJECT,
+    BindContext,
+    PoolingIOProcessor,
+    Prepared,
+    StartupHooks,
+    hookimpl,
+    hookspec,
+)
+from poolkit.contract.model_info import (
+    AnswerTokens,
+    Decision,
+    ModelInfo,
+    PoolingMode,
+    ProblemType,
+    ScorePrompt,
+    Similarity,
+)
+from poolkit.contract.model_specs import (
+    DenseSpec,
+    Expansion,
+    ImageSpec,
+    InputType,
+    LayerMixSpec,
+    LayerNormSpec,
+    LayerSpec,
+    MultiVectorSpec,
+    NormalizeSpec,
+)
+from poolkit.contract.outputs import (
+    Activation,
+    Output,
+    PooledOutput,
+)
+from poolkit.contract.params import (
+    LateInteractionParams,
+    PoolingParams,
+)
+from poolkit.contract.prompts import (
+    ImagePrompt,
+    Prompt,
+    TemplatedText,
+    TextPair,
+    TokenInputs,
+)
+from poolkit.contract.task import (
+    API_OLDEST,
+    API_VERSION,
+    TASK_NAME,
+    NoSettings,
+    Operation,
+    PoolingTask,
+    Removed,
+    Renamed,
+)
+
+__all__ = [
+    "API_OLDEST",
+    "API_VERSION",
+    "PROJECT",
+    "TASK_NAME",
+    "Activation",
+    "AnswerTokens",
+    "BindContext",
+    "Decision",
+    "DenseSpec",
+    "EncodedPrompt",
+    "Encoding",
+    "Engine",
+    "EngineProvider",
+    "Expansion",
+    "ImageInput",
+    "ImagePrompt",
+    "ImageSpec",
+    "InputType",
+    "LateInteractionParams",
+    "LayerMixSpec",
+    "LayerNormSpec",
+    "LayerSpec",
+    "ModelInfo",
+    "MultiVectorSpec",
+    "NoSettings",
+    "NormalizeSpec",
+    "Operation",
+    "Output",
+    "PairTemplate",
+    "PooledOutput",
+    "PoolingIOProcessor",
+    "PoolingMode",
+    "PoolingParams",
+    "PoolingTask",
+    "Prepared",
+    "ProblemType",
+    "Prompt",
+    "PromptEncoder",
+    "Removed",
+    "Renamed",
+    "ScorePrompt",
+    "Similarity",
+    "StartupHooks",
+    "TemplatedText",
+    "TextPair",
+    "TextToken",
+    "TokenInputs",
+    "Tokenizer",
+    "hookimpl",
+    "hookspec",
+]

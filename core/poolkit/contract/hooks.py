@@ -1,0 +1,150 @@
+"""Hooks: the two that give an operation its behaviour, and the start-up hooks around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import pluggy
+from pydantic import BaseModel
+
+from poolkit.contract.encoder import PromptEncoder
+from poolkit.contract.model_info import ModelInfo
+from poolkit.contract.outputs import PooledOutput
+from poolkit.contract.params import PoolingParams
+from poolkit.contract.prompts import Prompt
+from poolkit.contract.task import Operation, PoolingTask
+
+if TYPE_CHECKING:
+    import typer
+
+__all__ = ["PROJECT", "BindContext", "PoolingIOProcessor", "Prepared", "StartupHooks", "hookimpl", "hookspec"]
+
+PROJECT = "poolkit"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What `pre_process` hands to the engine, and what it wants back in `post_process`.
+
+    Attributes:
+        prompts: the prompts to run, in the order in which the outputs will come back.
+        params: how each is pooled: one for all of them, or one per prompt.
+        state: whatever belongs to this request. It travels here and never on the processor, which serves many
+            requests at a time.
+        outputs_map_to_inputs: True if each prompt is one of the caller's inputs, in their order. False if prompts were
+            cut, joined, added or left out: a failed prompt then fails the request, because its index means nothing to
+            the caller.
+    """
+
+    prompts: Sequence[Prompt]
+    params: PoolingParams | Sequence[PoolingParams] = field(default_factory=PoolingParams)
+    state: object = None
+    outputs_map_to_inputs: bool = True
+
+    @property
+    def params_of_each(self) -> tuple[PoolingParams, ...]:
+        """The parameters of each prompt."""
+        if isinstance(self.params, PoolingParams):
+            return (self.params,) * len(self.prompts)
+        return tuple(self.params)
+
+
+@dataclass(frozen=True, slots=True)
+class BindContext:
+    """What a processor, and whatever surrounds it, is given when its task is bound to a model.
+
+    Attributes:
+        task: the task that is bound.
+        operation: the one of its operations that the processor serves.
+        settings: the task's own, validated.
+        model: what the model's files say.
+        encoder: makes token ids of prompts, as the pipeline does after `pre_process`.
+    """
+
+    task: PoolingTask
+    operation: Operation
+    settings: BaseModel
+    model: ModelInfo
+    encoder: PromptEncoder
+
+    def is_activated(self, params: PoolingParams) -> bool:
+        """Return whether the outputs of a prompt are activated: as its parameters say, else the operator, the task."""
+        return self.task.is_activated(params, operator=self.model.config.pooler_config.use_activation)
+
+
+RequestT = TypeVar("RequestT", bound=BaseModel)
+ResponseT = TypeVar("ResponseT", bound=BaseModel)
+
+
+class PoolingIOProcessor(Generic[RequestT, ResponseT]):
+    """Turns a request into prompts, and their pooled outputs into a response.
+
+    At once the hook specification, the base class and the static type of the call site: a plain override of the two
+    methods is an implementation. One instance serves every request of its operation, from many threads at a time and
+    both online and offline, so what belongs to a request goes into `Prepared.state`.
+
+    Raise `ValueError` (or `poolkit.errors.RequestError`) for input that is the caller's fault: it is answered with
+    its message. Anything else is answered as the plugin's own failure.
+    """
+
+    def __init__(self, context: BindContext) -> None:
+        self.context = context
+
+    @hookspec(firstresult=True)
+    def pre_process(self, request: RequestT) -> Prepared:
+        """Return the prompts of a validated request. Runs once a request, in a worker thread."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement pre_process(self, request)")
+
+    @hookspec(firstresult=True)
+    def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> ResponseT:
+        """Return the response. `outputs` has one item per prompt, in prompt order. Runs in a worker thread."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement post_process(self, prepared, outputs)")
+
+    def close(self) -> None:
+        """Release what `__init__` took. Called once, at shut-down."""
+
+
+class StartupHooks:
+    """The functions that a module named in group `poolkit.plugins` can define, each marked `@hookimpl`.
+
+    A module-level `Settings`, a pydantic model that forbids extra keys, validates the plugin's table in poolkit.toml;
+    without one the plugin has no settings.
+    """
+
+    @hookspec
+    def poolkit_wrap(self, context: BindContext, settings: BaseModel) -> list[object]:
+        """Return objects that surround the hooks of one operation; called once each time an operation is bound.
+
+        Such an object has `pre_process` or `post_process` or both, each a generator with one `yield`:
+
+            @hookimpl(wrapper=True)
+            def post_process(self, prepared, outputs):
+                response = yield  # what the processor and the wrappers inside return; what they raise is raised here
+                return response
+
+        A bare `yield` leaves what it surrounds as it is. To give that something else, yield its arguments:
+        `prepared = yield (request,)` in `pre_process`, `response = yield (prepared, outputs)` in `post_process`. So a
+        wrapper that changes the prompts keeps what it surrounds whole: it puts the `Prepared` that it was given into
+        the state of the one that it returns, and yields it back with one output for each of its prompts.
+
+        Wrappers stand around each other in the order in which their plugins were enabled, the first one outermost;
+        those of one plugin in the order of the list. The processor's rules hold for them too: many threads,
+        `ValueError` for the caller's fault, and an optional `close()`, called once.
+
+        Args:
+            context: the operation, its task with its settings, and the model.
+            settings: this plugin's own.
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def poolkit_commands(self, cli: typer.Typer) -> None:
+        """Add commands to `poolkit`, when the plugin is enabled in poolkit.toml or the environment.
+
+        They never replace a command of poolkit's own.
+        """
+        raise NotImplementedError

@@ -1,0 +1,55 @@
+"""Outputs: what a model produces for a prompt, and what is applied to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Activation", "Output", "PooledOutput"]
+
+
+class Output(StrEnum):
+    """What a model produces for each prompt."""
+
+    VECTOR = "vector"
+    LOGITS = "logits"
+    TOKEN_VECTORS = "token_vectors"  # noqa: S105 - a kind of output, not a secret
+    TOKEN_LOGITS = "token_logits"  # noqa: S105 - a kind of output, not a secret
+    HIDDEN = "hidden"
+    REWARDS = "rewards"
+    """A classifier's logits as scores: of a text, of each token, or of each step, as the model and `PoolerConfig` say.
+    """
+
+
+class Activation(StrEnum):
+    """What is applied to a head's output, in float32, unless a request turns it off."""
+
+    IDENTITY = "identity"
+    NORMALIZE = "normalize"
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+    LOG1P_RELU = "log1p_relu"
+    MODEL = "model"
+    """What the model's files say of its labels (`ModelInfo.label_activation`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PooledOutput:
+    """What the model produced for one prompt.
+
+    Attributes:
+        data: float32. Shape (dim,) for a vector, (labels,) for logits, (tokens, dim) or (tokens, labels) for
+            outputs per token.
+        prompt_token_ids: the token ids that ran through the model, special tokens included.
+        parts: what else the task's head gave in the same forward pass, by name. float32.
+    """
+
+    data: NDArray[np.float32]
+    prompt_token_ids: Sequence[int]
+    parts: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)

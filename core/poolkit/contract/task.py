@@ -1,0 +1,112 @@
+"""Tasks, as data: what a plugin declares, its operations, and where it is said that a task was renamed or removed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from poolkit.contract.model_info import ModelInfo
+from poolkit.contract.outputs import Activation, Output
+from poolkit.contract.params import PoolingParams
+
+__all__ = ["API_OLDEST", "API_VERSION", "TASK_NAME", "NoSettings", "Operation", "PoolingTask", "Removed", "Renamed"]
+
+API_VERSION = 1
+"""The version of this contract. A task says which one it was written for."""
+API_OLDEST = 1
+"""The oldest contract version that this poolkit still accepts."""
+
+TASK_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class NoSettings(BaseModel):
+    """The settings of a task that has none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One thing a task can be asked to do, with its request and response.
+
+    Attributes:
+        name: `[a-z][a-z0-9_]*`. Served at `/tasks/<task>/<name>`; a standard name (`embeddings`, `pooling`) is also
+            reached through the routes of that name's dialects.
+        request: pydantic model with at least one example in its JSON schema.
+        response: pydantic model.
+        io_processor: dotted path "module:Class" of a `PoolingIOProcessor`, imported when the task is bound.
+        per_prompt: fields of the response that hold one item for each prompt; any other number is a failure of the
+            processor.
+        routes: extra POST paths that take the request as JSON and answer the response as JSON.
+    """
+
+    name: str
+    request: type[BaseModel]
+    response: type[BaseModel]
+    io_processor: str
+    per_prompt: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolingTask:
+    """A task, as data: importing one runs no behaviour.
+
+    Attributes:
+        name: `[a-z][a-z0-9_]*`, equal to the name of its entry point.
+        api: the `API_VERSION` it was written for.
+        summary: one line for people.
+        output: what the model must produce for each prompt.
+        operations: what it can be asked; the first is what `/pooling` reaches when none is named `pooling`.
+        head: dotted path "module:function" of a `HeadFactory`, imported when the model is loaded. Its head turns the
+            model's hidden states into this task's outputs. None for the model's own head.
+        activation: applied to what the head gives unless a request turns it off.
+        activates: whether that happens where neither the request nor the operator says so.
+        parameters: which of the `PoolingParams` about pooling its prompts may set; those about tokenization (and
+            `parts`) hold for every task.
+        requires: says why a model cannot serve this task, or None if it can.
+        settings: pydantic model of `[plugins.<plugin>]` in poolkit.toml; unknown keys must be forbidden.
+    """
+
+    name: str
+    api: int
+    summary: str
+    output: Output
+    operations: tuple[Operation, ...]
+    head: str | None = None
+    activation: Activation = Activation.IDENTITY
+    activates: bool = True
+    parameters: tuple[str, ...] = ("dimensions", "use_activation")
+    requires: Callable[[ModelInfo], str | None] | None = None
+    settings: type[BaseModel] = NoSettings
+
+    def is_activated(self, params: PoolingParams, *, operator: bool | None) -> bool:
+        """Return whether the outputs of a prompt are activated.
+
+        Args:
+            params: the prompt's, whose wish comes first.
+            operator: the `use_activation` of `PoolerConfig`, which comes next.
+        """
+        for wish in (params.use_activation, operator):
+            if wish is not None:
+                return wish
+        return self.activates
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """Stands at a task's old entry point: warns, then follows to `to`."""
+
+    to: str
+    since: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Stands at the entry point of a task that is gone and says what to use instead."""
+
+    instead: str
+    since: str

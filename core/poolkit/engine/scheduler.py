@@ -1,0 +1,263 @@
+"""Turns many callers' prompts into few forward passes, and gives every caller an outcome for every prompt.
+
+One thread owns the engine. Each batch takes the prompt that has waited longest, then those nearest to it in length
+from a window of the waiting ones, until the token budget or the sequence cap is reached: lengths are alike inside a
+batch, and nothing starves, because the oldest prompt is always in the next batch. A query that documents are to be
+scored against next to the model comes before any of them, and is forgotten when its job is over, however that ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from poolkit.contract import EncodedPrompt, Engine, PooledOutput
+from poolkit.engine.job import Job, Outcome
+from poolkit.errors import CancelledRequestError, ClosedError, EngineError, OverloadedError
+
+__all__ = ["Scheduler", "SchedulerStats"]
+
+logger = logging.getLogger(__name__)
+
+WINDOW = 4096
+"""How many waiting prompts are looked at to find some of like length: sorting so many costs about a millisecond."""
+
+RETRY_AFTER_S = 1
+"""What a refused caller is told to wait: about what a full batch takes on a slow machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerStats:
+    """Counts since start-up, but for `prompts_waiting`, which is now."""
+
+    prompts_waiting: int
+    prompts_done: int
+    prompts_failed: int
+    prompts_cancelled: int
+    tokens_done: int
+    batches_done: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Item:
+    job: Job
+    index: int
+    prompt: EncodedPrompt
+
+    @property
+    def tokens(self) -> int:
+        """What it counts in a batch: an image's patches are tokens here."""
+        return self.prompt.cost
+
+    @property
+    def kept_key(self) -> str | None:
+        """What the engine keeps it under, where it is a query that documents are scored against."""
+        wish = self.prompt.params.late_interaction
+        return wish.query_key if wish is not None and wish.mode == "cache_query" else None
+
+
+class Scheduler:
+    """Owns the engine's thread.
+
+    Args:
+        engine: what runs a batch.
+        max_num_batched_tokens: tokens in one batch. One prompt that is longer still runs, alone.
+        max_num_seqs: prompts in one batch.
+        max_waiting_prompts: once so many wait, further jobs are refused; one job may be of any size.
+    """
+
+    def __init__(
+        self, engine: Engine, *, max_num_batched_tokens: int, max_num_seqs: int, max_waiting_prompts: int
+    ) -> None:
+        self._engine = engine
+        self._budget = max_num_batched_tokens
+        self._max_num_seqs = max_num_seqs
+        self._max_waiting_prompts = max_waiting_prompts
+        # Guards everything below. A job's own lock may be held while this one is taken, never the other way round.
+        self._changed = threading.Condition()
+        self._queue: deque[_Item] = deque()
+        self._jobs: set[Job] = set()
+        self._kept_keys: dict[Job, list[str]] = {}
+        self._unused_keys: list[str] = []
+        self._prompts_waiting = 0
+        self._is_closed = self._has_died = False
+        self._done = self._failed = self._cancelled = self._tokens = self._batches = 0
+        self._thread = threading.Thread(target=self._loop, name="poolkit-engine", daemon=True)
+        self._thread.start()
+
+    def open(self, size: int, *, fails_fast: bool) -> Job:
+        """Admit a job of `size` prompts, each of which is then handed to `add` or settled by the caller.
+
+        Raises:
+            OverloadedError: too many prompts wait already.
+            ClosedError: the scheduler is shutting down.
+        """
+        job = Job(size, fails_fast=fails_fast)
+        with self._changed:
+            if self._is_closed:
+                raise ClosedError("The model is shutting down and accepts nothing more.")
+            if self._prompts_waiting >= self._max_waiting_prompts:
+                raise OverloadedError(
+                    f"{self._prompts_waiting} prompts are waiting already and at most {self._max_waiting_prompts} may. "
+                    f"Try again in {RETRY_AFTER_S} s.",
+                    retry_after_s=RETRY_AFTER_S,
+                )
+            self._jobs.add(job)
+            self._prompts_waiting += size
+        job.future.add_done_callback(lambda _: self._forget(job))
+        return job
+
+    def add(self, job: Job, prompts: Sequence[tuple[int, EncodedPrompt]]) -> None:
+        """Queue prompts of a job, each with its index: queries that are kept before the documents they are for."""
+        items = [_Item(job, index, prompt) for index, prompt in prompts]
+        kept_keys = [item.kept_key for item in items if item.kept_key is not None]
+        with self._changed:
+            if job not in self._jobs:
+                return  # it is over, and nothing of it may run
+            if kept_keys:
+                self._kept_keys.setdefault(job, []).extend(kept_keys)
+            self._queue.extend(items)
+            self._changed.notify()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether jobs can be run: not once the engine's thread has died."""
+        return not self._has_died
+
+    def stats(self) -> SchedulerStats:
+        """Return the counts since start-up."""
+        with self._changed:
+            return SchedulerStats(
+                prompts_waiting=self._prompts_waiting,
+                prompts_done=self._done,
+                prompts_failed=self._failed,
+                prompts_cancelled=self._cancelled,
+                tokens_done=self._tokens,
+                batches_done=self._batches,
+            )
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """Refuse new jobs, finish the open ones, stop the thread. What is not done in time fails with ClosedError."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+            self._changed.wait_for(lambda: not self._jobs, timeout_s)
+            late = list(self._jobs)
+        for job in late:
+            job.cancel(ClosedError("The model was shut down before this prompt was run."))
+        self._thread.join(timeout_s)
+
+    def _forget(self, job: Job) -> None:
+        outcomes = job.future.result()
+        failed = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        given_up = sum(isinstance(outcome, CancelledRequestError | ClosedError) for outcome in failed)
+        with self._changed:
+            self._jobs.discard(job)
+            self._unused_keys += self._kept_keys.pop(job, [])
+            self._prompts_waiting -= job.size
+            self._done += len(outcomes) - len(failed)
+            self._failed += len(failed) - given_up
+            self._cancelled += given_up
+            self._changed.notify_all()
+
+    def _loop(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:
+            logger.critical("The engine thread died; nothing more can be run.", exc_info=error)
+            with self._changed:
+                self._is_closed = self._has_died = True
+                stranded = list(self._jobs)
+            for job in stranded:
+                job.cancel(EngineError("The engine thread died; the log has the traceback."))
+
+    def _serve(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._unused_keys or (self._is_closed and not self._jobs))
+                batch = self._take_batch()
+                unused_keys, self._unused_keys = self._unused_keys, []
+                is_finished = not batch and self._is_closed and not self._jobs
+            if unused_keys:
+                self._engine.release(unused_keys)
+            if is_finished:
+                return
+            if batch:
+                self._run(batch)
+
+    def _take_batch(self) -> list[_Item]:
+        """Return the longest-waiting prompt, then queries that are kept, then those nearest to the first in length.
+
+        They are in the order in which they were queued. Equals: oldest first.
+        """
+        window = list(islice(self._queue, WINDOW))
+        for _ in window:
+            self._queue.popleft()
+        window = [item for item in window if not item.job.is_over]
+        if not window:
+            return []
+        anchor = window[0].tokens
+        # The first one's query, if it has one, was queued before it and so has run: it does not wait for other queries.
+        first, *others = range(len(window))
+        others.sort(key=lambda i: (window[i].kept_key is None, abs(window[i].tokens - anchor)))
+        taken: set[int] = set()
+        tokens = 0
+        for i in (first, *others)[: self._max_num_seqs]:
+            tokens += window[i].tokens
+            if taken and tokens > self._budget:
+                break
+            taken.add(i)
+        self._queue.extendleft(window[i] for i in reversed(range(len(window))) if i not in taken)
+        return [window[i] for i in sorted(taken)]
+
+    def _run(self, batch: list[_Item]) -> None:
+        """Run a batch; on failure run its halves, until the prompt that is to blame stands alone."""
+        batch = [item for item in batch if not item.job.is_over]
+        if not batch:
+            return
+        try:
+            outputs = self._engine.forward([item.prompt for item in batch])
+            if len(outputs) != len(batch):
+                raise EngineError(f"The engine gave {len(outputs)} outputs for {len(batch)} prompts.")
+        except MemoryError as error:
+            if len(batch) > 1:
+                self._budget = max(1, sum(item.tokens for item in batch) // 2)
+                logger.warning("Out of memory: batches are now limited to %d tokens.", self._budget)
+            self._bisect(batch, error)
+        except Exception as error:  # noqa: BLE001 - whatever a model raises must end at the prompt that caused it
+            self._bisect(batch, error)
+        else:
+            with self._changed:
+                self._tokens += sum(item.tokens for item in batch)
+                self._batches += 1
+            for job, outcomes in _group_by_job(batch, outputs).items():
+                job.settle(outcomes)
+
+    def _bisect(self, batch: list[_Item], error: Exception) -> None:
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            self._run(batch[:middle])
+            self._run(batch[middle:])
+            return
+        [item] = batch
+        if not isinstance(error, EngineError):
+            logger.error("The forward pass failed on a prompt of %d tokens.", item.tokens, exc_info=error)
+            failure = EngineError(
+                f"The forward pass failed on a prompt of {item.tokens} tokens: {type(error).__name__}. "
+                "Other prompts are not affected; the log has the traceback."
+            )
+            failure.__cause__ = error
+            error = failure
+        item.job.settle([(item.index, error)])
+
+
+def _group_by_job(batch: Sequence[_Item], outputs: Sequence[PooledOutput]) -> dict[Job, list[tuple[int, Outcome]]]:
+    """Return each job's share of a batch, so that a job's lock is taken once a batch."""
+    by_job: dict[Job, list[tuple[int, Outcome]]] = {}
+    for item, output in zip(batch, outputs, strict=True):
+        by_job.setdefault(item.job, []).append((item.index, output))
+    return by_job

@@ -1,1 +1,0 @@
-"""Between callers and the engine's thread: jobs, and how their prompts become batches."""

@@ -1,0 +1,1 @@
+"""The offline front: a model in this process, through the same pipeline as the server."""

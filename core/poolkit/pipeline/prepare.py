@@ -1,0 +1,80 @@
+"""Everything of a start-up before the weights are read: the model's files, its one task, its tokenizer, its plugins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from poolkit.config import ModelConfig, Named, PluginConfig
+from poolkit.contract import EngineProvider, Output
+from poolkit.errors import ConfigError
+from poolkit.models import ModelInfo, read_model
+from poolkit.pipeline.pooler_config import check_pooler
+from poolkit.registry import BoundTask, Registry
+from poolkit.tokenization import Encoder, ImageReader
+from poolkit.tokenization.score_template import ScoreTemplate
+from poolkit.tokenization.tokenizer import load_tokenizer
+
+__all__ = ["PreparedModel", "prepare_model"]
+
+CHUNKING = "chunking"
+"""The plugin that runs long prompts in chunks: the core knows its name and nothing else of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedModel:
+    """A model that is ready but for its weights. Whoever has it closes `task`.
+
+    Attributes:
+        info: what its files say.
+        task: the one that it will serve, bound.
+        encoder: makes token ids of prompts.
+        provider: loads the engine.
+        registry: the enabled plugins.
+    """
+
+    info: ModelInfo
+    task: BoundTask
+    encoder: Encoder
+    provider: EngineProvider
+    registry: Registry
+
+
+def prepare_model(config: ModelConfig, plugins: PluginConfig) -> PreparedModel:
+    """Read a model's files, settle the task it will serve, and bind that.
+
+    Raises:
+        ConfigError: two places name two tasks, or the pooler's settings do not go with the task.
+        ModelError: the model's files are missing or ask for something poolkit does not have.
+        PluginError, TaskError, StartupError: an enabled plugin or the chosen task cannot be used.
+    """
+    pooler = config.pooler_config
+    named = {task for task in (config.task, pooler.task) if task is not None}
+    if len(named) > 1:
+        raise ConfigError(f"task is {config.task!r} and pooler_config.task is {pooler.task!r}. Name one task.")
+    info = read_model(config)
+    registry = Registry.load(_with_chunking(plugins) if pooler.enable_chunked_processing else plugins)
+    if pooler.enable_chunked_processing and not any(hooks.entry_point.name == CHUNKING for hooks in registry.hooks):
+        raise ConfigError(
+            f"pooler_config.enable_chunked_processing needs the plugin {CHUNKING}, which is disabled. Leave out one or "
+            "the other."
+        )
+    task = registry.get_pooling_task(registry.supported_tasks(info), *named, model=info)
+    check_pooler(pooler, task=task, model=info)
+    if config.score_template is not None and task.output is not Output.LOGITS:
+        raise ConfigError(
+            f"score_template is {str(config.score_template)!r}, but task {task.name!r} reads no queries and documents "
+            "together. Leave it out, or serve classify."
+        )
+    if task.output is Output.LOGITS:
+        ScoreTemplate.of(info)  # a bad template is told as such, not as the failure of the task that would use it
+    provider = registry.import_engine(config.engine)
+    images = ImageReader(info) if info.images is not None else None
+    load = getattr(provider, "load_tokenizer", load_tokenizer)
+    encoder = Encoder(load(info, config=config), info, images=images)
+    bound = registry.bind(task, info, encoder)
+    return PreparedModel(info, bound, encoder, provider, registry)
+
+
+def _with_chunking(plugins: PluginConfig) -> PluginConfig:
+    named = Named(CHUNKING, "pooler_config.enable_chunked_processing")
+    return plugins.model_copy(update={"enable": (*plugins.enable, named)})

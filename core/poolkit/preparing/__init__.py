@@ -1,6 +1,0 @@
-"""Everything of a start-up before the weights are read, and the report of what was decided."""
-
-from poolkit.preparing.prepare import PreparedModel, prepare_model
-from poolkit.preparing.report import report
-
-__all__ = ["PreparedModel", "prepare_model", "report"]

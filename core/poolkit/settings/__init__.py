@@ -1,0 +1,1 @@
+"""Settings from poolkit.toml, the environment and the command line, each value with its origin."""

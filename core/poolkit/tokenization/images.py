@@ -1,0 +1,141 @@
+"""Turns images into what a model reads of them, by its own processor, and says what it puts around a text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from io import BytesIO
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from poolkit.contract import ImageInput, ImagePrompt
+from poolkit.errors import ModelError, RequestError
+from poolkit.models import ModelInfo
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from transformers import ColPaliProcessor
+
+    _Processor: TypeAlias = ColPaliProcessor
+    """Or another of its kind, or no more than an image processor: transformers has no common type for them."""
+
+__all__ = ["ImageReader"]
+
+MAX_PIXELS = 2**26
+"""An image with more is refused before it is decoded: a file of a few kilobytes may hold gigabytes. A page of A2 at 300
+dpi has half of these."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+"""Pillow knows more, some of which it has other programs decode (EPS)."""
+
+CHANNELS = 3
+
+PIXELS = "pixel_values"
+NOT_SEEN = ("attention_mask", "labels")
+"""What processors give besides: nothing is padded, and labels are for training."""
+
+PROBE = "a"
+FILLERS = 10
+"""How many tokens without a meaning follow a query: a default of each processor's `__call__`, which tells nobody."""
+
+ENDS_IN_NEWLINE = ("ColPaliForRetrieval", "ColQwen2ForRetrieval")
+
+
+class ImageReader:
+    """Reads images with transformers' processor for the model. Used from many threads at a time.
+
+    Attributes:
+        frame: what stands before and after a text that images are searched with; None where nothing does.
+
+    Raises ModelError where Pillow is missing, or the processor's files are.
+    """
+
+    def __init__(self, info: ModelInfo) -> None:
+        assert info.images is not None
+        self._name = info.name
+        self._patch_area = CHANNELS * info.images.patch_size**2
+        self._processor = _load_processor(info)
+        # A tokenizer says nothing about threads, and these processors have one.
+        self._lock = Lock() if info.images.searches_images else nullcontext()
+        self.frame = _frame(self._processor, info) if info.images.searches_images else None
+
+    def read(self, image: ImagePrompt) -> tuple[list[int], ImageInput]:
+        """Return the tokens that stand for an image, [] where the model has none, and what the model sees of it.
+
+        Raises RequestError where the image cannot be read, is too large, or the processor refuses it.
+        """
+        picture = _decode(image)
+        process = getattr(self._processor, "process_images", self._processor)
+        try:
+            with self._lock:
+                processed = process(images=[picture], return_tensors="pt")
+        except ValueError as exc:
+            width, height = picture.size
+            raise RequestError(
+                f"the image processor of {self._name} refuses an image of {width} x {height} pixels. Send one of "
+                "another shape"
+            ) from exc
+        found = {name: tensor.numpy() for name, tensor in processed.items()}
+        [token_ids] = found.pop("input_ids").tolist() if "input_ids" in found else [[]]
+        arrays = {name: array for name, array in found.items() if name not in NOT_SEEN}
+        return token_ids, ImageInput(arrays, patches=arrays[PIXELS].size // self._patch_area)
+
+
+def _load_processor(info: ModelInfo) -> _Processor:
+    try:
+        import PIL  # noqa: F401
+        from transformers import AutoImageProcessor, AutoProcessor
+    except ImportError as exc:
+        raise ModelError(
+            f"{info.name} reads images, which Pillow decodes. Run: python -m pip install 'poolkit[images]'"
+        ) from exc
+    kind: Any = AutoProcessor if info.images is not None and info.images.searches_images else AutoImageProcessor
+    try:
+        return cast("_Processor", kind.from_pretrained(info.path, trust_remote_code=info.config.trust_remote_code))
+    except (OSError, ValueError, ImportError) as exc:
+        raise ModelError(
+            f"transformers cannot load the image processor of {info.name} from {info.path}: {exc}"
+        ) from exc
+
+
+def _frame(processor: _Processor, info: ModelInfo) -> tuple[str, str]:
+    """Return what the processor puts around a query: https://huggingface.co/papers/2407.01449, section 4.1."""
+    tokenizer = processor.tokenizer
+    bare, whole = (tokenizer(PROBE, add_special_tokens=adds)["input_ids"] for adds in (False, True))
+    start = next(place for place in range(len(whole)) if whole[place : place + len(bare)] == bare)
+    first, last = ("".join(tokenizer.convert_ids_to_tokens(ids)) for ids in (whole[:start], whole[start + len(bare) :]))
+    if info.architecture == "ColPaliForRetrieval":
+        first += tokenizer.bos_token
+    if info.architecture in ENDS_IN_NEWLINE:
+        last = f"\n{last}"
+    return f"{first}{processor.query_prefix}", f"{FILLERS * processor.query_augmentation_token}{last}"
+
+
+def _decode(image: ImagePrompt) -> Image:
+    """Return the image in RGB. Its size is in its first bytes, and is looked at before the others are decoded."""
+    from PIL import Image
+
+    with _clear_about_damage():
+        opened = Image.open(BytesIO(image.data), formats=FORMATS)
+    width, height = opened.size
+    if width * height > MAX_PIXELS:
+        raise RequestError(
+            f"it is an image of {width} x {height} pixels, more than the {MAX_PIXELS} that are decoded. Send a smaller "
+            "one"
+        )
+    with _clear_about_damage():
+        return opened.convert("RGB")
+
+
+@contextmanager
+def _clear_about_damage() -> Iterator[None]:
+    from PIL.Image import DecompressionBombError
+
+    try:
+        yield
+    except DecompressionBombError as exc:
+        raise RequestError(f"it is an image of more than the {MAX_PIXELS} pixels that are decoded") from exc
+    except (OSError, ValueError, SyntaxError) as exc:  # what Pillow's decoders raise
+        raise RequestError(
+            f"it cannot be read as an image: it is damaged, or its format is none of {', '.join(FORMATS)}"
+        ) from exc

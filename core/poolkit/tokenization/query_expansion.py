@@ -1,0 +1,78 @@
+"""What a multi-vector model has the tokenizer do: markers that are one token each, and queries that are filled up.
+
+A query's fillers get vectors of their own, which count in the score as those of its words do. In most models the words
+do not see them (ColBERT, https://arxiv.org/abs/2004.12832, section 3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from poolkit.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from poolkit.contract import EncodedPrompt, Tokenizer
+    from poolkit.models import Expansion, ModelInfo
+
+__all__ = ["QueryExpansion", "keep_markers_whole"]
+
+
+class QueryExpansion:
+    """Fills up the queries of one model, or all its texts; leaves everything as it is where the model fills up none.
+
+    Raises ModelError where the tokenizer does not know the filler.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, info: ModelInfo) -> None:
+        spec = info.multi_vector or info.images
+        self._expansion: Expansion | None = spec.expansion if spec is not None else None
+        self._is_of_queries = info.images is None
+        self._filler = _find_id(tokenizer, self._expansion.token, info) if self._expansion is not None else 0
+
+    def fill_up(self, prompt: EncodedPrompt) -> EncodedPrompt:
+        """Return a text with its fillers; fillers that it comes with are taken for what they are."""
+        expansion = self._expansion
+        if expansion is None or prompt.image is not None or (self._is_of_queries and not prompt.is_query):
+            return prompt
+        ids, types = list(prompt.token_ids), prompt.token_type_ids
+        own = len(ids)
+        while own > 1 and ids[own - 1] == self._filler:
+            own -= 1
+        missing = max(0, expansion.length - len(ids))
+        is_seen = expansion.attends or own == len(ids) + missing
+        fillers = [self._filler] * missing
+        return replace(
+            prompt,
+            token_ids=fillers + ids if expansion.side == "left" else ids + fillers,
+            token_type_ids=None if types is None else [*types, *[0] * missing],
+            attended=None if is_seen else own,
+        )
+
+
+def keep_markers_whole(tokenizer: PreTrainedTokenizerBase, markers: Iterable[str]) -> None:
+    """Have the tokenizer take each marker that it has a token for as that token, wherever it stands in a text.
+
+    It would take "[unused0]" to pieces, or lowercase "[Q] " first. A marker that it has no token for is plain text, as
+    in sentence-transformers' MultiVectorEncoder.
+    """
+    from transformers import AddedToken
+
+    vocabulary = tokenizer.get_vocab()
+    for marker in filter(str.strip, markers):
+        found = next((token for token in (marker, marker.split()[0]) if token in vocabulary), None)
+        if found is not None and tokenizer.tokenize(found) != [found]:
+            tokenizer.add_tokens([AddedToken(found, normalized=False, special=True)], special_tokens=True)
+
+
+def _find_id(tokenizer: Tokenizer, token: str, info: ModelInfo) -> int:
+    [ids] = tokenizer.encode_batch([token], add_special_tokens=False)
+    if len(ids) != 1 or tokenizer.tokens(ids) != [token]:
+        raise ModelError(
+            f"{info.name} fills up texts with {token!r}, which is no token of its tokenizer in {info.path}. Fetch "
+            "the model again."
+        )
+    return ids[0]

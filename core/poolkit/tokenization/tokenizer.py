@@ -1,0 +1,223 @@
+"""The model's tokenizer, fast and safe to share between threads: ids exactly as sentence-transformers makes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
+from typing import TYPE_CHECKING, Protocol
+
+from tokenizers import Tokenizer as Backend
+from tokenizers import normalizers
+
+from poolkit.contract import Encoding, PairTemplate, TextToken
+from poolkit.errors import ModelError, RequestError
+from poolkit.tokenization.offsets import Locate, fast_locator
+from poolkit.tokenization.query_expansion import keep_markers_whole
+from poolkit.tokenization.text_tokens import Read, fast_reader, slow_reader
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from poolkit.config import ModelConfig
+    from poolkit.models import ModelInfo
+
+__all__ = ["TextTokenizer", "load_tokenizer"]
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+PROBE = "a"
+FEWEST_TOKENS = 32
+"""Where a folder holds no vocabulary, transformers makes a tokenizer of a few special tokens."""
+
+
+class _EncodeBatch(Protocol):
+    def __call__(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]: ...
+
+
+class TextTokenizer:
+    """Turns texts into token ids."""
+
+    def __init__(
+        self,
+        encode: _EncodeBatch,
+        find_tokens: Callable[[list[int]], list[str | None]],
+        read: Read,
+        join: Callable[[list[str]], str],
+        locate: Locate | None,
+        *,
+        pair_template: PairTemplate,
+    ) -> None:
+        self._encode = encode
+        self._find_tokens = find_tokens
+        self._read = read
+        self._join = join
+        self._locate = locate
+        self._special_affixes = _probe_affixes(encode)
+        self._pair_template = pair_template
+
+    def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
+        """Return the token ids of each text, untruncated and unpadded.
+
+        Raises RequestError where a text is not valid Unicode.
+        """
+        with _clear_about_surrogates(texts):
+            return self._encode(texts, add_special_tokens=add_special_tokens)
+
+    def encode_with_offsets(self, texts: Sequence[str]) -> list[Encoding] | None:
+        """Return the token ids of each text without special tokens and where they lie; None where it cannot tell.
+
+        Raises RequestError where a text is not valid Unicode.
+        """
+        with _clear_about_surrogates(texts):
+            return None if self._locate is None else self._locate(texts)
+
+    @property
+    def pair_template(self) -> PairTemplate:
+        """What is put around and between the two texts of a pair."""
+        return self._pair_template
+
+    def tokens(self, token_ids: Sequence[int]) -> list[str]:
+        """Return the token of each id, as the vocabulary writes it; no two ids have the same.
+
+        Where the model knows more ids than its tokenizer has tokens, id 30000 without one is written "<30000>".
+        """
+        ids = list(token_ids)
+        return [
+            f"<{token_id}>" if token is None else token
+            for token_id, token in zip(ids, self._find_tokens(ids), strict=True)
+        ]
+
+    def text_tokens(self, text: str, *, prompt: str = "") -> list[TextToken]:
+        """Return the tokens of a text behind a prompt, without special tokens, with their characters in the text."""
+        return self._read(text, prompt=prompt)
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """Return what tokens, as the vocabulary writes them, read together."""
+        return self._join(list(tokens))
+
+    @property
+    def special_affixes(self) -> tuple[int, int]:
+        """How many special tokens are put before and after a text."""
+        return self._special_affixes
+
+
+def load_tokenizer(info: ModelInfo, *, config: ModelConfig) -> TextTokenizer:
+    """Load the tokenizer from the model's folder.
+
+    Raises ModelError where there is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(info.path, trust_remote_code=config.trust_remote_code)
+    except Exception as exc:  # the Rust library raises bare ones
+        raise ModelError(f"The tokenizer of {info.name} in {info.path} cannot be loaded: {exc}") from exc
+    if len(tokenizer) < FEWEST_TOKENS:
+        raise ModelError(
+            f"The tokenizer of {info.name} has {len(tokenizer)} tokens: {info.path} holds no vocabulary. Fetch the "
+            "model again."
+        )
+    if info.multi_vector is not None:
+        keep_markers_whole(tokenizer, info.multi_vector.markers)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if isinstance(backend, Backend):
+        own = _own_backend(backend, lowercases=info.lowercases)
+        encode, read = _fast_encoder(own), fast_reader(own, tokenizer)
+        locate: Locate | None = fast_locator(own)
+    else:
+        lock = Lock()  # a tokenizer in Python says nothing about threads
+        encode = _slow_encoder(tokenizer, lock, lowercases=info.lowercases)
+        read = slow_reader(tokenizer, lock=lock, normalize=str.lower if info.lowercases else str)
+        locate = None
+    return TextTokenizer(
+        encode,
+        _token_finder(tokenizer),
+        read,
+        tokenizer.convert_tokens_to_string,
+        locate,
+        pair_template=_probe_pair(tokenizer),
+    )
+
+
+def _own_backend(shared: Backend, *, lowercases: bool) -> Backend:
+    # A copy of our own: files often carry truncation and padding, and nobody else may switch them on again.
+    backend = Backend.from_str(shared.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    if lowercases:  # before all else; a normalizer that lowercases as well finds nothing left to do
+        steps = [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer else [])]
+        backend.normalizer = normalizers.Sequence(steps)
+    return backend
+
+
+def _fast_encoder(backend: Backend) -> _EncodeBatch:
+    def encode(texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
+        encodings = backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+        return [encoding.ids for encoding in encodings]
+
+    return encode
+
+
+def _token_finder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[int]], list[str | None]]:
+    def find(token_ids: list[int]) -> list[str | None]:
+        return list(tokenizer.convert_ids_to_tokens(token_ids))
+
+    return find
+
+
+def _slow_encoder(tokenizer: PreTrainedTokenizerBase, lock: Lock, *, lowercases: bool) -> _EncodeBatch:
+    def encode(texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
+        prompts = [text.lower() for text in texts] if lowercases else list(texts)
+        if not prompts:
+            return []  # the tokenizer itself raises for none
+        with lock:
+            encoded = tokenizer(prompts, add_special_tokens=add_special_tokens, truncation=False, verbose=False)
+        return [list(ids) for ids in encoded["input_ids"]]
+
+    return encode
+
+
+@contextmanager
+def _clear_about_surrogates(texts: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, UnicodeEncodeError):
+        for text in texts:
+            found = SURROGATE.search(text)
+            if found is not None:
+                raise RequestError(
+                    f"the text holds a lone surrogate (U+{ord(found[0]):04X}) at character {found.start()}; "
+                    "it is not valid Unicode"
+                ) from None
+        raise
+
+
+def _probe_affixes(encode: _EncodeBatch) -> tuple[int, int]:
+    (bare,) = encode([PROBE], add_special_tokens=False)
+    (full,) = encode([PROBE], add_special_tokens=True)
+    extra = len(full) - len(bare)
+    before = _find(bare, full) or 0
+    return before, extra - before
+
+
+def _probe_pair(tokenizer: PreTrainedTokenizerBase) -> PairTemplate:
+    """Return what the tokenizer puts around and between two texts, seen on a pair of its own."""
+    bare = list(tokenizer(PROBE, add_special_tokens=False)["input_ids"])
+    encoded = tokenizer(PROBE, PROBE)
+    ids = list(encoded["input_ids"])
+    types = list(encoded.get("token_type_ids", [0] * len(ids)))
+    first = _find(bare, ids) or 0
+    second = _find(bare, ids, start=first + len(bare)) or first + len(bare)
+    tokens = tuple(zip(ids, types, strict=True))
+    return PairTemplate(
+        before=tokens[:first],
+        between=tokens[first + len(bare) : second],
+        after=tokens[second + len(bare) :],
+        second_type=types[second],
+    )
+
+
+def _find(part: list[int], whole: list[int], *, start: int = 0) -> int | None:
+    """Return where `part` lies in `whole`, from `start` on."""
+    return next((i for i in range(start, len(whole)) if whole[i : i + len(part)] == part), None)
