@@ -189,5 +189,5 @@ def test_a_text_is_shortened_at_the_same_character_however_much_follows(make: Ca
     for _ in range(20):
         text = long_text(dice, 6000)
         count = dice.randrange(1, 200)
-        spans = fast_locator(make())([text])[0].spans
+        spans = fast_locator(make())([text])[0].offsets
         assert encoder.shorten(text, tokens=count) == text[: min(spans[count - 1][1], spans[count][0])]

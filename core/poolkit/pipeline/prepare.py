@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from poolkit.config import ModelConfig, Named, PluginConfig
-from poolkit.contract import EngineProvider, Output
+from poolkit.contract import EngineProvider, Output, Tokenizer
 from poolkit.errors import ConfigError
 from poolkit.models import ModelInfo, read_model
 from poolkit.pipeline.pooler_config import check_pooler
 from poolkit.registry import BoundTask, Registry
 from poolkit.tokenization import Encoder, ImageReader
 from poolkit.tokenization.score_template import ScoreTemplate
-from poolkit.tokenization.tokenizer import load_tokenizer
 
 __all__ = ["PreparedModel", "prepare_model"]
+
+class LoadTokenizer(Protocol):
+    """Loads the tokenizer of the model that `info` describes."""
+
+    def __call__(self, info: ModelInfo, *, config: ModelConfig) -> Tokenizer:
+        """Raises ModelError if there is none."""
+        ...
+
 
 CHUNKING = "chunking"
 """The plugin that runs long prompts in chunks: the core knows its name and nothing else of it."""
@@ -69,7 +77,7 @@ def prepare_model(config: ModelConfig, plugins: PluginConfig) -> PreparedModel:
         ScoreTemplate.of(info)  # a bad template is told as such, not as the failure of the task that would use it
     provider = registry.import_engine(config.engine)
     images = ImageReader(info) if info.images is not None else None
-    load = getattr(provider, "load_tokenizer", load_tokenizer)
+    load = getattr(provider, "load_tokenizer", None) or _tokenizer_loader()
     encoder = Encoder(load(info, config=config), info, images=images)
     bound = registry.bind(task, info, encoder)
     return PreparedModel(info, bound, encoder, provider, registry)
@@ -78,3 +86,10 @@ def prepare_model(config: ModelConfig, plugins: PluginConfig) -> PreparedModel:
 def _with_chunking(plugins: PluginConfig) -> PluginConfig:
     named = Named(CHUNKING, "pooler_config.enable_chunked_processing")
     return plugins.model_copy(update={"enable": (*plugins.enable, named)})
+
+
+def _tokenizer_loader() -> LoadTokenizer:
+    """Import the loader when a model is prepared: `from poolkit import LLM` stays light."""
+    from poolkit.tokenization.tokenizer import load_tokenizer
+
+    return load_tokenizer
