@@ -16,6 +16,7 @@ from poolkit.tokenization.score_template import ScoreTemplate
 
 __all__ = ["PreparedModel", "prepare_model"]
 
+
 class LoadTokenizer(Protocol):
     """Loads the tokenizer of the model that `info` describes."""
 
