@@ -53,6 +53,9 @@ class Site:
         tasks: Mapping[str, str] | None = None,
         hooks: Mapping[str, str] | None = None,
         engines: Mapping[str, str] | None = None,
+        models: Mapping[str, str] | None = None,
+        dialects: Mapping[str, str] | None = None,
+        modalities: Mapping[str, str] | None = None,
         requires: Sequence[str] = (),
     ) -> None:
         """Write a distribution: its modules by file name without `.py`, and its entry points by group."""
@@ -61,7 +64,14 @@ class Site:
         files = {self.path / f"{module}.py": source for module, source in (modules or {}).items()}
         needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
         files[info / "METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}"
-        groups = {"poolkit.tasks": tasks, "poolkit.plugins": hooks, "poolkit.engines": engines}
+        groups = {
+            "poolkit.tasks": tasks,
+            "poolkit.plugins": hooks,
+            "poolkit.engines": engines,
+            "poolkit.models": models,
+            "poolkit.dialects": dialects,
+            "poolkit.modalities": modalities,
+        }
         lines = []
         for group, entries in groups.items():
             lines += [f"[{group}]", *(f"{key} = {value}" for key, value in (entries or {}).items())]

@@ -119,7 +119,7 @@ def test_a_distribution_that_is_no_plugin(site: Site):
         Registry.load(enabling("forgetful"))
     assert str(caught.value) == (
         "poolkit-forgetful, enabled by --plugin forgetful, is installed but is no plugin: it has no entry point in "
-        "poolkit.tasks, poolkit.plugins or poolkit.engines."
+        "poolkit.tasks, poolkit.plugins, poolkit.engines, poolkit.models, poolkit.dialects or poolkit.modalities."
     )
 
 

@@ -60,13 +60,13 @@ def prepare_model(config: ModelConfig, plugins: PluginConfig) -> PreparedModel:
     named = {task for task in (config.task, pooler.task) if task is not None}
     if len(named) > 1:
         raise ConfigError(f"task is {config.task!r} and pooler_config.task is {pooler.task!r}. Name one task.")
-    info = read_model(config)
     registry = Registry.load(_with_chunking(plugins) if pooler.enable_chunked_processing else plugins)
     if pooler.enable_chunked_processing and not any(hooks.entry_point.name == CHUNKING for hooks in registry.hooks):
         raise ConfigError(
             f"pooler_config.enable_chunked_processing needs the plugin {CHUNKING}, which is disabled. Leave out one or "
             "the other."
         )
+    info = read_model(config)
     task = registry.get_pooling_task(registry.supported_tasks(info), *named, model=info)
     check_pooler(pooler, task=task, model=info)
     if config.score_template is not None and task.output is not Output.LOGITS:

@@ -8,14 +8,24 @@ Each step is a function from one frozen record to the next, in a module of its o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from poolkit.registry import _resolution
 from poolkit.registry._binding import BoundTask, bind
-from poolkit.registry._discovery import ENGINES, HOOKS, TASKS, EntryPoint, Plugin, discover
-from poolkit.registry._engines import import_engine
+from poolkit.registry._discovery import (
+    DIALECTS,
+    ENGINES,
+    HOOKS,
+    MODALITIES,
+    MODELS,
+    TASKS,
+    EntryPoint,
+    Plugin,
+    discover,
+)
+from poolkit.registry._entries import Entries
 from poolkit.registry._hooks import BoundOperation, HookTiming
 from poolkit.registry._info import OperationInfo, PluginInfo, TaskInfo, describe
 from poolkit.registry._listing import Row, Status, list_entry_points
@@ -30,8 +40,11 @@ if TYPE_CHECKING:
     from poolkit.models import ModelInfo
 
 __all__ = [
+    "DIALECTS",
     "ENGINES",
     "HOOKS",
+    "MODALITIES",
+    "MODELS",
     "TASKS",
     "BoundOperation",
     "BoundTask",
@@ -117,6 +130,22 @@ class Registry:
         """
         return Plan.of(self.loaded, task)
 
+    def entries(self, group: str, kind: str = "") -> Mapping[str, object]:
+        """Return an open table: the entries of poolkit and the enabled plugins, by name, each imported when asked for.
+
+            registry.entries("poolkit.engines")["torch"]
+            for name, family in registry.entries("poolkit.models", "family").items(): ...
+
+        poolkit's own come first, then those of plugins in the order of enabling. An unknown name, one that several
+        plugins provide and an entry that cannot be used are told by an error. Over all of them (`items`, `values`),
+        what only `"*"` enabled and cannot be used is left out with a warning.
+
+        Args:
+            group: of entry points: `DIALECTS`, `ENGINES`, `MODALITIES` or `MODELS`.
+            kind: of `MODELS`, what stands in front of the dot: "family", "module", "pooling" or "reranker".
+        """
+        return Entries(self.loaded.selection, group, kind)
+
     def import_engine(self, name: str) -> EngineProvider:
         """Import what provides the engine of that name.
 
@@ -124,7 +153,7 @@ class Registry:
             ConfigError: no enabled plugin provides it, or several do.
             PluginError: it cannot be imported.
         """
-        return import_engine(self.loaded.selection, name)
+        return cast("EngineProvider", self.entries(ENGINES)[name])
 
     def rows(self) -> tuple[Row, ...]:
         """Return what there is and whether it is used, the tasks that failed to load among it."""

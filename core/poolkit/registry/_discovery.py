@@ -14,7 +14,20 @@ from packaging.utils import canonicalize_name
 
 from poolkit.errors import PluginNotFoundError
 
-__all__ = ["CORE", "ENGINES", "GROUPS", "HOOKS", "TASKS", "EntryPoint", "Installed", "Plugin", "discover"]
+__all__ = [
+    "CORE",
+    "DIALECTS",
+    "ENGINES",
+    "GROUPS",
+    "HOOKS",
+    "MODALITIES",
+    "MODELS",
+    "TASKS",
+    "EntryPoint",
+    "Installed",
+    "Plugin",
+    "discover",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +35,10 @@ CORE = "poolkit"
 TASKS = "poolkit.tasks"
 HOOKS = "poolkit.plugins"
 ENGINES = "poolkit.engines"
-GROUPS = (TASKS, HOOKS, ENGINES)
+MODELS = "poolkit.models"
+DIALECTS = "poolkit.dialects"
+MODALITIES = "poolkit.modalities"
+GROUPS = (TASKS, HOOKS, ENGINES, MODELS, DIALECTS, MODALITIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +151,8 @@ def discover() -> Installed:
 
 
 def _split(core: Plugin) -> Iterable[Plugin]:
-    """Yield poolkit with its tasks and engines, and each of its hook modules as a plugin."""
-    yield replace(core, entry_points=(*core.in_group(TASKS), *core.in_group(ENGINES)))
+    """Yield poolkit without its hook modules, and each of these as a plugin."""
+    yield replace(core, entry_points=tuple(entry for entry in core.entry_points if entry.group != HOOKS))
     for entry_point in core.in_group(HOOKS):
         yield replace(core, name=canonicalize_name(f"{CORE}-{entry_point.name}"), entry_points=(entry_point,))
 

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from packaging.specifiers import SpecifierSet
 from pydantic import BaseModel
 
 from poolkit.contract import API_OLDEST, API_VERSION, PoolingTask, Removed, Renamed
@@ -19,7 +18,8 @@ from poolkit.errors import (
     UnknownTaskError,
 )
 from poolkit.registry._checking import check_entry_name, check_task
-from poolkit.registry._discovery import ENGINES, TASKS, EntryPoint, Plugin
+from poolkit.registry._discovery import HOOKS, TASKS, EntryPoint, Plugin
+from poolkit.registry._entries import check_names, check_requirement, warn_of_taken_names
 from poolkit.registry._importing import import_object
 from poolkit.registry._selection import Enabled, Selection
 from poolkit.registry._settings import read_settings, setting_names
@@ -129,10 +129,10 @@ def load(selection: Selection, *, reads_settings: bool = True) -> Loaded:
     for enabled in selection.enabled:
         for entry_point in enabled.plugin.entry_points:
             is_task = entry_point.group == TASKS
-            if entry_point.group == ENGINES or (is_task and entry_point.name in selection.disabled_tasks):
+            if entry_point.group not in (TASKS, HOOKS) or (is_task and entry_point.name in selection.disabled_tasks):
                 continue
             try:
-                _check_requirement(enabled.plugin, selection.installed.core)
+                check_requirement(enabled.plugin, selection.installed.core)
                 if is_task:
                     target = _load_target(entry_point, enabled, selection.installed.core)
                     tasks.append(LoadedTask(target, entry_point, enabled))
@@ -144,6 +144,7 @@ def load(selection: Selection, *, reads_settings: bool = True) -> Loaded:
                 else:
                     quarantined.append(Quarantined(entry_point, enabled.plugin, error))
     loaded = Loaded(selection, tuple(tasks), tuple(hooks), tuple(quarantined))
+    errors += check_names(selection)
     errors += _settings_errors(loaded) if reads_settings else ()
     raise_together(list({str(error): error for error in errors}.values()))
     for failure in quarantined:
@@ -156,6 +157,7 @@ def load(selection: Selection, *, reads_settings: bool = True) -> Loaded:
             exc_info=failure.error.__cause__,
         )
     _warn_of_overrides(tasks)
+    warn_of_taken_names(selection)
     return loaded
 
 
@@ -169,15 +171,6 @@ def _settings_errors(loaded: Loaded) -> list[PoolkitError]:
         except PluginError as error:
             errors.append(error)
     return errors
-
-
-def _check_requirement(plugin: Plugin, core: Plugin) -> None:
-    """Come before the import: what was written for another poolkit may well fail in ways that puzzle."""
-    if not SpecifierSet(plugin.requires_poolkit).contains(core.version, prereleases=True):
-        raise PluginIncompatibleError(
-            f"{plugin} needs poolkit {plugin.requires_poolkit}; {core} is running. Install versions that fit.",
-            plugin=plugin.name,
-        )
 
 
 def _load_target(entry_point: EntryPoint, enabled: Enabled, core: Plugin) -> PoolingTask | Renamed | Removed:

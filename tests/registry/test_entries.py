@@ -1,0 +1,200 @@
+"""Open tables: engines, model families and modules, dialects, modalities, each entry by its name."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import pytest
+
+import distributions
+from distributions import CORE_TASKS, Site
+from poolkit.config import Named, PluginConfig
+from poolkit.errors import ConfigError, PluginIncompatibleError, PluginInvalidError, PluginLoadError
+from poolkit.registry import DIALECTS, ENGINES, MODALITIES, MODELS, Registry
+
+
+def load(*names: str, disable: tuple[Named, ...] = ()) -> Registry:
+    enable = tuple(Named(name, f"--plugin {name}") for name in names)
+    return Registry.load(PluginConfig(enable=enable, disable=disable))
+
+
+def install_engine(site: Site, name: str, source: str, *, engine: str = "openvino") -> None:
+    module = name.replace("-", "_")
+    site.install(name, modules={module: source}, engines={engine: module})
+
+
+def test_an_engine_is_found_by_its_name(site: Site):
+    functions = "def load_tokenizer(info, *, config): ...\ndef load_engine(info, *, task, config): ...\n"
+    install_engine(site, "poolkit-openvino", functions)
+    assert load("openvino").import_engine("openvino").__name__ == "poolkit_openvino"
+    assert load().import_engine("torch") is distributions
+
+
+def test_poolkits_own_engine_keeps_its_name_and_outlives_its_tasks(site: Site):
+    install_engine(site, "poolkit-torch", "raise SystemExit", engine="torch")
+    registry = load("poolkit-torch", disable=(Named("poolkit", "--no-plugin poolkit"),))
+    assert registry.import_engine("torch") is distributions
+
+
+@pytest.mark.usefixtures("site")
+def test_a_misspelled_engine():
+    with pytest.raises(ConfigError) as caught:
+        load().import_engine("trch")
+    assert str(caught.value) == "no engine named 'trch'. Did you mean 'torch'?\n  Engines: torch."
+
+
+def test_an_engine_that_is_installed_but_not_enabled(site: Site):
+    install_engine(site, "poolkit-openvino", "")
+    with pytest.raises(ConfigError) as caught:
+        load().import_engine("openvino")
+    assert str(caught.value) == (
+        "engine 'openvino' is provided by poolkit-openvino 1.0.0, which is installed but not enabled.\n"
+        '  Enable it with  enable = ["poolkit-openvino"]  in poolkit.toml, or --plugin poolkit-openvino.'
+    )
+
+
+def test_an_engine_that_two_plugins_provide(site: Site):
+    for name in ("poolkit-openvino", "poolkit-intel"):
+        install_engine(site, name, "")
+    with pytest.raises(ConfigError) as caught:
+        load("openvino", "intel").import_engine("openvino")
+    assert str(caught.value) == (
+        "engine 'openvino' is provided by 2 enabled plugins: poolkit-openvino 1.0.0, poolkit-intel 1.0.0. Keep one."
+    )
+
+
+def test_an_engine_that_lacks_a_function(site: Site):
+    install_engine(site, "poolkit-openvino", "def load_tokenizer(info, *, config): ...\n")
+    with pytest.raises(PluginInvalidError) as caught:
+        load("openvino").import_engine("openvino")
+    assert str(caught.value) == (
+        "poolkit-openvino 1.0.0: engine 'openvino' (poolkit_openvino) has no function load_engine."
+    )
+
+
+def test_an_engine_that_cannot_be_imported(site: Site):
+    install_engine(site, "poolkit-openvino", "raise RuntimeError('no device')")
+    with pytest.raises(PluginLoadError) as caught:
+        load("openvino").import_engine("openvino")
+    assert str(caught.value) == (
+        "poolkit-openvino 1.0.0 failed to import: RuntimeError: no device\n"
+        "  entry point  openvino = poolkit_openvino\n"
+        f"  raised at    {site.path / 'poolkit_openvino.py'}:1\n"
+        "  enabled by   --plugin openvino"
+    )
+
+
+@pytest.mark.parametrize(
+    ("group", "kind", "parameter", "entry"),
+    [
+        (MODELS, "family", "models", "family.mpnet"),
+        (MODELS, "module", "models", "module.LSTM"),
+        (MODELS, "pooling", "models", "pooling.cls"),
+        (MODELS, "reranker", "models", "reranker.qwen3"),
+        (DIALECTS, "", "dialects", "voyage"),
+        (MODALITIES, "", "modalities", "audio"),
+    ],
+)
+def test_the_names_of_a_table_are_known_without_an_import(
+    site: Site, group: str, kind: str, parameter: str, entry: str
+):
+    modules = {"poolkit_vendor": "ENTRY = 7\n"}
+    site.install("poolkit-vendor", modules=modules, **{parameter: {entry: "poolkit_vendor:ENTRY"}})
+    assert list(load().entries(group, kind)) == []
+    entries = load("vendor").entries(group, kind)
+    name = entry.removeprefix(f"{kind}.")
+    assert (list(entries), name in entries, "nothing" in entries) == ([name], True, False)
+    assert "poolkit_vendor" not in sys.modules
+    assert entries[name] == 7
+
+
+def install_vendor(site: Site, name: str, source: str, **dialects: str) -> None:
+    module = f"poolkit_{name}"
+    site.install(f"poolkit-{name}", modules={module: source}, dialects=dialects or {name: f"{module}:ENTRY"})
+
+
+def test_entries_stand_in_the_order_in_which_their_plugins_were_enabled(site: Site):
+    for name in ("apple", "zebra"):
+        install_vendor(site, name, f"ENTRY = {name!r}\n")
+    assert dict(load("zebra", "apple").entries(DIALECTS)) == {"zebra": "zebra", "apple": "apple"}
+
+
+def test_the_kinds_of_one_group_are_apart(site: Site):
+    models = {"module.Dense": "poolkit_apart:ENTRY", "pooling.Dense": "poolkit_apart:OTHER"}
+    site.install("poolkit-apart", modules={"poolkit_apart": "ENTRY, OTHER = 1, 2\n"}, models=models)
+    registry = load("apart")
+    assert dict(registry.entries(MODELS, "module")) == {"Dense": 1}
+    assert dict(registry.entries(MODELS, "pooling")) == {"Dense": 2}
+
+
+def test_an_entry_point_of_a_kind_that_there_is_not(site: Site):
+    site.install("poolkit-odd", modules={"poolkit_odd": ""}, models={"modul.Dense": "poolkit_odd"})
+    with pytest.raises(PluginInvalidError) as caught:
+        load("odd")
+    assert str(caught.value) == (
+        "poolkit-odd 1.0.0: entry point 'modul.Dense' in group poolkit.models must be named KIND.NAME. "
+        "Did you mean 'module'? Kinds: family, module, pooling, reranker."
+    )
+    assert {task.name for task in load("*").tasks} == set(CORE_TASKS)
+
+
+@pytest.mark.usefixtures("site")
+def test_an_unknown_entry_of_a_table_without_any():
+    with pytest.raises(ConfigError) as caught:
+        load().entries(MODELS, "pooling")["median"]
+    assert str(caught.value) == "no pooling mode named 'median'.\n  Pooling modes: none."
+
+
+def test_an_entry_of_a_plugin_that_is_disabled(site: Site):
+    install_vendor(site, "voyage", "ENTRY = 1\n")
+    registry = load("voyage", disable=(Named("voyage", "--no-plugin voyage"),))
+    with pytest.raises(ConfigError) as caught:
+        registry.entries(DIALECTS)["voyage"]
+    assert str(caught.value) == (
+        "dialect 'voyage' is provided by poolkit-voyage 1.0.0, which is disabled by --no-plugin voyage. "
+        "Remove it from disable to use it."
+    )
+
+
+def test_a_plugin_is_told_that_it_does_not_replace_an_entry_of_poolkits_own(
+    site: Site, caplog: pytest.LogCaptureFixture
+):
+    install_engine(site, "poolkit-torch", "raise SystemExit", engine="torch")
+    assert load("poolkit-torch").entries(ENGINES)["torch"] is distributions
+    assert caplog.messages == [
+        "Engine 'torch' of poolkit-torch 1.0.0 does not replace the built-in one. Give it a name of its own."
+    ]
+
+
+def test_an_entry_for_another_poolkit_is_refused_before_it_is_imported(site: Site):
+    modules = {"poolkit_new": "raise SystemExit"}
+    site.install("poolkit-new", modules=modules, dialects={"new": "poolkit_new:X"}, requires=["poolkit>=2"])
+    with pytest.raises(PluginIncompatibleError) as caught:
+        load("new").entries(DIALECTS)["new"]
+    assert str(caught.value) == (
+        "poolkit-new 1.0.0 needs poolkit >=2; poolkit 0.1.0 is running. Install versions that fit."
+    )
+
+
+def test_a_broken_entry_of_a_plugin_that_was_named_fails_the_whole_table(site: Site):
+    install_vendor(site, "broken", "raise RuntimeError('no key')")
+    with pytest.raises(PluginLoadError, match=r"^poolkit-broken 1\.0\.0 failed to import: "):
+        load("broken").entries(DIALECTS).items()
+
+
+def test_a_broken_entry_that_is_swept_in_is_left_out_with_a_warning_and_told_when_asked_for(
+    site: Site, caplog: pytest.LogCaptureFixture
+):
+    install_vendor(site, "broken", "raise RuntimeError('no key')")
+    install_vendor(site, "voyage", "ENTRY = 1\n")
+    entries = load("*").entries(DIALECTS)
+    assert dict(entries.items()) == {"voyage": 1}
+    assert list(entries.values()) == [1]
+    record = caplog.records[0]
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith(
+        "Dialect 'broken' is not available: poolkit-broken 1.0.0 failed to import: RuntimeError: no key\n"
+    )
+    with pytest.raises(PluginLoadError):
+        entries["broken"]
