@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from checkpoints import make_checkpoint
+from closeness import assert_close
 from engines import EMBED, decision, load_engine, run
 from poolkit.config import PoolerConfig
 from poolkit.contract import EncodedPrompt, Output, PoolingParams, PoolingTask
@@ -118,7 +119,7 @@ def test_overrides_reach_the_model_also_where_its_config_class_does_not_know_the
     one_way = load_engine(checkpoint("qwen3"))
     both_ways = load_engine(checkpoint("qwen3", is_causal=False))
     overridden = load_engine(checkpoint("qwen3"), hf_overrides={"is_causal": False})
-    assert np.array_equal(run(overridden, PROMPTS), run(both_ways, PROMPTS))
+    assert_close(run(overridden, PROMPTS), run(both_ways, PROMPTS))
     assert not np.allclose(run(overridden, PROMPTS), run(one_way, PROMPTS), atol=1e-3)
 
 
@@ -179,7 +180,7 @@ def test_a_dense_layer_saved_as_pytorch_model_bin_is_read(tmp_path):
     weights = folder / "2_Dense" / "model.safetensors"
     torch.save(load_file(weights), folder / "2_Dense" / "pytorch_model.bin")
     weights.unlink()
-    assert np.array_equal(run(load_engine(folder), PROMPTS), before)
+    assert_close(run(load_engine(folder), PROMPTS), before)
 
 
 def test_a_task_that_wants_what_the_model_does_not_give_is_refused(checkpoint):

@@ -162,14 +162,14 @@ def test_a_query_that_was_filled_up_already_gives_the_same_vectors_as_token_ids(
     [once] = load_encoder(folder).encode([QUERIES[0]], [params], first_index=0)
     [twice] = load_encoder(folder).encode([once.token_ids], [params], first_index=0)
     assert twice == once
-    assert np.array_equal(engine.forward([twice])[0].data, vectors)
+    assert difference([engine.forward([twice])[0].data], [vectors]) <= TOLERANCE
 
 
 def test_a_text_that_nobody_calls_a_query_is_a_document(tmp_path):
     folder = save_pylate(tmp_path, "bert")
     _, documents = answer(folder, texts(), "document")
     _, unsaid = answer(folder, texts(), None)
-    assert difference(unsaid, documents) == 0
+    assert difference(unsaid, documents) <= TOLERANCE
 
 
 def test_a_filler_that_the_tokenizer_does_not_know_is_refused(tmp_path):

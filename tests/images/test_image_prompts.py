@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from closeness import assert_close
 from image_models import IMAGE_FAMILIES, RETRIEVERS, TOWERS, picture, pictures
 from poolkit import LLM, EmbeddingsRequest, ImagePrompt, PoolerConfig, PoolingParams
 from poolkit.errors import BatchError, ConfigError, ModelError, RequestError
@@ -56,7 +57,7 @@ def test_images_give_the_same_over_http(family, load, post):
     expected = pool(llm, [TEXTS[0], *images])
     answer = post(family, "/pooling", {"input": [TEXTS[0], *map(as_json, images)]}).json()
     for found, wanted in zip(answer["data"], expected, strict=True):
-        np.testing.assert_array_equal(np.array(found["data"], np.float32), wanted)
+        assert_close(found["data"], wanted)
     outputs = llm.encode([TEXTS[0], *images], use_tqdm=False)
     assert answer["usage"]["prompt_tokens"] == sum(len(output.prompt_token_ids) for output in outputs)
 
@@ -77,7 +78,7 @@ def test_one_image_is_a_request_by_itself(load, post):
     [expected] = pool(load("clip"), image)
     data_uri = f"data:image/png;base64,{as_json(image)['image']}"
     answer = post("clip", "/v1/embeddings", {"input": {"image": data_uri}}).json()
-    np.testing.assert_array_equal(np.array(answer["data"][0]["embedding"], np.float32), expected)
+    assert_close(answer["data"][0]["embedding"], expected)
 
 
 def test_an_image_is_read_from_a_file(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from checkpoints import real_texts
+from closeness import assert_close
 from poolkit import LLM, PoolerConfig
 from poolkit.config import ModelConfig, Named, PluginConfig
 from poolkit.errors import ConfigError, RequestError
@@ -96,7 +97,7 @@ def test_long_prompts_run_in_chunks_up_to_the_longest_that_is_allowed():
     pooler = PoolerConfig(enable_chunked_processing=True, max_embed_len=length)
     with LLM(dtype="float32", pooler_config=pooler) as llm:
         [output] = llm.embed(text, use_tqdm=False)
-        assert np.array_equal(output.outputs.embedding, expected.outputs.embedding)
+        assert_close(output.outputs.embedding, expected.outputs.embedding)
         with pytest.raises(RequestError) as caught:
             llm.embed([text, text * 2], use_tqdm=False)
         assert str(caught.value).startswith("Prompt 1 has ")

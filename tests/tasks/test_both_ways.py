@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pytest
 from importlib_metadata import entry_points
 
 from checkpoints import real_texts
+from closeness import assert_close, assert_ranks
 from poolkit import LLM, PoolingParams
 from poolkit.config import ModelConfig, PluginConfig
 from poolkit.pipeline.served import load_model
@@ -116,7 +116,7 @@ def test_an_operation_gives_the_same_numbers_offline_and_online(case, checkpoint
     online = case.online(answer)
     assert len(online) == len(offline)
     for (numbers, _), others in zip(offline, online, strict=True):
-        np.testing.assert_array_equal(np.asarray(numbers, np.float32), np.asarray(others, np.float32))
+        assert_close(numbers, others)
     tokens = sum(len(token_ids) for _, token_ids in offline)
     if case.shares_query:
         query = count_tokens(folder, case.task)
@@ -133,10 +133,11 @@ def test_reranking_gives_the_same_order_offline_and_online(task, made, checkpoin
     body = {"query": QUERY, "documents": DOCUMENTS, "top_n": 7, "truncate_prompt_tokens": -1}
     results = send(folder, task, "/rerank", body)["results"]
 
-    assert [one.index for one in offline] == np.argsort([-score for score in scores], kind="stable")[:7].tolist()
-    assert [(one.index, one.relevance_score, {"text": one.document}) for one in offline] == [
-        (one["index"], one["relevance_score"], one["document"]) for one in results
-    ]
+    assert len(offline) == len(results) == 7
+    assert_ranks([(one.index, one.relevance_score) for one in offline], scores)
+    assert_ranks([(one["index"], one["relevance_score"]) for one in results], scores)
+    assert [one.document for one in offline] == [DOCUMENTS[one.index] for one in offline]
+    assert [one["document"] for one in results] == [{"text": DOCUMENTS[one["index"]]} for one in results]
 
 
 def test_late_chunking_gives_the_same_offline_and_online(checkpoint):
@@ -147,7 +148,7 @@ def test_late_chunking_gives_the_same_offline_and_online(checkpoint):
         offline = llm.run("late_chunking", body, use_tqdm=False)
     online = send(folder, "token_embed", "/tasks/token_embed/late_chunking", body)
 
-    np.testing.assert_array_equal(np.asarray(online["embeddings"], np.float32), offline.embeddings)
+    assert_close(online["embeddings"], offline.embeddings)
     assert online["usage"] == offline.usage.model_dump()
 
 

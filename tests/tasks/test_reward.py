@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from checkpoints import VOCABULARY, WIDTH, real_texts
+from closeness import assert_close
 from poolkit import LLM, PoolerConfig, PoolingParams
 from poolkit.errors import ConfigError, ModelError, RequestError, UnsupportedTaskError
 from poolkit.server import create_app
@@ -147,7 +148,7 @@ def test_a_classifier_is_served_as_one_unless_the_task_is_named(sequence_folder,
             assert llm.supported_tasks == (task,)
             by_name = llm.encode(PROMPTS, pooling_task=task, use_tqdm=False)
             for output, expected in zip(llm.reward(PROMPTS, use_tqdm=False), by_name, strict=True):
-                np.testing.assert_allclose(output.outputs.data, expected.outputs.data, atol=1e-6)
+                assert_close(output.outputs.data, expected.outputs.data)
 
 
 def test_a_token_reward_model_scores_each_token(token_folder):

@@ -8,6 +8,7 @@ import torch
 import transformers
 
 from checkpoints import WIDTH, real_texts
+from closeness import assert_close
 from poolkit import LLM, PoolingParams
 from poolkit.errors import RequestError
 from poolkit.server import create_app
@@ -58,7 +59,7 @@ def test_pooling_answers_the_same(llm):
     [output] = llm.encode("A cat.", use_tqdm=False)
     app = create_app(llm._served, Settings())
     [item] = ask(app, "POST", "/pooling", json={"input": "A cat.", "task": "token_embed"}).json()["data"]
-    np.testing.assert_allclose(item["data"], output.outputs.data, atol=1e-6)
+    assert_close(item["data"], output.outputs.data)
 
 
 def test_an_embedder_gives_one_vector_a_text_unless_asked_for_more(folder):

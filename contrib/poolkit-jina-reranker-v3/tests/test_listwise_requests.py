@@ -26,6 +26,8 @@ from poolkit.testing import parametrize_with_checks
 
 PLUGIN = "poolkit-jina-reranker-v3"
 DOCUMENTS = texts()[-5:]
+TOLERANCE = 1e-5
+"""Prompts may meet in other batches, whose float32 sums are added up in another order."""
 
 
 def load(folder: Path) -> LLM:
@@ -159,7 +161,7 @@ def test_a_server_reranks_as_an_offline_call_does(app, llm, path):
 
     assert online.status_code == 200
     assert [(one["index"], one["relevance_score"]) for one in online.json()["results"]] == [
-        (one.index, pytest.approx(one.relevance_score, abs=1e-7)) for one in offline
+        (one.index, pytest.approx(one.relevance_score, abs=TOLERANCE)) for one in offline
     ]
 
 
@@ -171,7 +173,7 @@ def test_a_server_scores_as_an_offline_call_does(app, llm, path, queries):
 
     assert online.status_code == 200
     assert [one["score"] for one in online.json()["data"]] == [
-        pytest.approx(one.outputs.score, abs=1e-7) for one in offline
+        pytest.approx(one.outputs.score, abs=TOLERANCE) for one in offline
     ]
 
 

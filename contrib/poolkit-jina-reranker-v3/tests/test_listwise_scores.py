@@ -200,8 +200,11 @@ def test_results_are_sorted_and_say_where_each_document_stood(llm):
     scores = ask(llm, QUERY, documents).scores
     results = rerank(llm, documents).results
 
-    assert [one.index for one in results] == np.argsort(-scores).tolist()
-    assert [one.relevance_score for one in results] == [float(scores[one.index]) for one in results]
+    # Two runs agree to the tolerance, so documents that are that close may stand either way round.
+    ranked = [one.relevance_score for one in results]
+    assert ranked == sorted(ranked, reverse=True)
+    assert sorted(one.index for one in results) == list(range(12))
+    assert_close(np.array(ranked), scores[[one.index for one in results]])
     assert [one.document for one in results] == [documents[one.index] for one in results]
 
 
@@ -209,7 +212,13 @@ def test_results_are_sorted_and_say_where_each_document_stood(llm):
 def test_only_the_best_are_returned_where_that_is_asked(llm, top_n, count):
     documents = texts()[:5]
 
-    assert rerank(llm, documents, top_n=top_n).results == rerank(llm, documents).results[:count]
+    best, whole = rerank(llm, documents, top_n=top_n).results, rerank(llm, documents).results
+    top = [one.relevance_score for one in whole[:count]]
+    assert [one.relevance_score for one in best] == pytest.approx(top, abs=TOLERANCE)
+    by_index = {one.index: one for one in whole}
+    for one in best:
+        assert one.relevance_score == pytest.approx(by_index[one.index].relevance_score, abs=TOLERANCE)
+        assert one.document == by_index[one.index].document
 
 
 def test_equal_scores_keep_the_order_of_the_request(jina, tmp_path):

@@ -176,4 +176,6 @@ def test_labels_can_be_named_by_the_user(tmp_path, nli_checkpoint):
         load(nli_checkpoint("bert")) as expected,
     ):
         asked = {"input": TEXTS[0], "candidate_labels": list(LABELS)}
-        assert classify(llm, **asked) == classify(expected, **asked)
+        [ours], [theirs] = classify(llm, **asked).data, classify(expected, **asked).data
+    assert ours.labels == theirs.labels
+    assert ours.scores == pytest.approx(theirs.scores, abs=TOLERANCE)  # the labels may meet in other batches

@@ -97,7 +97,8 @@ def test_a_real_model_gives_over_http_what_it_gives_offline(nli_checkpoint):
     assert response.status_code == 200
     online = ZeroShotResponse.model_validate(response.json())
     assert [one.labels for one in online.data] == [one.labels for one in offline.data]
-    assert [one.scores for one in online.data] == [pytest.approx(one.scores, abs=1e-6) for one in offline.data]
+    # The labels may meet in other batches, whose float32 sums are added up in another order.
+    assert [one.scores for one in online.data] == [pytest.approx(one.scores, abs=1e-5) for one in offline.data]
     assert online.usage == offline.usage
 
 
