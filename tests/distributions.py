@@ -23,7 +23,7 @@ from poolkit.contract import (
     Prepared,
     Tokenizer,
 )
-from poolkit.models import ModelInfo
+from poolkit.models import ModelInfo, TextSpec, VectorSpec
 from poolkit.testing import FakeTokenizer
 from poolkit.tokenization import Encoder
 
@@ -168,10 +168,9 @@ def make_model(*outputs: str, name: str = "BAAI/bge-small-en-v1.5") -> ModelInfo
         architecture="BertModel",
         model_type="bert",
         outputs=tuple(Output(output) for output in outputs or ("vector", "token_vectors")),
-        max_model_len=512,
         hidden_size=384,
-        embedding_size=384,
-        vocab_size=30522,
+        text=TextSpec(max_model_len=512, vocab_size=30522),
+        vector=VectorSpec(size=384),
     )
 
 

@@ -121,12 +121,13 @@ def test_an_expected_failure_has_a_reason():
 FAKE = """
 import dataclasses
 import numpy
+from poolkit import VectorSpec
 from poolkit.testing import FAKE_MODEL, Fake
 
 def count(prompt):
     return numpy.full(3, len(prompt.token_ids), numpy.float32)
 
-FAKE = Fake(model=dataclasses.replace(FAKE_MODEL, embedding_size=3), draw=count)
+FAKE = Fake(model=dataclasses.replace(FAKE_MODEL, vector=VectorSpec(size=3)), draw=count)
 """
 
 

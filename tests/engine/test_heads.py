@@ -86,6 +86,17 @@ def test_the_masked_lm_head_of_a_checkpoint_gives_its_logits(checkpoint, family,
         assert np.abs(output.data - expected).max() <= TOLERANCE
 
 
+def test_the_masked_lm_head_follows_the_overrides_of_config_json(checkpoint):
+    folder = checkpoint("bert", head="ForMaskedLM", sentence_transformers=False)
+    overrides = {"hidden_act": "relu"}  # the base's, and that of the dense layer in the head
+    model = transformers.AutoModelForMaskedLM.from_pretrained(folder, **overrides).eval()
+    outputs = run(load_engine(folder, task=task("splade"), hf_overrides=overrides))
+    for ids, output in zip(PROMPTS, outputs, strict=True):
+        with torch.inference_mode():
+            expected = model(input_ids=torch.tensor([ids])).logits[0].amax(0).numpy()
+        assert np.abs(output.data - expected).max() <= TOLERANCE
+
+
 def test_a_checkpoint_without_a_language_model_head_has_none_to_load(checkpoint):
     folder = checkpoint("bert", sentence_transformers=False)
     with pytest.raises(ModelError, match=r"^The weights in .* lack \d+ tensors of BertForMaskedLM, 'cls\.predictions"):

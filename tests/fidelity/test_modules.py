@@ -87,7 +87,7 @@ def test_layers_after_pooling_run_in_their_order(tmp_path, bert, is_old):
     )
     check(folder)
     info = read_model(ModelConfig(model=str(folder)))
-    assert (info.embedding_size, info.token_vector_size, info.normalizes) == (20, WIDTH, False)
+    assert (info.embedding_size, info.token_vector_size, info.pooling.normalizes) == (20, WIDTH, False)
     assert [one for one in info.decisions if one.name == "layer"] == [
         Decision("layer", "Normalize", "2_Normalize/config.json"),
         Decision("layer", "48 to 24, Tanh", "3_Dense/config.json"),
@@ -174,7 +174,7 @@ def test_routes_may_begin_with_the_same_base(tmp_path, bert):
     reference = SentenceTransformer(str(folder), device="cpu")
     assert_alike(answer(folder, "document"), reference.encode_document(TEXTS))
     assert_alike(answer(folder, None), reference.encode(TEXTS))
-    assert read_model(ModelConfig(model=str(folder))).default_input_type == "query"
+    assert read_model(ModelConfig(model=str(folder))).text.default_input_type == "query"
 
 
 def test_routes_with_bases_of_their_own_are_refused(tmp_path, bert):
@@ -218,7 +218,7 @@ def test_vectors_are_cut_where_the_saved_model_cuts_them(tmp_path, bert):
     assert expected.shape[1] == 16
     assert_alike(answer(folder), expected)
     info = read_model(ModelConfig(model=str(folder)))
-    assert (info.embedding_size, info.dimensions, info.matryoshka_dimensions) == (WIDTH, 16, (16,))
+    assert (info.embedding_size, info.vector.dimensions, info.vector.matryoshka_dimensions) == (WIDTH, 16, (16,))
     source = "config_sentence_transformers.json truncate_dim"
     assert Decision("dimensions", "16", source) in info.decisions
 
@@ -227,5 +227,5 @@ def test_vectors_are_cut_where_the_saved_model_cuts_them(tmp_path, bert):
 def test_the_similarity_is_the_one_that_was_saved(tmp_path, bert, name):
     folder = save(tmp_path, Transformer(bert), Pooling(WIDTH, "mean"), similarity_fn_name=name)
     info = read_model(ModelConfig(model=str(folder)))
-    assert info.similarity is Similarity(name)
+    assert info.vector.similarity is Similarity(name)
     assert Decision("similarity", name, "config_sentence_transformers.json") in info.decisions

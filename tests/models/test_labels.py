@@ -26,14 +26,14 @@ def classifier(checkpoint):
 
 def test_a_model_without_a_classifier_has_no_labels(checkpoint):
     info = read(checkpoint("bert"))
-    assert (info.label_names, info.num_labels, info.problem_type) == (None, 0, None)
+    assert (info.label_names, info.num_labels, info.classifier) == (None, 0, None)
 
 
 def test_labels_have_the_names_of_the_config(classifier):
     info = read(classifier, hf_overrides={"id2label": {"0": "no", "1": "perhaps", "2": "yes"}})
     assert info.label_names == {0: "no", 1: "perhaps", 2: "yes"}
     assert info.num_labels == 3
-    assert info.problem_type is ProblemType.SINGLE_LABEL
+    assert info.classifier.problem_type is ProblemType.SINGLE_LABEL
 
 
 def test_two_labels_without_names_are_what_a_silent_config_means(tmp_path):

@@ -10,7 +10,7 @@ from checkpoints import write_json
 from poolkit.config import ModelConfig
 from poolkit.contract import Activation, Output
 from poolkit.errors import ConfigError, ModelError
-from poolkit.models import AnswerTokens, Decision, read_model
+from poolkit.models import Decision, LogitScore, read_model
 from rerankers import GEMMA, KNOWN, MXBAI, QWEN3
 
 BEST_IS_LOGITS = (Output.LOGITS, Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN)
@@ -59,7 +59,7 @@ def test_the_known_families_are_recognised_by_their_names(tmp_path, family):
     architecture = f"{family.made_of.capitalize()}ForCausalLM"
     folder = make(tmp_path / family.name, model_type=family.made_of, architecture=architecture)
     info = read(folder)
-    assert info.answer_tokens == AnswerTokens(*family.answers)
+    assert info.reranker.logit_score == LogitScore(*family.answers)
     assert (info.outputs, info.num_labels, info.label_activation) == (BEST_IS_LOGITS, 1, Activation.SIGMOID)
     words = " less that of ".join(repr(token) for token in family.answers)
     assert decisions(info) == [
@@ -71,13 +71,13 @@ def test_the_known_families_are_recognised_by_their_names(tmp_path, family):
 
 def test_a_copy_in_the_hubs_cache_has_the_name_of_its_repository(tmp_path):
     cached = make(tmp_path / "models--Qwen--Qwen3-Reranker-4B" / "snapshots" / "0123abc")
-    assert read(cached).answer_tokens == AnswerTokens("yes", "no")
+    assert read(cached).reranker.logit_score == LogitScore("yes", "no")
 
 
 def test_a_renamed_copy_is_recognised_by_its_chat_template(tmp_path):
     template = QWEN3.prompt("{{ i }}", "{{ q }}", "{{ d }}")
     info = read(make(tmp_path / "mine", chat_template=template))
-    assert info.answer_tokens == AnswerTokens("yes", "no")
+    assert info.reranker.logit_score == LogitScore("yes", "no")
     assert decisions(info)[0].source == "its chat template"
 
 
@@ -99,7 +99,7 @@ def test_a_finetune_is_recognised_by_the_model_that_it_was_made_of(tmp_path):
 )
 def test_no_other_model_is_taken_for_a_reranker(tmp_path, name, settings):
     info = read(make(tmp_path / name, **settings))
-    assert (info.answer_tokens, info.score_prompt, info.label_names) == (None, None, None)
+    assert (info.reranker.logit_score, info.reranker.prompt, info.label_names) == (None, None, None)
     assert info.outputs[0] is Output.VECTOR
 
 
@@ -109,14 +109,14 @@ def test_an_embedder_with_a_pooling_module_stays_one_whatever_its_name(tmp_path)
     write_json(folder / "modules.json", [{"path": f"{i or ''}", "type": kind} for i, kind in enumerate(types)])
     write_json(folder / "1" / "config.json", {"pooling_mode": "lasttoken"})
     info = read(folder)
-    assert (info.answer_tokens, info.score_prompt, info.outputs[0]) == (None, None, Output.VECTOR)
+    assert (info.reranker.logit_score, info.reranker.prompt, info.outputs[0]) == (None, None, Output.VECTOR)
 
 
 def test_a_converted_checkpoint_keeps_its_classifier_and_gets_the_template(tmp_path):
     folder = make(tmp_path / "Qwen3-Reranker-0.6B-seq-cls", architecture="Qwen3ForSequenceClassification", num_labels=1)
     info = read(folder)
-    assert info.answer_tokens is None
-    assert info.score_prompt is not None
+    assert info.reranker.logit_score is None
+    assert info.reranker.prompt is not None
     assert info.outputs[0] is Output.LOGITS
     assert decisions(info)[0] == Decision(
         "score template", "qwen3_reranker.jinja, shipped with poolkit", "the name 'Qwen3-Reranker-0.6B-seq-cls'"
@@ -136,10 +136,10 @@ def test_what_sentence_transformers_saved_goes_before_the_name(tmp_path):
         {"activation_fn": "torch.nn.modules.linear.Identity", "prompts": {"web": "Find"}, "default_prompt_name": "web"},
     )
     info = read(folder)
-    assert info.answer_tokens == AnswerTokens(16)
+    assert info.reranker.logit_score == LogitScore(16)
     assert info.label_activation is Activation.IDENTITY
-    assert info.score_prompt is not None
-    assert (info.score_prompt.template, info.score_prompt.instruction) == (template, "Find")
+    assert info.reranker.prompt is not None
+    assert (info.reranker.prompt.template, info.reranker.prompt.instruction) == (template, "Find")
     assert decisions(info) == [
         Decision("score", "the logit of 16", "1_LogitScore/config.json"),
         Decision("score template", "the model's chat template", "sentence_bert_config.json"),
@@ -149,27 +149,27 @@ def test_what_sentence_transformers_saved_goes_before_the_name(tmp_path):
 
 def test_without_a_chat_template_the_tokenizer_joins_query_and_document(tmp_path):
     info = read(add_logit_score(make(tmp_path / "mine"), true_token_id=16, false_token_id=15))
-    assert (info.answer_tokens, info.score_prompt) == (AnswerTokens(16, 15), None)
+    assert (info.reranker.logit_score, info.reranker.prompt) == (LogitScore(16, 15), None)
     assert decisions(info)[1] == NO_TEMPLATE
 
 
 @pytest.mark.parametrize(
     ("named", "tokens"),
     [
-        ({"classifier_from_token": ["no", "yes"], "method": "from_2_way_softmax"}, AnswerTokens("yes", "no")),
-        ({"classifier_from_token": ["no", "yes"]}, AnswerTokens("yes", "no")),
-        ({"classifier_from_token": ["Yes"], "method": "no_post_processing"}, AnswerTokens("Yes")),
+        ({"classifier_from_token": ["no", "yes"], "method": "from_2_way_softmax"}, LogitScore("yes", "no")),
+        ({"classifier_from_token": ["no", "yes"]}, LogitScore("yes", "no")),
+        ({"classifier_from_token": ["Yes"], "method": "no_post_processing"}, LogitScore("Yes")),
     ],
     ids=str,
 )
 def test_the_words_of_vllm_are_understood(tmp_path, named, tokens):
     saved = read(make(tmp_path / "mine", **named))
-    assert saved.answer_tokens == tokens
+    assert saved.reranker.logit_score == tokens
     assert decisions(saved)[:2] == [Decision("score", str(tokens), "config.json classifier_from_token"), NO_TEMPLATE]
     overridden = read(
         make(tmp_path / "chat"), hf_overrides={"architectures": ["Qwen3ForSequenceClassification"], **named}
     )
-    assert overridden.answer_tokens == tokens
+    assert overridden.reranker.logit_score == tokens
     assert decisions(overridden)[0].source == "hf_overrides classifier_from_token"
 
 
@@ -186,8 +186,8 @@ def test_the_operators_template_goes_before_every_other(tmp_path):
     template.write_text("{{ query }} {{ document }}")
     folder = make(tmp_path / GEMMA.name, model_type="gemma", architecture="GemmaForCausalLM")
     info = read(folder, score_template=template)
-    assert info.score_prompt is not None
-    assert info.score_prompt.template == "{{ query }} {{ document }}"
+    assert info.reranker.prompt is not None
+    assert info.reranker.prompt.template == "{{ query }} {{ document }}"
     assert decisions(info)[1] == Decision("score template", str(template), "score_template")
 
 

@@ -113,6 +113,6 @@ def test_a_similarity_of_another_kind_is_refused(tmp_path, colbert):
         "cosine, dot, euclidean, manhattan."
     )
     edit(colbert / SHARED, similarity_fn_name="meanmaxsim")
-    assert read(colbert).similarity is Similarity.MEAN_MAXSIM
+    assert read(colbert).vector.similarity is Similarity.MEAN_MAXSIM
     edit(colbert / SHARED, similarity_fn_name="cosine")
-    assert read(colbert).similarity is Similarity.MAXSIM
+    assert read(colbert).vector.similarity is Similarity.MAXSIM

@@ -38,8 +38,8 @@ def test_the_packaged_default_is_found_by_name(name, minilm):
     assert (info.path, info.architecture, info.model_type) == (minilm, "BertModel", "bert")
     assert (info.hidden_size, info.embedding_size, info.vocab_size, info.max_model_len) == (384, 384, 30522, 256)
     assert info.outputs == (Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN)
-    assert info.pooling == (PoolingMode.MEAN,)
-    assert info.normalizes
+    assert info.pooling.modes == (PoolingMode.MEAN,)
+    assert info.pooling.normalizes
     assert info.decisions == (
         Decision("model", str(minilm), name),
         Decision("architecture", "BertModel", "config.json"),
@@ -119,9 +119,10 @@ def test_both_schemas_of_sentence_transformers_read_alike(tmp_path, bert):
     old, new = read(bert), read(tmp_path / "new")
     types = [module["type"] for module in json.loads((tmp_path / "new" / "modules.json").read_text())]
     assert types[1] == "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
-    assert (old.pooling, old.normalizes, old.max_model_len) == (new.pooling, new.normalizes, new.max_model_len)
-    assert [(one.in_features, one.out_features, one.bias, one.activation) for one in old.layers] == [
-        (one.in_features, one.out_features, one.bias, one.activation) for one in new.layers
+    assert (old.pooling.modes, old.pooling.normalizes) == (new.pooling.modes, new.pooling.normalizes)
+    assert old.max_model_len == new.max_model_len
+    assert [(one.in_features, one.out_features, one.bias, one.activation) for one in old.pooling.layers] == [
+        (one.in_features, one.out_features, one.bias, one.activation) for one in new.pooling.layers
     ]
 
 
@@ -130,7 +131,7 @@ def test_old_pooling_flags_are_concatenated_in_their_own_order(tmp_path):
     flags = {"pooling_mode_mean_tokens": True, "pooling_mode_lasttoken": True, "pooling_mode_cls_token": True}
     write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": 48, **flags})
     info = read(folder)
-    assert info.pooling == (PoolingMode.CLS, PoolingMode.MEAN, PoolingMode.LAST)
+    assert info.pooling.modes == (PoolingMode.CLS, PoolingMode.MEAN, PoolingMode.LAST)
     assert info.embedding_size == 3 * 48
     assert Decision("pooling", "cls + mean + lasttoken", "1_Pooling/config.json") in info.decisions
 
@@ -141,19 +142,19 @@ def test_old_pooling_flags_are_concatenated_in_their_own_order(tmp_path):
 def test_without_modules_the_architecture_decides_the_pooling(checkpoint, family, mode, kind):
     info = read(checkpoint(family, sentence_transformers=False))
     assert Decision("pooling", mode, f"the architecture, {kind}; there is no Pooling module") in info.decisions
-    assert info.pooling == (PoolingMode(mode),)
+    assert info.pooling.modes == (PoolingMode(mode),)
 
 
 def test_the_user_overrides_the_pooling(checkpoint):
     info = read(checkpoint("bert"), pooler_config=PoolerConfig(pooling_type="LAST"))
-    assert info.pooling == (PoolingMode.LAST,)
+    assert info.pooling.modes == (PoolingMode.LAST,)
     assert Decision("pooling", "lasttoken", "pooler_config.pooling_type") in info.decisions
 
 
 @pytest.mark.parametrize(("family", "offset"), [("bert", 0), ("roberta", 2), ("mpnet", 2), ("modernbert", 0)])
 def test_positions_start_where_the_family_starts_them(checkpoint, family, offset):
     info = read(checkpoint(family, sentence_transformers=False))
-    assert (info.position_offset, info.max_model_len) == (offset, 512)
+    assert (info.text.position_offset, info.max_model_len) == (offset, 512)
 
 
 def test_the_longest_prompt_can_be_set_up_to_the_models_positions(checkpoint):
@@ -198,17 +199,18 @@ def test_overrides_take_the_place_of_what_the_config_says(checkpoint):
 
 def test_matryoshka_dimensions_come_from_the_config(checkpoint):
     folder = checkpoint("bert")
-    assert read(folder).matryoshka_dimensions is None
-    assert read(folder, hf_overrides={"is_matryoshka": True}).matryoshka_dimensions == ()
+    assert read(folder).vector.matryoshka_dimensions is None
+    assert read(folder, hf_overrides={"is_matryoshka": True}).vector.matryoshka_dimensions == ()
     listed = {"matryoshka_dimensions": [16, 8]}
-    assert read(folder, hf_overrides=listed).matryoshka_dimensions == (8, 16)
+    assert read(folder, hf_overrides=listed).vector.matryoshka_dimensions == (8, 16)
     info = read(folder, hf_overrides=listed, pooler_config=PoolerConfig(dimensions=8))
     assert Decision("dimensions", "8", "pooler_config.dimensions") in info.decisions
     assert refusal(folder, hf_overrides=listed, pooler_config=PoolerConfig(dimensions=9)) == (
         f"pooler_config.dimensions is 9; {folder} allows 8, 16."
     )
-    assert read(folder, pooler_config=PoolerConfig(matryoshka=True, dimensions=7)).dimensions == 7
-    assert read(folder, hf_overrides=listed, pooler_config=PoolerConfig(matryoshka=False)).matryoshka_dimensions is None
+    assert read(folder, pooler_config=PoolerConfig(matryoshka=True, dimensions=7)).vector.dimensions == 7
+    off = read(folder, hf_overrides=listed, pooler_config=PoolerConfig(matryoshka=False))
+    assert off.vector.matryoshka_dimensions is None
     assert refusal(folder, pooler_config=PoolerConfig(dimensions=8)) == (
         f"pooler_config.dimensions is 8, but {folder} is not a Matryoshka model: its vectors of 48 numbers cannot be "
         "cut. Leave it out, or set pooler_config.matryoshka if it is one."
@@ -298,13 +300,13 @@ def test_a_dense_layer_that_does_not_fit_the_pooling_is_refused(bert):
 
 
 def test_prompts_are_read_with_their_names_and_the_default_among_them(bert):
-    assert (read(bert).prompts, read(bert).default_prompt_name) == ({}, None)
+    assert (read(bert).text.prompts, read(bert).text.default_prompt_name) == ({}, None)
     prompts = {"query": "query: ", "document": "", "summary": None}
     write_json(bert / "config_sentence_transformers.json", {"prompts": prompts, "default_prompt_name": "query"})
     edit(bert / "1_Pooling" / "config.json", include_prompt=False)
     info = read(bert)
-    assert info.prompts == {"query": "query: ", "document": "", "summary": ""}
-    assert (info.default_prompt_name, info.pools_prompt) == ("query", False)
+    assert info.text.prompts == {"query": "query: ", "document": "", "summary": ""}
+    assert (info.text.default_prompt_name, info.pooling.includes_prompt) == ("query", False)
     assert info.decisions[-2:] == (
         Decision("prompt 'query'", "'query: ', put before a text by default", "config_sentence_transformers.json"),
         Decision("prompt tokens", "left out of pooling", "include_prompt of the Pooling module"),

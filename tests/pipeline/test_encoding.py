@@ -6,6 +6,7 @@ import pytest
 
 from poolkit.contract import EncodedPrompt, PoolingParams, TemplatedText, TextPair, TokenInputs
 from poolkit.errors import RequestError
+from poolkit.models import PoolingSpec
 from poolkit.testing import FAKE_MODEL, FakeTokenizer
 from poolkit.tokenization import Encoder
 
@@ -208,10 +209,14 @@ def test_a_text_cannot_be_cut_in_its_frame_where_the_tokenizer_does_not_tell_whe
     assert len(cut.token_ids) == 10
 
 
+def with_prompts(prompts):
+    return replace(FAKE_MODEL, text=replace(FAKE_MODEL.text, prompts=prompts, default_prompt_name="query"))
+
+
 @pytest.fixture
 def prompting() -> Encoder:
     prompts = {"query": "search for ", "passage": "keep ", "none": ""}
-    return Encoder(FakeTokenizer(), replace(FAKE_MODEL, prompts=prompts, default_prompt_name="query"))
+    return Encoder(FakeTokenizer(), with_prompts(prompts))
 
 
 @pytest.mark.parametrize(
@@ -232,7 +237,7 @@ def test_a_prompt_of_the_models_goes_before_a_text(encoder, prompting, params, p
 
 
 def test_a_text_that_is_said_to_be_a_document_does_not_get_the_default_prompt_of_queries(encoder):
-    queries_only = replace(FAKE_MODEL, prompts={"query": "search for "}, default_prompt_name="query")
+    queries_only = with_prompts({"query": "search for "})
     [document] = encode(Encoder(FakeTokenizer(), queries_only), "one two", input_type="document")
     [expected] = encode(encoder, "one two")
     assert document.token_ids == expected.token_ids
@@ -270,7 +275,7 @@ def test_the_tokens_of_a_text_are_those_that_are_encoded(prompting):
 
 
 def test_a_prompt_that_is_left_out_of_pooling_needs_a_text_behind_it():
-    model = replace(FAKE_MODEL, prompts={"query": "search for "}, default_prompt_name="query", pools_prompt=False)
+    model = replace(with_prompts({"query": "search for "}), pooling=PoolingSpec(includes_prompt=False))
     encoder = Encoder(FakeTokenizer(), model)
     text, tokens = encode(encoder, "one two", TokenInputs([5, 6, 7], prompt_length=2))
     assert (text.prompt_length, tokens.prompt_length) == (3, 2)

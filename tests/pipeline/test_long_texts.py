@@ -13,6 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from checkpoints import real_texts
 from poolkit.contract import Encoding, PairTemplate, PoolingParams, Prompt, TemplatedText, TextPair
 from poolkit.errors import RequestError
+from poolkit.models import TextSpec
 from poolkit.testing import FAKE_MODEL, FakeTokenizer
 from poolkit.tokenization import Encoder
 from poolkit.tokenization.offsets import fast_locator
@@ -38,7 +39,7 @@ PIECES = (
     SPECIAL,
     "\u00a0",
 )
-MODEL = replace(FAKE_MODEL, max_model_len=4096, vocab_size=VOCABULARY + 300)
+MODEL = replace(FAKE_MODEL, text=TextSpec(max_model_len=4096, vocab_size=VOCABULARY + 300))
 
 
 class Counting(FakeTokenizer):

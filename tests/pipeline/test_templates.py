@@ -6,7 +6,7 @@ import pytest
 
 from poolkit import LLM, ScoreTemplate, TemplatedText
 from poolkit.errors import ConfigError, RequestError
-from poolkit.models import ModelInfo, ScorePrompt
+from poolkit.models import ModelInfo, ScorePrompt, TextSpec, VectorSpec
 from poolkit.models._logit_rerankers import TEMPLATES
 from rerankers import GEMMA, KNOWN, MXBAI, QWEN3, make_reranker
 
@@ -90,8 +90,8 @@ def test_a_models_own_chat_template_is_rendered_as_transformers_does(has_parts, 
 
 def test_a_model_without_a_template_has_none(tmp_path):
     info = ModelInfo(
-        name="m", path=tmp_path, architecture="", model_type="bert", outputs=(), max_model_len=1, hidden_size=1,
-        embedding_size=1, vocab_size=1,
+        name="m", path=tmp_path, architecture="", model_type="bert", outputs=(), hidden_size=1,
+        text=TextSpec(max_model_len=1, vocab_size=1), vector=VectorSpec(size=1),
     )  # fmt: skip
     assert ScoreTemplate.of(info) is None
 

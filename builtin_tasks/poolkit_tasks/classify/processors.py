@@ -63,7 +63,8 @@ class ClassifyProcessor(PoolingIOProcessor[ClassifyRequest, ClassifyResponse]):
     def _threshold(self, request: ClassifyRequest, params: PoolingParams) -> float | None:
         """Return the score that a label must exceed to be listed."""
         model = self.context.model
-        if request.threshold is not None or model.problem_type is not ProblemType.MULTI_LABEL:
+        assert model.classifier is not None
+        if request.threshold is not None or model.classifier.problem_type is not ProblemType.MULTI_LABEL:
             return request.threshold
         is_logit = model.label_activation is Activation.IDENTITY or not self.context.is_activated(params)
         return LOGIT_THRESHOLD if is_logit else THRESHOLD

@@ -36,7 +36,7 @@ class BiEncoderIOProcessor(ScoringIOProcessor):
         sides = cast("Sides", prepared.state)
         queries, documents = sides.split(outputs)
         # What a multi-vector model's files say holds for its token vectors.
-        compare = SIMILARITIES.get(self.context.model.similarity, _cosine)
+        compare = SIMILARITIES.get(self.context.model.vector.similarity, _cosine)
         scores = np.empty(len(documents), np.float32)
         for query, pairs in zip(queries, sides.pairs_of, strict=True):
             scores[pairs] = compare(query.data, np.stack([documents[pair].data for pair in pairs]))
@@ -46,9 +46,9 @@ class BiEncoderIOProcessor(ScoringIOProcessor):
         """Leave vectors as long as the model makes them where the similarity depends on that, unless somebody asked."""
         model = self.context.model
         wishes = (pair.params.use_activation, model.config.pooler_config.use_activation)
-        if model.similarity == "cosine" or wishes != (None, None):
+        if model.vector.similarity == "cosine" or wishes != (None, None):
             return pair
-        return replace(pair, params=replace(pair.params, use_activation=model.normalizes))
+        return replace(pair, params=replace(pair.params, use_activation=model.pooling.normalizes))
 
 
 def _cosine(query: Array, documents: Array) -> Array:

@@ -56,7 +56,7 @@ class CrossEncoderIOProcessor(ScoringIOProcessor):
             self.refuse_instruction(request)
             # As sentence-transformers does, the model's own prompt goes before the first text.
             model = self.context.model
-            prompt = model.prompts.get(model.default_prompt_name or "", "")
+            prompt = model.text.prompts.get(model.text.default_prompt_name or "", "")
             return [TextPair(prompt + require_text(pair.query), require_text(pair.document)) for pair in pairs]
         prompts: list[Prompt] = []
         for (query, limit), alike in groupby(pairs, lambda pair: (pair.query, pair.params.max_tokens_per_query)):

@@ -42,7 +42,7 @@ class LateInteractionIOProcessor(ScoringIOProcessor):
             scores[as_vectors] = compute_maxsim_score_batched(
                 [own_query[pair] for pair in as_vectors], [documents[pair].data for pair in as_vectors]
             )
-        if self.context.model.similarity == "meanmaxsim":
+        if self.context.model.vector.similarity == "meanmaxsim":
             scores /= np.array([max(1, len(query)) for query in own_query], np.float32)
         return Scored(scores, sides.prompt_token_ids(outputs))
 

@@ -1,12 +1,17 @@
-"""What stands between a model's base and its answers, as data: layers, and how a multi-vector model reads."""
+"""The parts of a `ModelInfo`: one record for each concern of a model, as plain data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from poolkit.contract.outputs import Activation
+
 __all__ = [
+    "ClassifierSpec",
     "DenseSpec",
     "Expansion",
     "ImageSpec",
@@ -14,11 +19,74 @@ __all__ = [
     "LayerMixSpec",
     "LayerNormSpec",
     "LayerSpec",
+    "LogitScore",
     "MultiVectorSpec",
     "NormalizeSpec",
+    "PoolingMode",
+    "PoolingSpec",
+    "ProblemType",
+    "RerankerSpec",
+    "ScorePrompt",
+    "Similarity",
+    "StepSpec",
+    "TextSpec",
+    "VectorSpec",
 ]
 
 InputType: TypeAlias = Literal["query", "document"]
+
+
+class PoolingMode(StrEnum):
+    """A way to make one vector of token vectors. The values are sentence-transformers' own."""
+
+    CLS = "cls"
+    MEAN = "mean"
+    MAX = "max"
+    MEAN_SQRT_LEN = "mean_sqrt_len_tokens"
+    WEIGHTED_MEAN = "weightedmean"
+    LAST = "lasttoken"
+
+
+class ProblemType(StrEnum):
+    """The meaning of a classifier's logits. The values are transformers' own."""
+
+    REGRESSION = "regression"
+    SINGLE_LABEL = "single_label_classification"
+    MULTI_LABEL = "multi_label_classification"
+
+
+class Similarity(StrEnum):
+    """A way to compare two answers of a model. The values are sentence-transformers' own."""
+
+    COSINE = "cosine"
+    DOT = "dot"
+    EUCLIDEAN = "euclidean"
+    MANHATTAN = "manhattan"
+    MAXSIM = "maxsim"
+    MEAN_MAXSIM = "meanmaxsim"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextSpec:
+    """How a model reads texts.
+
+    Attributes:
+        max_model_len: the longest prompt in tokens, special tokens included.
+        vocab_size: token ids are below this.
+        position_offset: the position id of a sequence's first token (pad_id + 1 for RoBERTa's family, else 0).
+        lowercases: True if texts are lowercased before the tokenizer sees them.
+        prompts: the model's own prompts by name; one is put before a text before it is tokenized.
+        default_prompt_name: of the one that is put there if a request names none; None for none.
+        default_input_type: what a prompt is taken for if a request does not say and the model tells these apart.
+    """
+
+    max_model_len: int
+    vocab_size: int
+    position_offset: int = 0
+    lowercases: bool = False
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    default_input_type: InputType = "document"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +112,7 @@ class DenseSpec:
     only_for: InputType | None = None
 
     def __str__(self) -> str:
-        """What the start-up report says of it."""
+        """Return the start-up report's words for it."""
         residual = ", added to what it takes" if self.has_residual else ""
         return f"{self.in_features} to {self.out_features}, {self.activation}{residual}"
 
@@ -58,7 +126,7 @@ class LayerNormSpec:
     only_for: InputType | None = None
 
     def __str__(self) -> str:
-        """What the start-up report says of it."""
+        """Return the start-up report's words for it."""
         return f"LayerNorm of {self.size}"
 
 
@@ -70,7 +138,7 @@ class NormalizeSpec:
     only_for: InputType | None = None
 
     def __str__(self) -> str:
-        """What the start-up report says of it."""
+        """Return the start-up report's words for it."""
         return "Normalize"
 
 
@@ -87,6 +155,124 @@ class LayerMixSpec:
 
     folder: Path
     first: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolingSpec:
+    """How token vectors become the vector of a text.
+
+    Attributes:
+        layer_mix: how the backbone's layers become token vectors; None to take the last layer's.
+        token_layers: applied to each token's vector, before pooling, in order.
+        modes: `PoolingMode`s or those of a plugin; their vectors are concatenated in this order.
+        includes_prompt: True if a prompt's tokens are pooled like the text's.
+        layers: applied to the vector of the text, after pooling, in order.
+        normalizes: True if the model's own files end in a Normalize module.
+    """
+
+    layer_mix: LayerMixSpec | None = None
+    token_layers: tuple[LayerSpec, ...] = ()
+    modes: tuple[str, ...] = (PoolingMode.CLS,)
+    includes_prompt: bool = True
+    layers: tuple[LayerSpec, ...] = ()
+    normalizes: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorSpec:
+    """The vector of a text.
+
+    Attributes:
+        size: its width, after pooling and layers.
+        similarity: how two of them are compared; of a multi-vector model, two lists of token vectors.
+        dimensions: the width it is cut to unless a request says otherwise; None for all of it.
+        matryoshka_dimensions: the widths the model allows; () for any; None if it is not a Matryoshka model.
+    """
+
+    size: int
+    similarity: Similarity = Similarity.COSINE
+    dimensions: int | None = None
+    matryoshka_dimensions: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierSpec:
+    """The labels of a classifier.
+
+    Attributes:
+        label_names: the labels by index.
+        activation: turns its logits into scores.
+        problem_type: the meaning of its logits.
+    """
+
+    label_names: Mapping[int, str]
+    activation: Activation
+    problem_type: ProblemType = ProblemType.SINGLE_LABEL
+
+
+@dataclass(frozen=True, slots=True)
+class LogitScore:
+    """The tokens by which a causal LM says that a document is relevant, by name or by id.
+
+    Its score is the logit of `true_token` after the prompt, less that of `false_token` if there is one.
+    """
+
+    true_token: str | int
+    false_token: str | int | None = None
+
+    def __str__(self) -> str:
+        """Return the start-up report's words for it."""
+        less = f" less that of {self.false_token!r}" if self.false_token is not None else ""
+        return f"the logit of {self.true_token!r}{less}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorePrompt:
+    """The template of a reranker's prompts, with its variables beside query and document.
+
+    Attributes:
+        template: its text, in Jinja.
+        source: what it is called in messages.
+        variables: the tokenizer's special tokens by name ("bos_token").
+        instruction: put into the prompt if a request has none.
+        is_chat_template: True if it is the model's own chat template, as sentence-transformers does.
+        has_parts: True if that takes the content of a message as a list of parts.
+        adds_generation_prompt: True if that ends the prompt where the model's answer begins.
+    """
+
+    template: str
+    source: str
+    variables: Mapping[str, str] = field(default_factory=dict)
+    instruction: str | None = None
+    is_chat_template: bool = False
+    has_parts: bool = False
+    adds_generation_prompt: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankerSpec:
+    """How a model makes one score of a query and a document.
+
+    Attributes:
+        logit_score: the tokens that a causal LM says its score with; None for other models.
+        prompt: how query and document become one prompt; None if they are a pair of texts.
+    """
+
+    logit_score: LogitScore | None = None
+    prompt: ScorePrompt | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSpec:
+    """How a process reward model scores the steps of a text.
+
+    Attributes:
+        tag_id: the token whose rows it answers unless a request says otherwise; None for all rows.
+        activation: turns the chosen columns of a language model's logits into scores.
+    """
+
+    tag_id: int | None = None
+    activation: Activation = Activation.IDENTITY
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ def _load_towers(
     model: PreTrainedModel, info: ModelInfo, config: ModelConfig
 ) -> tuple[Callable[[Batch], Raw], ProduceImages, tuple[Decision, ...]]:
     """One tower for texts, which is like any other model, and one for images, which all have one shape."""
-    layers = load_layers(info.layers, device=model.device)
+    layers = load_layers(info.pooling.layers, device=model.device)
     towers = cast("CLIPModel | SiglipModel", model)
     run, path = choose_pass(towers.text_model, info, config)
     # SigLIP has the projection in the tower, and CLIP beside it.
@@ -70,7 +70,7 @@ def _load_towers(
     bias = projection.bias.float() if projection.bias is not None else None
 
     def texts(batch: Batch) -> Raw:
-        rows = pool(run(batch), batch.segments, info.pooling)  # (sequences, hidden)
+        rows = pool(run(batch), batch.segments, info.pooling.modes)  # (sequences, hidden)
         return Raw(layers(linear(rows, weight, bias), batch.queries.bool))
 
     def see(arguments: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -79,15 +79,15 @@ def load_outputs(
     if task.output in (*CLASSIFIERS, Output.REWARDS):
         return _load_classifier(info, task, config, dtype=dtype, device=device)
     tokens = TokenVectors(info, config, device=device)
-    layers = load_layers(info.layers, device=device)
+    layers = load_layers(info.pooling.layers, device=device)
     model = load_model(info, config, dtype=dtype, device=device)
     run, path = choose_pass(model, info, config)
 
     def vectors(batch: Batch) -> Raw:
         hidden = run(batch)
-        if info.token_layers:
+        if info.pooling.token_layers:
             hidden = tokens.of(hidden, batch)
-        rows = pool(hidden, batch.segments, info.pooling)  # (sequences, dim)
+        rows = pool(hidden, batch.segments, info.pooling.modes)  # (sequences, dim)
         return Raw(layers(rows, batch.queries.bool))
 
     def per_token(batch: Batch) -> Raw:
@@ -101,8 +101,8 @@ def _load_classifier(
 ) -> Outputs:
     per_token = Output.TOKEN_LOGITS in ((task.output,) if task.output in CLASSIFIERS else info.outputs)
     model: PreTrainedModel
-    if info.answer_tokens is not None:
-        answer_ids = find_answer_ids(info.answer_tokens, info, config)
+    if info.reranker.logit_score is not None:
+        answer_ids = find_answer_ids(info.reranker.logit_score, info, config)
         model = load_model(info, config, dtype=dtype, device=device, kind="AutoModelForCausalLM")
         run, decisions = choose_score(model, info, config, answer_ids=answer_ids)
         return Outputs(lambda batch: Raw(run(batch)), False, decisions)

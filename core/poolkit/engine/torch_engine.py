@@ -132,7 +132,7 @@ class TorchEngine:
         """Return what becomes of a prompt's rows: as the request says, else the operator, else the default."""
         return Wish(
             self._task.is_activated(params, operator=self._pooler.use_activation),
-            params.dimensions if params.dimensions is not None else self._info.dimensions,
+            params.dimensions if params.dimensions is not None else self._info.vector.dimensions,
             column_places(params, task=self._task, info=self._info),
         )
 

@@ -1,15 +1,8 @@
 """What a model is and can do, read from its configuration files before any weight is loaded."""
 
-from poolkit.contract.model_info import (
-    AnswerTokens,
-    Decision,
-    ModelInfo,
-    PoolingMode,
-    ProblemType,
-    ScorePrompt,
-    Similarity,
-)
+from poolkit.contract.model_info import Decision, ModelInfo
 from poolkit.contract.model_specs import (
+    ClassifierSpec,
     DenseSpec,
     Expansion,
     ImageSpec,
@@ -17,13 +10,23 @@ from poolkit.contract.model_specs import (
     LayerMixSpec,
     LayerNormSpec,
     LayerSpec,
+    LogitScore,
     MultiVectorSpec,
     NormalizeSpec,
+    PoolingMode,
+    PoolingSpec,
+    ProblemType,
+    RerankerSpec,
+    ScorePrompt,
+    Similarity,
+    StepSpec,
+    TextSpec,
+    VectorSpec,
 )
 from poolkit.models._read import read_model
 
 __all__ = [
-    "AnswerTokens",
+    "ClassifierSpec",
     "Decision",
     "DenseSpec",
     "Expansion",
@@ -32,12 +35,18 @@ __all__ = [
     "LayerMixSpec",
     "LayerNormSpec",
     "LayerSpec",
+    "LogitScore",
     "ModelInfo",
     "MultiVectorSpec",
     "NormalizeSpec",
     "PoolingMode",
+    "PoolingSpec",
     "ProblemType",
+    "RerankerSpec",
     "ScorePrompt",
     "Similarity",
+    "StepSpec",
+    "TextSpec",
+    "VectorSpec",
     "read_model",
 ]

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from poolkit.config import ModelConfig
 from poolkit.contract import Activation, Output
 from poolkit.contract.model_info import REWARD_HEADS, Decision
+from poolkit.contract.model_specs import StepSpec
 from poolkit.errors import ModelError
 
-__all__ = ["EVERY_MODELS_OUTPUTS", "Steps", "head_outputs", "read_steps"]
+__all__ = ["EVERY_MODELS_OUTPUTS", "head_outputs", "read_steps"]
 
 STEP_TAGS = {"Qwen2ForProcessRewardModel": 151651}
 """The token after each step: <extra_0>, which the model card of Qwen2.5-Math-PRM puts there."""
 
 EVERY_MODELS_OUTPUTS = (Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN)
-
-
-@dataclass(frozen=True, slots=True)
-class Steps:
-    """How a process reward model answers unless a request says otherwise.
-
-    Attributes:
-        step_tag_id: as in `ModelInfo`.
-        activation: what turns the chosen columns of a language model's logits into scores.
-        decisions: for the start-up report.
-    """
-
-    step_tag_id: int | None
-    activation: Activation
-    decisions: tuple[Decision, ...]
 
 
 def head_outputs(architecture: str, pooling_type: str | None) -> tuple[Output, ...]:
@@ -48,8 +32,10 @@ def head_outputs(architecture: str, pooling_type: str | None) -> tuple[Output, .
     return every
 
 
-def read_steps(config: ModelConfig, architecture: str, *, labels: int | None, vocab_size: int) -> Steps:
-    """Return how the rows of a process reward model are chosen.
+def read_steps(
+    config: ModelConfig, architecture: str, *, labels: int | None, vocab_size: int
+) -> tuple[StepSpec, tuple[Decision, ...]]:
+    """Return how the steps of a text are scored, and why.
 
     Args:
         config: what the operator says.
@@ -84,4 +70,4 @@ def read_steps(config: ModelConfig, architecture: str, *, labels: int | None, vo
         listed = ", ".join(map(str, columns))
         decisions.append(Decision("step columns", listed, "pooler_config.returned_token_ids"))
     activation = Activation.SOFTMAX if pooler.pooling_type == "STEP" else Activation.IDENTITY
-    return Steps(tag, activation, tuple(decisions))
+    return StepSpec(tag_id=tag, activation=activation), tuple(decisions)

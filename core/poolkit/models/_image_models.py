@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from poolkit.config import ModelConfig
 from poolkit.contract import Output
-from poolkit.contract.model_info import Decision, ModelInfo, PoolingMode
-from poolkit.contract.model_specs import Expansion, ImageSpec
+from poolkit.contract.model_info import Decision, ModelInfo
+from poolkit.contract.model_specs import Expansion, ImageSpec, PoolingMode, PoolingSpec, TextSpec, VectorSpec
 from poolkit.errors import ModelError
 from poolkit.models._dimensions import default_dimensions, matryoshka_dimensions
 from poolkit.models._files import read_object
@@ -92,25 +92,31 @@ def read_image_model(
         architecture=architecture,
         model_type=whole.model_type,
         outputs=(Output.TOKEN_VECTORS,) if family.is_multi_vector else (Output.VECTOR,),
-        max_model_len=longest,
         hidden_size=size,
-        embedding_size=embedding_size,
-        vocab_size=text.vocab_size,
-        lowercases=files.lowercases,
-        prompts=files.prompts,
-        default_prompt_name=files.default_prompt_name,
-        pooling=() if family.is_multi_vector else (PoolingMode.LAST,),
-        layers=files.layers.of_sentence,
-        normalizes=files.layers.normalizes,
+        text=TextSpec(
+            max_model_len=longest,
+            vocab_size=text.vocab_size,
+            lowercases=files.lowercases,
+            prompts=files.prompts,
+            default_prompt_name=files.default_prompt_name,
+            default_input_type="query" if family.is_multi_vector else "document",
+        ),
+        vector=VectorSpec(
+            size=embedding_size,
+            similarity=similarity,
+            dimensions=dimensions,
+            matryoshka_dimensions=matryoshka,
+        ),
+        pooling=PoolingSpec(
+            modes=() if family.is_multi_vector else (PoolingMode.LAST,),
+            layers=files.layers.of_sentence,
+            normalizes=files.layers.normalizes,
+        ),
         images=ImageSpec(
             patch_size=patch_size,
             expansion=_expansion(files, family, length=text.max_position_embeddings),
             searches_images=family.is_multi_vector,
         ),
-        similarity=similarity,
-        default_input_type="query" if family.is_multi_vector else "document",
-        dimensions=dimensions,
-        matryoshka_dimensions=matryoshka,
         config=config,
         decisions=(
             Decision("model", str(files.folder), source),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from poolkit.contract import Activation
-from poolkit.contract.model_info import REWARD_HEADS, Decision, ProblemType
+from poolkit.contract.model_info import REWARD_HEADS, Decision
+from poolkit.contract.model_specs import ClassifierSpec, ProblemType
 from poolkit.errors import ModelError, did_you_mean
 
-__all__ = ["Labels", "read_labels"]
+__all__ = ["read_labels"]
 
 CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification", *REWARD_HEADS)
 
@@ -23,16 +23,6 @@ DEFAULT_LABELS = 2
 """What transformers takes where config.json says nothing, since it leaves two unnamed labels out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """A classifier's labels. The same names as in `ModelInfo`."""
-
-    names: Mapping[int, str]
-    problem_type: ProblemType
-    activation: Activation
-    decision: Decision
-
-
 def read_labels(
     hf: Mapping[str, object],
     architecture: str,
@@ -40,8 +30,8 @@ def read_labels(
     path: Path,
     cross_encoder: Mapping[str, object],
     answers_by_token: bool,
-) -> Labels | None:
-    """Return what config.json says of the labels, or None where the model is no classifier.
+) -> tuple[ClassifierSpec, Decision] | None:
+    """Return what config.json says of the labels, and why; None if the model is no classifier.
 
     Args:
         hf: config.json with the user's overrides.
@@ -68,14 +58,16 @@ def read_labels(
         named = settings.get(key) if isinstance(settings, Mapping) else None
         if named is not None:
             activation = _activation(str(named), source, path)
-            return Labels(names, problem_type, activation, Decision("label activation", activation, source))
-    activation = {
-        ProblemType.REGRESSION: Activation.IDENTITY,
-        ProblemType.SINGLE_LABEL: Activation.SOFTMAX if len(names) > 1 else Activation.SIGMOID,
-        ProblemType.MULTI_LABEL: Activation.SIGMOID,
-    }[problem_type]
-    source = f"{len(names)} labels, {problem_type}" if len(names) > 1 else f"one label, {problem_type}"
-    return Labels(names, problem_type, activation, Decision("label activation", activation, source))
+            break
+    else:
+        activation = {
+            ProblemType.REGRESSION: Activation.IDENTITY,
+            ProblemType.SINGLE_LABEL: Activation.SOFTMAX if len(names) > 1 else Activation.SIGMOID,
+            ProblemType.MULTI_LABEL: Activation.SIGMOID,
+        }[problem_type]
+        source = f"{len(names)} labels, {problem_type}" if len(names) > 1 else f"one label, {problem_type}"
+    spec = ClassifierSpec(label_names=names, problem_type=problem_type, activation=activation)
+    return spec, Decision("label activation", activation, source)
 
 
 def _names(hf: Mapping[str, object], architecture: str) -> Mapping[int, str]:

@@ -7,8 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from poolkit.contract.model_info import PoolingMode
-from poolkit.contract.model_specs import DenseSpec, InputType, LayerMixSpec, LayerNormSpec, LayerSpec, NormalizeSpec
+from poolkit.contract.model_specs import (
+    DenseSpec,
+    InputType,
+    LayerMixSpec,
+    LayerNormSpec,
+    LayerSpec,
+    NormalizeSpec,
+    PoolingMode,
+)
 from poolkit.errors import ModelError, did_you_mean
 from poolkit.models._files import read_object
 from poolkit.models._modules import Module

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poolkit.config import ModelConfig
-from poolkit.contract.model_info import AnswerTokens, Decision, ScorePrompt
+from poolkit.contract.model_info import Decision
+from poolkit.contract.model_specs import LogitScore, RerankerSpec, ScorePrompt
 from poolkit.errors import ConfigError, ModelError
 from poolkit.models._files import read_object
 from poolkit.models._sentence_transformers import SentenceTransformersFiles
 
-__all__ = ["Reranker", "read_reranker"]
+__all__ = ["read_reranker"]
 
 TEMPLATES = Path(__file__).parent / "score_templates"
 
@@ -45,7 +46,7 @@ class Family:
 
     name: re.Pattern[str]
     model_type: str
-    tokens: AnswerTokens
+    tokens: LogitScore
     template: str
     phrase: str
 
@@ -53,7 +54,7 @@ class Family:
 QWEN3 = Family(
     re.compile(r"qwen3[-_.]reranker", re.IGNORECASE),
     "qwen3",
-    AnswerTokens("yes", "no"),
+    LogitScore("yes", "no"),
     "qwen3_reranker.jinja",
     "Judge whether the Document meets the requirements based on the Query and the Instruct provided.",
 )
@@ -62,33 +63,24 @@ FAMILIES = (
     Family(
         re.compile(r"mxbai[-_.]rerank[-_.](base|large)[-_.]v2", re.IGNORECASE),
         "qwen2",
-        AnswerTokens("1", "0"),
+        LogitScore("1", "0"),
         "mxbai_rerank_v2.jinja",
         "You are a search relevance expert who evaluates how well documents match search queries.",
     ),
     Family(
         re.compile(r"bge[-_.]reranker[-_.]v2[-_.]gemma", re.IGNORECASE),
         "gemma",
-        AnswerTokens("Yes"),
+        LogitScore("Yes"),
         "bge_reranker_v2_gemma.jinja",
         "Given a query A and a passage B, determine whether the passage contains an answer to the query",
     ),
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Reranker:
-    """What a model's files say of its answer tokens and its prompt. The same names as in `ModelInfo`."""
-
-    answer_tokens: AnswerTokens | None = None
-    score_prompt: ScorePrompt | None = None
-    decisions: tuple[Decision, ...] = ()
-
-
 def read_reranker(
     config: ModelConfig, hf: Mapping[str, object], architecture: str, *, files: SentenceTransformersFiles
-) -> Reranker:
-    """Return how the model answers with a token, and the template of its prompts, as far as it has them.
+) -> tuple[RerankerSpec, tuple[Decision, ...]]:
+    """Return how the model answers with a token, and the template of its prompts, as far as it has them, and why.
 
     Args:
         config: what the user asked for; its `score_template` goes before every other.
@@ -101,11 +93,11 @@ def read_reranker(
     """
     folder, logit_score = files.folder, files.logit_score
     if files.layers.pooling or files.multi_vector is not None or files.is_sparse:
-        return Reranker()
+        return RerankerSpec(), ()
     chat_template = _chat_template(folder)
     recognised = _family(config, hf, folder, chat_template)
     family, evidence = recognised if recognised is not None else (None, "")
-    found: tuple[AnswerTokens, str] | None = None
+    found: tuple[LogitScore, str] | None = None
     if logit_score is not None:
         found = _read_logit_score(logit_score), f"{logit_score.name}/config.json"
     elif hf.get("classifier_from_token") is not None:
@@ -117,7 +109,7 @@ def read_reranker(
         found = family.tokens, evidence
 
     if found is None and not architecture.endswith("ForSequenceClassification"):
-        return Reranker()
+        return RerankerSpec(), ()
     tokens, source = found if found is not None else (None, "")
     prompt, prompt_decision = _score_prompt(
         config, family, evidence, folder, chat_template, is_causal=tokens is not None
@@ -127,19 +119,19 @@ def read_reranker(
         decisions.append(Decision("score", str(tokens), source))
     if prompt is not None or tokens is not None:
         decisions.append(prompt_decision)
-    return Reranker(tokens, prompt, tuple(decisions))
+    return RerankerSpec(logit_score=tokens, prompt=prompt), tuple(decisions)
 
 
-def _read_logit_score(module: Path) -> AnswerTokens:
+def _read_logit_score(module: Path) -> LogitScore:
     path = module / "config.json"
     settings = read_object(path) or {}
     yes, no = settings.get("true_token_id"), settings.get("false_token_id")
     if not isinstance(yes, int) or not isinstance(no, int | None):
         raise ModelError(f"{path} must have a whole number true_token_id, and false_token_id or null. Fetch it again.")
-    return AnswerTokens(yes, no)
+    return LogitScore(yes, no)
 
 
-def _read_classifier_from_token(hf: Mapping[str, object], folder: Path) -> AnswerTokens:
+def _read_classifier_from_token(hf: Mapping[str, object], folder: Path) -> LogitScore:
     named, method = hf["classifier_from_token"], hf.get("method")
     if method is not None and method not in METHODS:
         raise ModelError(
@@ -148,9 +140,9 @@ def _read_classifier_from_token(hf: Mapping[str, object], folder: Path) -> Answe
         )
     match named:
         case [str(yes)] if METHODS.get(str(method), 1) == 1:
-            return AnswerTokens(yes)
+            return LogitScore(yes)
         case [str(no), str(yes)] if METHODS.get(str(method), 2) == 2:
-            return AnswerTokens(yes, no)
+            return LogitScore(yes, no)
     raise ModelError(
         f"config.json of the model in {folder} has classifier_from_token {named!r}"
         f"{f' with method {method!r}' if method is not None else ''}; poolkit makes one score: of [no, yes] "

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from poolkit.config import ModelConfig, PoolerConfig
 from poolkit.contract import Output
-from poolkit.contract.model_info import Decision, ModelInfo, PoolingMode
+from poolkit.contract.model_info import Decision, ModelInfo
+from poolkit.contract.model_specs import PoolingMode, PoolingSpec, TextSpec, VectorSpec
 from poolkit.errors import ModelError
 from poolkit.models._dimensions import default_dimensions, matryoshka_dimensions
 from poolkit.models._files import find_model_folder, read_object
@@ -150,17 +151,21 @@ def read_model(config: ModelConfig) -> ModelInfo:
     ]
     if multi_vector is not None or "similarity_fn_name" in files.settings:
         decisions.append(similarity_decision)
-    reranker = read_reranker(config, hf, architecture, files=files)
-    decisions += reranker.decisions
-    answers_by_token = reranker.answer_tokens is not None
+    reranker, reranker_decisions = read_reranker(config, hf, architecture, files=files)
+    decisions += reranker_decisions
+    answers_by_token = reranker.logit_score is not None
     labels = read_labels(hf, architecture, path=path, cross_encoder=files.settings, answers_by_token=answers_by_token)
     if labels is not None:
-        decisions.append(labels.decision)
+        decisions.append(labels[1])
     vocab_size = _integer(hf, ("vocab_size",), path)
-    steps = read_steps(
-        config, architecture, labels=len(labels.names) if labels is not None else None, vocab_size=vocab_size
+    classifier = labels[0] if labels is not None else None
+    steps, step_decisions = read_steps(
+        config,
+        architecture,
+        labels=len(classifier.label_names) if classifier is not None else None,
+        vocab_size=vocab_size,
     )
-    decisions += [dimensions_decision, *steps.decisions]
+    decisions += [dimensions_decision, *step_decisions]
     decisions += prompt_decisions(files.prompts, files.default_prompt_name, pools_prompt=layers.includes_prompt)
     return ModelInfo(
         name=config.model,
@@ -168,31 +173,34 @@ def read_model(config: ModelConfig) -> ModelInfo:
         architecture=architecture,
         model_type=model_type,
         outputs=_outputs(files, architecture, config.pooler_config, answers_by_token=answers_by_token),
-        max_model_len=max_model_len,
         hidden_size=hidden_size,
-        embedding_size=embedding_size,
-        vocab_size=vocab_size,
-        position_offset=position_offset,
-        lowercases=files.lowercases,
-        prompts=files.prompts,
-        default_prompt_name=files.default_prompt_name,
-        pools_prompt=layers.includes_prompt,
-        pooling=pooling,
-        layer_mix=mix,
-        token_layers=layers.of_tokens,
-        layers=layers.of_sentence,
-        normalizes=layers.normalizes,
+        text=TextSpec(
+            max_model_len=max_model_len,
+            vocab_size=vocab_size,
+            position_offset=position_offset,
+            lowercases=files.lowercases,
+            prompts=files.prompts,
+            default_prompt_name=files.default_prompt_name,
+            default_input_type=files.default_input_type or "document",
+        ),
+        vector=VectorSpec(
+            size=embedding_size,
+            similarity=similarity,
+            dimensions=dimensions,
+            matryoshka_dimensions=matryoshka,
+        ),
+        pooling=PoolingSpec(
+            layer_mix=mix,
+            token_layers=layers.of_tokens,
+            modes=pooling,
+            includes_prompt=layers.includes_prompt,
+            layers=layers.of_sentence,
+            normalizes=layers.normalizes,
+        ),
+        classifier=classifier,
+        reranker=reranker,
+        steps=steps,
         multi_vector=multi_vector,
-        similarity=similarity,
-        default_input_type=files.default_input_type or "document",
-        dimensions=dimensions,
-        matryoshka_dimensions=matryoshka,
-        label_names=labels.names if labels is not None else None,
-        problem_type=labels.problem_type if labels is not None else None,
-        label_activation=labels.activation if labels is not None else steps.activation,
-        step_tag_id=steps.step_tag_id,
-        answer_tokens=reranker.answer_tokens,
-        score_prompt=reranker.score_prompt,
         config=config,
         decisions=tuple(decisions),
     )

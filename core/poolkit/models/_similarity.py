@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from poolkit.contract.model_info import Decision, Similarity
+from poolkit.contract.model_info import Decision
+from poolkit.contract.model_specs import Similarity
 from poolkit.errors import ModelError, did_you_mean
 
 __all__ = ["read_similarity"]

@@ -54,13 +54,13 @@ def _check_dimensions(dimensions: int, model: ModelInfo, task: PoolingTask) -> N
     size = model.embedding_size if task.output is Output.VECTOR else model.token_vector_size
     if dimensions == size:
         return
-    if model.matryoshka_dimensions is None:
+    if model.vector.matryoshka_dimensions is None:
         raise RequestError(
             f"{model.name} is not a Matryoshka model: its vectors have {size} dimensions. Leave out dimensions.",
             param="dimensions",
         )
-    if model.matryoshka_dimensions and dimensions not in model.matryoshka_dimensions:
-        allowed = ", ".join(str(number) for number in model.matryoshka_dimensions)
+    if model.vector.matryoshka_dimensions and dimensions not in model.vector.matryoshka_dimensions:
+        allowed = ", ".join(str(number) for number in model.vector.matryoshka_dimensions)
         raise RequestError(f"dimensions is {dimensions}; {model.name} offers {allowed}.", param="dimensions")
     if not 1 <= dimensions <= size:
         raise RequestError(f"dimensions is {dimensions}; {model.name} offers 1 to {size}.", param="dimensions")

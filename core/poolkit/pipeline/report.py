@@ -62,7 +62,7 @@ def _head(model: ModelInfo, task: PoolingTask) -> Decision:
     if model.images is not None:
         normalizes = " and normalisation, whatever is asked" if model.images.searches_images else ""
         return Decision("head", f"{model.architecture}'s own projection{normalizes}", "config.json")
-    layers = (*model.token_layers, *(model.layers if task.output is Output.VECTOR else ()))
+    layers = (*model.pooling.token_layers, *(model.pooling.layers if task.output is Output.VECTOR else ()))
     if not layers:
         return Decision("head", "none", "the model's files name none")
     return Decision("head", "; ".join(map(str, layers)), "the model's own layers")

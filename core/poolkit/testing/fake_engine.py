@@ -22,7 +22,7 @@ from poolkit.contract import (
     PoolingTask,
     TextToken,
 )
-from poolkit.models import Decision, ModelInfo
+from poolkit.models import ClassifierSpec, Decision, ModelInfo, TextSpec, VectorSpec
 
 __all__ = ["FAKE_MODEL", "Draw", "Fake", "FakeEngine", "FakeTokenizer"]
 
@@ -34,12 +34,12 @@ FAKE_MODEL = ModelInfo(
     architecture="FakeModel",
     model_type="fake",
     outputs=tuple(Output),
-    max_model_len=64,
     hidden_size=8,
-    embedding_size=8,
-    vocab_size=1000,
-    matryoshka_dimensions=(),
-    label_names={label: f"LABEL_{label}" for label in range(FAKE_LABELS)},
+    text=TextSpec(max_model_len=64, vocab_size=1000),
+    vector=VectorSpec(size=8, matryoshka_dimensions=()),
+    classifier=ClassifierSpec(
+        label_names={label: f"LABEL_{label}" for label in range(FAKE_LABELS)}, activation=Activation.IDENTITY
+    ),
 )
 """A model that produces every output: vectors of 8 numbers, 4 labels, at most 64 tokens of 1000."""
 

@@ -20,15 +20,16 @@ def find_prompt(info: ModelInfo, params: PoolingParams) -> str:
 
     Raises RequestError where the model has no prompt of the name that is asked for.
     """
+    prompts = info.text.prompts
     if params.prompt_name is not None:
-        if params.prompt_name not in info.prompts:
-            known = f"Its prompts are {', '.join(info.prompts)}." if info.prompts else "It has none: leave it out."
+        if params.prompt_name not in prompts:
+            known = f"Its prompts are {', '.join(prompts)}." if prompts else "It has none: leave it out."
             raise RequestError(
                 f"{info.name} has no prompt named {params.prompt_name!r}."
-                f"{did_you_mean(params.prompt_name, info.prompts)} {known}",
+                f"{did_you_mean(params.prompt_name, prompts)} {known}",
                 param="prompt_name",
             )
-        return info.prompts[params.prompt_name]
+        return prompts[params.prompt_name]
     if params.input_type is not None:
-        return next((info.prompts[name] for name in NAMES[params.input_type] if name in info.prompts), "")
-    return info.prompts.get(info.default_prompt_name or "", "")
+        return next((prompts[name] for name in NAMES[params.input_type] if name in prompts), "")
+    return prompts.get(info.text.default_prompt_name or "", "")

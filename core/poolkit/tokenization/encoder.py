@@ -48,7 +48,7 @@ class Encoder:
         self._query_frame = images.frame if images is not None else None
         self._expansion = QueryExpansion(tokenizer, info)
         self._special_ids = _special_ids(tokenizer)
-        prompts = list(info.prompts.values())
+        prompts = list(info.text.prompts.values())
         self._prompt_ids = dict(zip(prompts, tokenizer.encode_batch(prompts, add_special_tokens=False), strict=True))
 
     def encode(
@@ -240,7 +240,7 @@ class Encoder:
                 "text and leaves out of pooling. Send a text, and allow more than so many tokens.",
                 param="input",
             )
-        is_query = (params.input_type or self._info.default_input_type) == "query"
+        is_query = (params.input_type or self._info.text.default_input_type) == "query"
         return EncodedPrompt(ids, params, types, is_query=is_query, prompt_length=prompt_length)
 
     def _text(self, text: str, params: PoolingParams, reading: Reading) -> tuple[Sequence[int], int]:
@@ -262,7 +262,7 @@ class Encoder:
         )
         # The count of sentence-transformers: the prompt between special tokens, but for the last of these.
         around = len(before) + max(0, len(after) - 1)
-        prompt_length = 0 if self._info.pools_prompt or not prompt_ids else len(prompt_ids) + around
+        prompt_length = 0 if self._info.pooling.includes_prompt or not prompt_ids else len(prompt_ids) + around
         return [*before, *kept, *after], prompt_length
 
     def _pair(

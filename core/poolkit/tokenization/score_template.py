@@ -64,7 +64,7 @@ class ScoreTemplate:
     @classmethod
     def of(cls, model: ModelInfo) -> ScoreTemplate | None:
         """Return the template of a model, or None where it takes query and document as a pair of texts."""
-        return cls(model.score_prompt) if model.score_prompt is not None else None
+        return cls(model.reranker.prompt) if model.reranker.prompt is not None else None
 
     def render(self, query: str, documents: Sequence[str], *, instruction: str | None = None) -> list[TemplatedText]:
         """Return one prompt for each document. The template is rendered once.

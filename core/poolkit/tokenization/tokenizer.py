@@ -122,13 +122,13 @@ def load_tokenizer(info: ModelInfo, *, config: ModelConfig) -> TextTokenizer:
         keep_markers_whole(tokenizer, info.multi_vector.markers)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if isinstance(backend, Backend):
-        own = _own_backend(backend, lowercases=info.lowercases)
+        own = _own_backend(backend, lowercases=info.text.lowercases)
         encode, read = _fast_encoder(own), fast_reader(own, tokenizer)
         locate: Locate | None = fast_locator(own)
     else:
         lock = Lock()  # a tokenizer in Python says nothing about threads
-        encode = _slow_encoder(tokenizer, lock, lowercases=info.lowercases)
-        read = slow_reader(tokenizer, lock=lock, normalize=str.lower if info.lowercases else str)
+        encode = _slow_encoder(tokenizer, lock, lowercases=info.text.lowercases)
+        read = slow_reader(tokenizer, lock=lock, normalize=str.lower if info.text.lowercases else str)
         locate = None
     return TextTokenizer(
         encode,

@@ -20,5 +20,8 @@ def _draw(prompt: EncodedPrompt) -> NDArray[np.float32]:
     return generator.standard_normal((documents + 1, FAKE_MODEL.hidden_size)).astype(np.float32)
 
 
-LISTWISE_FAKE = Fake(model=replace(FAKE_MODEL, architecture="JinaForRanking", max_model_len=8192), draw=_draw)
+LISTWISE_FAKE = Fake(
+    model=replace(FAKE_MODEL, architecture="JinaForRanking", text=replace(FAKE_MODEL.text, max_model_len=8192)),
+    draw=_draw,
+)
 """Gives each document a vector, in prompts as long as the task's own words and some documents need."""

@@ -88,7 +88,7 @@ def _mode(model: PreTrainedModel, info: ModelInfo) -> PoolingMode:
     """Return what a sequence classifier's head reads: a decoder's the last token, an encoder's mostly the first."""
     from transformers.modeling_layers import GenericForSequenceClassification
 
-    if isinstance(model, GenericForSequenceClassification) or info.pooling == (PoolingMode.LAST,):
+    if isinstance(model, GenericForSequenceClassification) or info.pooling.modes == (PoolingMode.LAST,):
         return PoolingMode.LAST
     if getattr(model.config, "classifier_pooling", None) == "mean":
         return PoolingMode.MEAN

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from poolkit.config import ModelConfig
-
 if TYPE_CHECKING:
     import torch
 
@@ -34,8 +32,7 @@ def load_masked_lm_head(info: ModelInfo, *, device: torch.device) -> Callable[[t
     from poolkit.engine.heads.pass_through import detach_base
     from poolkit.engine.loading import load_model
 
-    config = ModelConfig(model=str(info.path))
-    head = load_model(info, config, dtype=torch.float32, device=torch.device("cpu"), kind="AutoModelForMaskedLM")
+    head = load_model(info, info.config, dtype=torch.float32, device=torch.device("cpu"), kind="AutoModelForMaskedLM")
     detach_base(head)
     torch.nn.Module.to(head, device)
 

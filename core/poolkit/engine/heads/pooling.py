@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["pool"]
 
 
-def pool(hidden: torch.Tensor, segments: Segments, modes: Sequence[PoolingMode]) -> torch.Tensor:
+def pool(hidden: torch.Tensor, segments: Segments, modes: Sequence[str]) -> torch.Tensor:
     """Return one vector per segment: what each mode makes of its token vectors, side by side.
 
     Args:
@@ -78,7 +78,7 @@ def _sum(rows: torch.Tensor, segments: Segments) -> torch.Tensor:
     return rows.new_zeros(len(segments.lengths), rows.shape[1]).index_add_(0, segments.owners, rows)
 
 
-POOL: dict[PoolingMode, Callable[[torch.Tensor, Segments], torch.Tensor]] = {
+POOL: dict[str, Callable[[torch.Tensor, Segments], torch.Tensor]] = {
     PoolingMode.CLS: _first,
     PoolingMode.LAST: _last,
     PoolingMode.MAX: _max,

@@ -33,7 +33,7 @@ def step_tag(params: PoolingParams, *, task: PoolingTask, info: ModelInfo) -> in
     """Return the token whose rows a prompt is to be answered with; None for the rows of all tokens."""
     if task.output is not Output.REWARDS or Output.TOKEN_LOGITS not in info.outputs:
         return None
-    return params.step_tag_id if params.step_tag_id is not None else info.step_tag_id
+    return params.step_tag_id if params.step_tag_id is not None else info.steps.tag_id
 
 
 def choose_steps(scores: NDArray[np.float32], token_ids: Sequence[int], step_tag_id: int | None) -> NDArray[np.float32]:

@@ -29,7 +29,7 @@ class TokenVectors:
     """
 
     def __init__(self, info: ModelInfo, config: ModelConfig, *, device: torch.device) -> None:
-        self._layers = load_layers(info.token_layers, device=device)
+        self._layers = load_layers(info.pooling.token_layers, device=device)
         self._spec = spec = info.multi_vector
         skipped = _find_ids(spec.skiplist, info, config) if spec is not None and spec.skiplist else []
         self._skipped = torch.tensor(skipped, dtype=torch.long, device=device)

@@ -17,7 +17,7 @@ from poolkit.engine.heads.pooling import pool
 from poolkit.engine.passes.run import Pass
 from poolkit.engine.passes.self_check import TOLERANCE, check_batch, choose_pass, set_attention
 from poolkit.errors import ModelError
-from poolkit.models import AnswerTokens, Decision, ModelInfo, PoolingMode
+from poolkit.models import Decision, LogitScore, ModelInfo, PoolingMode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 __all__ = ["choose_score", "find_answer_ids", "head_rows"]
 
 
-def find_answer_ids(tokens: AnswerTokens, info: ModelInfo, config: ModelConfig) -> list[int]:
+def find_answer_ids(tokens: LogitScore, info: ModelInfo, config: ModelConfig) -> list[int]:
     """Return the ids of the answer tokens: of "yes", then of "no" where there is one.
 
     Raises ModelError where the tokenizer or the model does not have one of them.
     """
     from transformers import AutoTokenizer
 
-    named = [token for token in (tokens.yes, tokens.no) if token is not None]
+    named = [token for token in (tokens.true_token, tokens.false_token) if token is not None]
     ids = [token for token in named if isinstance(token, int)]
     names = [token for token in named if isinstance(token, str)]
     if names:

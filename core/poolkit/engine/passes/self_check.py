@@ -46,7 +46,7 @@ def choose_pass(model: PreTrainedModel, info: ModelInfo, config: ModelConfig) ->
 
     Raises ModelError where packed was asked for and the model cannot run so.
     """
-    take = load_mix(info.layer_mix, device=model.device)
+    take = load_mix(info.pooling.layer_mix, device=model.device)
     padded = partial(
         padded_pass,
         model,
@@ -76,9 +76,9 @@ def choose_pass(model: PreTrainedModel, info: ModelInfo, config: ModelConfig) ->
 
 def _packed(model: PreTrainedModel, info: ModelInfo, take: TakeHidden) -> Pass:
     if info.model_type == "mpnet":
-        if info.layer_mix is not None:
+        if info.pooling.layer_mix is not None:
             raise NotImplementedError("the packed pass of MPNet gives the last layer alone")
-        return partial(mpnet_packed_pass, model, position_offset=info.position_offset)
+        return partial(mpnet_packed_pass, model, position_offset=info.text.position_offset)
     strange = set(getattr(model.config, "layer_types", None) or ()) - PACKED_LAYER_TYPES
     if strange:
         raise NotImplementedError(f"{type(model).__name__} has layers of type {', '.join(sorted(strange))}")
@@ -90,7 +90,7 @@ def _packed(model: PreTrainedModel, info: ModelInfo, take: TakeHidden) -> Pass:
         raise NotImplementedError("all texts have one length, so that there is no padding to save")
     if info.model_type == "clip":
         return partial(clip_packed_pass, model)
-    return partial(packed_pass, model, position_offset=info.position_offset, take=take)
+    return partial(packed_pass, model, position_offset=info.text.position_offset, take=take)
 
 
 def check_batch(model: PreTrainedModel, info: ModelInfo) -> Batch:
