@@ -83,8 +83,8 @@ def test_chunks_need_outputs_that_can_be_put_together(tagger):
 def test_chunks_need_their_plugin(minilm):
     plugins = PluginConfig(disable=(Named("chunking", "--no-plugin"),))
     assert refusal(minilm, enable_chunked_processing=True, plugins=plugins) == (
-        "pooler_config.enable_chunked_processing needs the plugin chunking, which is disabled. Leave out one or the "
-        "other."
+        "pooler_config.enable_chunked_processing needs the plugin poolkit-chunking, which is disabled by --no-plugin. "
+        "Leave out one or the other."
     )
 
 

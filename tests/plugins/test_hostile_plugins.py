@@ -27,6 +27,7 @@ from dataclasses import replace
 import numpy as np
 from distributions import Processor, Request, Response, make_task
 from poolkit.contract import Prepared, hookimpl
+from poolkit.errors import RequestError
 may_go = threading.Event()
 class Vanishing(list):
     def __getitem__(self, index): return list(self)[:0]
@@ -118,6 +119,7 @@ async def post(app: FastAPI, path: str, texts: list[str]) -> httpx.Response:
     ("hook", "body"),
     [
         ("pre_process", "raise RuntimeError('/secret at 0x7f')"),
+        ("pre_process", "raise ValueError('/secret at 0x7f')"),
         ("pre_process", "sys.exit('/secret')"),
         ("pre_process", "raise KeyboardInterrupt"),
         ("pre_process", "raise asyncio.CancelledError"),
@@ -128,6 +130,7 @@ async def post(app: FastAPI, path: str, texts: list[str]) -> httpx.Response:
         ("pre_process", "return Prepared(request.texts + [None])"),
         ("pre_process", "request.texts = []"),
         ("post_process", "raise RuntimeError('/secret at 0x7f')"),
+        ("post_process", "raise ValueError('/secret at 0x7f')"),
         ("post_process", "sys.exit('/secret')"),
         ("post_process", "raise KeyboardInterrupt"),
         ("post_process", "raise GeneratorExit"),
@@ -174,8 +177,8 @@ def test_too_few_results_are_told_in_the_log(site: Site, caplog: pytest.LogCaptu
 @pytest.mark.parametrize(
     ("hook", "body"),
     [
-        ("pre_process", "raise ValueError('no such label')"),
-        ("post_process", "raise ValueError('no such label')"),
+        ("pre_process", "raise RequestError('no such label')"),
+        ("post_process", "raise RequestError('no such label')"),
     ],
 )
 def test_a_hook_that_refuses_a_request_is_passed_on_with_its_words(site: Site, hook: str, body: str):

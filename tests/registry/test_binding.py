@@ -273,8 +273,7 @@ def test_a_task_of_somewhere_else_cannot_be_bound():
 @pytest.mark.parametrize(
     ("body", "message", "param"),
     [
-        ("raise ValueError('Too many labels.')", "Too many labels.", None),
-        ("raise ValueError", "Task 'ner' refused the request.", None),
+        ("raise RequestError('Too many labels.')", "Too many labels.", None),
         ("raise RequestError('No such label.', param='labels')", "No such label.", "labels"),
         ("Request(texts='a', x=1)", "texts: Input should be a valid list; x: Extra inputs are not permitted", "texts"),
     ],
@@ -292,6 +291,7 @@ def test_what_a_hook_blames_on_the_request_is_passed_on(
     ("body", "cause"),
     [
         ("raise KeyError('secret')", KeyError("secret")),
+        ("int('secret')", ValueError("invalid literal for int() with base 10: 'secret'")),
         ("sys.exit(1)", SystemExit(1)),
         ("return None", TypeError("returned NoneType, not Prepared")),
         ("return request.texts", TypeError("returned list, not Prepared")),
@@ -314,6 +314,7 @@ def test_any_other_failure_of_pre_process_is_the_plugins(
     ("body", "cause"),
     [
         ("raise KeyError('secret')", KeyError("secret")),
+        ("raise ValueError('secret')", ValueError("secret")),
         ("raise StopIteration", StopIteration()),
         ("return None", TypeError("returned NoneType, not Response")),
         ("return {'lengths': []}", TypeError("returned dict, not Response")),
@@ -323,6 +324,56 @@ def test_any_other_failure_of_post_process_is_the_plugins(
     site: Site, caplog: pytest.LogCaptureFixture, body: str, cause: BaseException
 ):
     assert_blamed(bind_hook(site, post_process=body), "post_process", post_process, cause, caplog)
+
+
+FINITE = """
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from poolkit import Operation, Output, PoolingTask
+class Score(BaseModel):
+    label: str = "x"
+    score: float = 1.0
+class Scores(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="allow")
+    ids: list[int] = [1]
+    array: np.ndarray = np.ones(2, np.float32)
+    rows: list[list[float]] = [[1.0, 2.0]]
+    scores: list[Score] = [Score()]
+    table: dict[str, float | None] = {"x": None}
+"""
+FINITE_TASK = """
+from distributions import Request, make_task
+OPERATION = Operation(name="measure", request=Request, response=Scores, io_processor="gliner_processors:NERProcessor")
+NER = make_task("ner", operations=(OPERATION,))
+"""
+
+
+@pytest.mark.parametrize(
+    ("response", "place"),
+    [
+        ("array=np.array([1, np.nan], np.float32)", "array"),
+        ("rows=[[1.0], [1.0, float('inf')]]", "rows[1][1]"),
+        ("rows=[[1.0, float('inf'), -float('inf')]]", "rows[0][1]"),
+        ("scores=[Score(), Score(score=float('nan'))]", "scores[1].score"),
+        ("table={'x': 1.0, 'y': -float('inf')}", "table['y']"),
+        ("more=[1.0, None, float('nan')]", "['more'][2]"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_the_plugins_failure_and_never_null(
+    site: Site, caplog: pytest.LogCaptureFixture, response: str, place: str
+):
+    source = "from poolkit_gliner import *\nclass NERProcessor(Processor):\n"
+    source += f"    def post_process(self, prepared, outputs): return Scores({response})\n"
+    operation = bind(site, source, descriptor=FINITE + FINITE_TASK).operations["measure"]
+    cause = ValueError(f"returned a response whose {place} is not finite")
+    assert_blamed(operation, "post_process", post_process, cause, caplog)
+
+
+def test_finite_numbers_of_every_size_are_passed_on(site: Site):
+    source = "from poolkit_gliner import *\nclass NERProcessor(Processor):\n"
+    source += "    def post_process(self, prepared, outputs): return Scores(rows=[[1e308, 1e308], [], [None or 0.0]])\n"
+    operation = bind(site, source, descriptor=FINITE + FINITE_TASK).operations["measure"]
+    assert post_process(operation).rows == [[1e308, 1e308], [], [0.0]]
 
 
 def assert_blamed(

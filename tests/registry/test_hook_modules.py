@@ -11,6 +11,7 @@ import pytest
 from distributions import CORE_TASKS, Site, make_encoder, make_model
 from poolkit.config import Named, PluginConfig
 from poolkit.errors import (
+    ConfigError,
     PluginConfigError,
     PluginIncompatibleError,
     PluginInvalidError,
@@ -48,9 +49,9 @@ def bind(registry: Registry) -> BoundTask:
     return registry.bind(registry.get_pooling_task(["embed"], "embed"), model, make_encoder())
 
 
-def install_own_plugin(site: Site) -> None:
+def install_own_plugin(site: Site, source: str = "") -> None:
     """Give the fake poolkit a hook module of its own, like the chunking of the real one."""
-    (site.path / "fake_chunking.py").write_text(HEADER + SETTINGS + SILENT)
+    (site.path / "fake_chunking.py").write_text(HEADER + SETTINGS + SILENT + source)
     with (site.path / "poolkit-0.1.0.dist-info" / "entry_points.txt").open("a") as file:
         file.write("\n[poolkit.plugins]\nlong_texts = fake_chunking\n")
 
@@ -160,6 +161,15 @@ HOOKS = "Hooks: poolkit_wrap(context, settings), poolkit_commands(cli)."
             "poolkit_cache.poolkit_wrap is async; hooks are called from plain threads. Write it with a plain def.",
         ),
         (
+            SILENT + "serves = 'dimensions'",
+            "module poolkit_cache has serves='dimensions'. Give a tuple of the names of PoolerConfig's fields.",
+        ),
+        (
+            SILENT + "serves = ('max_embed_length',)",
+            "module poolkit_cache serves 'max_embed_length', which is no field of PoolerConfig. "
+            "Did you mean 'max_embed_len'?",
+        ),
+        (
             SILENT + "Settings = dict",
             "module poolkit_cache has settings=<class 'dict'>. Give a pydantic model class.",
         ),
@@ -263,7 +273,8 @@ WRAPPER_HOOKS = "Hooks: pre_process(request), post_process(prepared, outputs)."
     [
         (
             "    def pre_process(self, request): yield",
-            f"Cache surrounds nothing. Mark its methods with @hookimpl(wrapper=True). {WRAPPER_HOOKS}",
+            "Cache surrounds nothing. Mark its methods with @hookimpl(wrapper=True), or define run(self, encoded). "
+            f"{WRAPPER_HOOKS}",
         ),
         (
             "    @hookimpl(wrapper=True)\n    def postprocess(self, prepared, outputs): yield",
@@ -290,6 +301,26 @@ WRAPPER_HOOKS = "Hooks: pre_process(request), post_process(prepared, outputs)."
             "    @hookimpl(wrapper=True)\n    def pre_process(self, text): yield",
             "Cache.pre_process takes 'text'; the hook provides (request).",
         ),
+        (
+            "    def run(self, encoded): return encoded",
+            "Cache.run has no yield. It yields the prompts to run and is sent their outputs, once.",
+        ),
+        (
+            "    def run(self, prompts): yield prompts",
+            "Cache.run takes 'prompts'; the hook provides (encoded).",
+        ),
+        (
+            "    def run(self): yield",
+            "Cache.run does not take 'encoded'. Write it as a method: def run(self, encoded).",
+        ),
+        (
+            "    async def run(self, encoded): yield",
+            "Cache.run is async; hooks are called from plain threads. Write it with a plain def.",
+        ),
+        (
+            "    @hookimpl(wrapper=True)\n    def run(self, encoded): yield",
+            "Cache.run is no hook. Leave out @hookimpl.",
+        ),
     ],
 )
 def test_a_wrapper_that_breaks_the_contract(site: Site, body: str, problem: str):
@@ -298,6 +329,69 @@ def test_a_wrapper_that_breaks_the_contract(site: Site, body: str, problem: str)
     with pytest.raises(PluginInvalidError) as caught:
         bind(Registry.load(config("cache")))
     assert str(caught.value) == f"poolkit-cache 1.2.0: {problem}"
+
+
+def test_a_wrapper_may_surround_the_model_alone(site: Site):
+    source = "class Cache:\n    def run(self, encoded): return (yield encoded)\n"
+    install_cache(site, source + "@hookimpl\ndef poolkit_wrap(context, settings): return [Cache()]\n")
+    [wrapper] = bind(Registry.load(config("cache"))).operations["measure"].wrappers
+    assert dict(wrapper.hooks) == {}
+    assert next(wrapper.run(["prompt"])) == ["prompt"]
+
+
+LONG = "enable_chunked_processing"
+SERVING = f"serves = ({LONG!r},)\n"
+
+
+def test_what_serves_a_setting_is_found_by_what_it_serves_among_the_enabled(site: Site):
+    install_own_plugin(site)
+    install_cache(site, SERVING + SILENT)
+    registry = Registry.load(config("cache"), needs=(LONG,))
+    assert [(str(module.plugin), module.serves) for module in registry.hooks] == [("poolkit-cache 1.2.0", (LONG,))]
+
+
+def test_a_part_of_poolkit_that_serves_a_setting_is_enabled_for_it(site: Site):
+    install_cache(site, "raise SystemExit")
+    install_own_plugin(site, SERVING)
+    registry = Registry.load(config(long_texts={"size": "3"}), needs=(LONG,))
+    [module] = registry.hooks
+    assert (str(module.plugin), module.enabled.named) == (
+        "poolkit-long-texts 0.1.0",
+        Named("poolkit-long-texts", f"pooler_config.{LONG}"),
+    )
+    with pytest.raises(PluginConfigError) as caught:
+        Registry.load(config(long_texts={"size": "big"}), needs=(LONG,))
+    assert str(caught.value) == "[plugins.poolkit-long-texts] size must be an integer, got 'big'."
+
+
+def test_what_serves_a_setting_and_is_disabled_is_named(site: Site):
+    install_own_plugin(site, SERVING)
+    disabling = PluginConfig(disable=(Named("long_texts", Path("/srv/poolkit.toml")),))
+    with pytest.raises(ConfigError) as caught:
+        Registry.load(disabling, needs=(LONG,))
+    assert str(caught.value) == (
+        "pooler_config.enable_chunked_processing needs the plugin poolkit-long-texts, which is disabled "
+        "in /srv/poolkit.toml. Leave out one or the other."
+    )
+
+
+@pytest.mark.usefixtures("site")
+def test_a_setting_that_nothing_serves():
+    with pytest.raises(ConfigError) as caught:
+        Registry.load(PluginConfig(), needs=(LONG,))
+    assert str(caught.value) == (
+        "pooler_config.enable_chunked_processing needs a plugin that serves it, and no enabled one does."
+    )
+
+
+@pytest.mark.parametrize("name", ["cache", "*"])
+def test_a_hook_module_may_refuse_the_operators_setting(site: Site, name: str):
+    source = "from poolkit.errors import ConfigError\n"
+    source += RAISING.replace("OSError('disk full')", "ConfigError('max_embed_len is odd. Leave it out.')")
+    install_cache(site, source)
+    with pytest.raises(ConfigError) as caught:
+        bind(Registry.load(config(name)))
+    assert str(caught.value) == "max_embed_len is odd. Leave it out."
 
 
 def test_a_hook_that_returns_no_list_of_wrappers(site: Site):

@@ -139,7 +139,7 @@ def test_a_wrapper_sees_the_refusal_of_what_it_surrounds_and_lets_it_through(wra
         finally:
             events.append("left")
 """
-    inner = "    @around\n    def post_process(self):\n        yield\n        raise ValueError('no such label')\n"
+    inner = "    @around\n    def post_process(self):\n        yield\n        raise RequestError('no such label')\n"
     with pytest.raises(RequestError) as caught:
         post_process(wrap(outer=outer, inner=inner))
     assert (type(caught.value), str(caught.value)) == (RequestError, "no such label")

@@ -16,11 +16,12 @@ from serving import ask, fake_model
 ECHO = """
 from distributions import Processor, Request, Response
 from poolkit import Operation, Output, PoolingTask
+from poolkit.errors import RequestError
 
 class Echo(Processor):
     def pre_process(self, request):
         if "bad" in request.texts:
-            raise ValueError("bad is not a text")
+            raise RequestError("bad is not a text")
         if "bug" in request.texts:
             raise RuntimeError("/secret/path at 0x7f00")
         return super().pre_process(request)

@@ -87,8 +87,9 @@ class PoolingIOProcessor(Generic[RequestT, ResponseT]):
     methods is an implementation. One instance serves every request of its operation, from many threads at a time and
     both online and offline, so what belongs to a request goes into `Prepared.state`.
 
-    Raise `ValueError` (or `poolkit.errors.RequestError`) for input that is the caller's fault: it is answered with
-    its message. Anything else is answered as the plugin's own failure.
+    Raise `poolkit.errors.RequestError` for input that is the caller's fault: it is answered with its message, and so is
+    what pydantic says of the operation's own request model. Anything else, a `ValueError` included, is answered as the
+    plugin's own failure.
     """
 
     def __init__(self, context: BindContext) -> None:
@@ -112,7 +113,8 @@ class StartupHooks:
     """The functions that a module named in group `poolkit.plugins` can define, each marked `@hookimpl`.
 
     A module-level `Settings`, a pydantic model that forbids extra keys, validates the plugin's table in poolkit.toml;
-    without one the plugin has no settings.
+    without one the plugin has no settings. A module-level `serves`, a tuple of field names of `PoolerConfig`, names the
+    settings of the operator that the module gives effect to: poolkit finds it by these, not by its name.
     """
 
     @hookspec
@@ -133,11 +135,14 @@ class StartupHooks:
 
         Wrappers stand around each other in the order in which their plugins were enabled, the first one outermost;
         those of one plugin in the order of the list. The processor's rules hold for them too: many threads,
-        `ValueError` for the caller's fault, and an optional `close()`, called once.
+        `RequestError` for the caller's fault, and an optional `close()`, called once.
 
         Args:
             context: the operation, its task with its settings, and the model.
             settings: this plugin's own.
+
+        Raises:
+            ConfigError: the module `serves` a field of `PoolerConfig`, whose value it cannot follow for this task.
         """
         raise NotImplementedError
 

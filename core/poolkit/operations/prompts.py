@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, InstanceOf, Ta
 from pydantic.json_schema import SkipJsonSchema
 
 from poolkit.contract import ImagePrompt, PoolingParams, TextPair
+from poolkit.errors import RequestError
 from poolkit.operations.images import Image, is_image
 
 __all__ = ["PoolingFields", "PromptsRequest"]
@@ -90,12 +91,12 @@ class PoolingFields(BaseModel):
     def params(self, *, prompts: int) -> PoolingParams | tuple[PoolingParams, ...]:
         """Return the parameters that hold for every prompt of this request, or those of each.
 
-        Raises ValueError where there is not one for each of `prompts` prompts.
+        Raises RequestError where there is not one for each of `prompts` prompts.
         """
         if self.pooling_params is None:
             return PoolingParams(**{name: getattr(self, name) for name in self._pooling_fields()})
         if isinstance(self.pooling_params, tuple) and len(self.pooling_params) != prompts:
-            raise ValueError(
+            raise RequestError(
                 f"pooling_params has {len(self.pooling_params)} items for {prompts} prompts. Give one for all of them, "
                 "or one per prompt."
             )

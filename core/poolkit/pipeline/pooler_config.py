@@ -11,9 +11,6 @@ from poolkit.models import ModelInfo
 
 __all__ = ["check_pooler"]
 
-CHUNKED = (Output.VECTOR, Output.LOGITS, Output.TOKEN_VECTORS)
-"""The outputs of which those for a prompt's chunks can be put together."""
-
 OF_VECTORS = ("CLS", "LAST", "MEAN")
 OF_TOKENS = (Output.TOKEN_VECTORS, Output.TOKEN_LOGITS)
 
@@ -48,13 +45,6 @@ def _problems(pooler: PoolerConfig, task: PoolingTask, model: ModelInfo) -> Iter
     for name in ("logit_mean", "logit_sigma"):
         if getattr(pooler, name) is not None and task.output is not Output.LOGITS:
             yield name, f"but task {task.name!r} has no logits of whole texts. Leave it out."
-    if pooler.enable_chunked_processing and task.output not in CHUNKED:
-        yield (
-            "enable_chunked_processing",
-            f"but what task {task.name!r} answers for the chunks of a text cannot be put together. Leave it out.",
-        )
-    if pooler.enable_chunked_processing and model.images is not None and model.images.searches_images:
-        yield "enable_chunked_processing", f"but {model.name} reads texts whole, as queries. Leave it out."
     if pooler.max_embed_len is not None and not pooler.enable_chunked_processing:
         yield (
             "max_embed_len",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from poolkit.config import ModelConfig, Named, PluginConfig
+from poolkit.config import ModelConfig, PluginConfig
 from poolkit.contract import EngineProvider, Output, Tokenizer
 from poolkit.errors import ConfigError
 from poolkit.models import ModelInfo, read_model
@@ -23,10 +23,6 @@ class LoadTokenizer(Protocol):
     def __call__(self, info: ModelInfo, *, config: ModelConfig) -> Tokenizer:
         """Raises ModelError if there is none."""
         ...
-
-
-CHUNKING = "chunking"
-"""The plugin that runs long prompts in chunks: the core knows its name and nothing else of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +56,7 @@ def prepare_model(config: ModelConfig, plugins: PluginConfig) -> PreparedModel:
     named = {task for task in (config.task, pooler.task) if task is not None}
     if len(named) > 1:
         raise ConfigError(f"task is {config.task!r} and pooler_config.task is {pooler.task!r}. Name one task.")
-    registry = Registry.load(_with_chunking(plugins) if pooler.enable_chunked_processing else plugins)
-    if pooler.enable_chunked_processing and not any(hooks.entry_point.name == CHUNKING for hooks in registry.hooks):
-        raise ConfigError(
-            f"pooler_config.enable_chunked_processing needs the plugin {CHUNKING}, which is disabled. Leave out one or "
-            "the other."
-        )
+    registry = Registry.load(plugins, needs=("enable_chunked_processing",) if pooler.enable_chunked_processing else ())
     info = read_model(config)
     task = registry.get_pooling_task(registry.supported_tasks(info), *named, model=info)
     check_pooler(pooler, task=task, model=info)
@@ -82,11 +73,6 @@ def prepare_model(config: ModelConfig, plugins: PluginConfig) -> PreparedModel:
     encoder = Encoder(load(info, config=config), info, images=images)
     bound = registry.bind(task, info, encoder)
     return PreparedModel(info, bound, encoder, provider, registry)
-
-
-def _with_chunking(plugins: PluginConfig) -> PluginConfig:
-    named = Named(CHUNKING, "pooler_config.enable_chunked_processing")
-    return plugins.model_copy(update={"enable": (*plugins.enable, named)})
 
 
 def _tokenizer_loader() -> LoadTokenizer:

@@ -29,7 +29,7 @@ from poolkit.registry._entries import Entries
 from poolkit.registry._hooks import BoundOperation, HookTiming
 from poolkit.registry._info import OperationInfo, PluginInfo, TaskInfo, describe
 from poolkit.registry._listing import Row, Status, list_entry_points
-from poolkit.registry._loading import Loaded, LoadedTask, load
+from poolkit.registry._loading import Loaded, LoadedTask, enable_server, load
 from poolkit.registry._plan import Plan
 from poolkit.registry._selection import not_found, select
 from poolkit.registry._startup import HookModule
@@ -74,15 +74,23 @@ class Registry:
     loaded: Loaded
 
     @classmethod
-    def load(cls, config: PluginConfig) -> Registry:
+    def load(cls, config: PluginConfig, *, needs: Sequence[str] = ()) -> Registry:
         """Find the installed plugins and import those that are enabled.
+
+        Args:
+            config: which plugins are enabled.
+            needs: fields of `PoolerConfig` that a hook module must serve. Where no enabled one does, a part of poolkit
+                that serves it is enabled.
 
         Raises:
             PluginError: a plugin that was named is not installed or cannot be used.
-            ConfigError: `disable` or the settings name what is not there.
+            ConfigError: `disable` or the settings name what is not there, or nothing serves what is needed.
             StartupError: several of these at once.
         """
-        return cls(load(select(discover(), config)))
+        loaded = load(select(discover(), config))
+        for field in needs:
+            loaded = enable_server(loaded, field)
+        return cls(loaded)
 
     @property
     def tasks(self) -> tuple[LoadedTask, ...]:

@@ -88,8 +88,8 @@ def _wrap(loaded: Loaded, context: BindContext, errors: list[PoolkitError]) -> l
     for module in loaded.hooks:
         try:
             wrappers += module.wrap(context, loaded.read_settings(module.plugin, module.settings))
-        except PluginError as error:
-            if module.enabled.must_load:
+        except PoolkitError as error:
+            if module.enabled.must_load or not isinstance(error, PluginError):
                 errors.append(error)
             else:
                 logger.warning("%s is left out of task %r: %s", module.plugin, context.task.name, error, exc_info=error)

@@ -67,6 +67,7 @@ class Plugin:
         location: the folder it is installed in.
         requires_poolkit: which versions of poolkit it asks for, as a version specifier; empty for any.
         entry_points: ordered by group and name.
+        is_part_of_poolkit: True for poolkit itself and for each of its hook modules.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Plugin:
     location: Path
     requires_poolkit: str
     entry_points: tuple[EntryPoint, ...]
+    is_part_of_poolkit: bool
 
     def __str__(self) -> str:
         """Return name and version, as every message shows a plugin."""
@@ -164,6 +166,7 @@ def _read_plugin(name: str, dist: importlib_metadata.Distribution, entries: Iter
         location=Path(str(dist.locate_file(""))),
         requires_poolkit=_read_requirement(dist.requires or []),
         entry_points=tuple(sorted(entries, key=lambda entry: (GROUPS.index(entry.group), entry.name))),
+        is_part_of_poolkit=name == CORE,
     )
 
 

@@ -23,6 +23,7 @@ from poolkit.contract import (
 )
 from poolkit.errors import PluginInvalidError
 from poolkit.registry._discovery import Plugin
+from poolkit.registry._finite import find_not_finite
 from poolkit.registry._importing import import_object, plugin_code
 from poolkit.registry._layers import Arguments, HookCaller, Layer, expect
 from poolkit.registry._selection import Enabled
@@ -102,8 +103,6 @@ class BoundOperation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _PreProcess(HookCaller[Prepared]):
-    request: type[BaseModel]
-
     def check_arguments(self, arguments: Arguments) -> None:
         expect(self.request, *arguments)
 
@@ -123,6 +122,9 @@ class _PostProcess(HookCaller[BaseModel]):
             raise TypeError(f"yielded {counted} for {expected} prompts")
 
     def check_result(self, result: BaseModel, arguments: Arguments | None) -> None:
+        place = find_not_finite(result)
+        if place is not None:
+            raise ValueError(f"returned a response whose {place.lstrip('.')} is not finite")
         if arguments is None:
             return
         expected = len(expect(Prepared, arguments[0]).prompts)
@@ -159,7 +161,9 @@ def bind_operation(context: BindContext, enabled: Enabled, wrappers: Sequence[Wr
         processor,
         tuple(wrappers),
         _PreProcess("pre_process", task, layers["pre_process"], Prepared, operation.request),
-        _PostProcess("post_process", task, layers["post_process"], operation.response, operation.per_prompt),
+        _PostProcess(
+            "post_process", task, layers["post_process"], operation.response, operation.request, operation.per_prompt
+        ),
     )
 
 

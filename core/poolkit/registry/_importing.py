@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from poolkit.errors import PluginLoadError
+from poolkit.errors import ConfigError, PluginLoadError
 from poolkit.registry._selection import Enabled
 
 __all__ = ["import_object", "plugin_code"]
@@ -20,7 +20,7 @@ IMPORT_MACHINERY = (importlib.__file__, pkgutil.__file__)
 
 @contextmanager
 def plugin_code(enabled: Enabled, failure: str, **source: str) -> Iterator[None]:
-    """Raise PluginLoadError for anything the block raises, `sys.exit` included.
+    """Raise PluginLoadError for anything the block raises, `sys.exit` included, but for ConfigError.
 
     Args:
         enabled: whose code the block runs.
@@ -29,6 +29,8 @@ def plugin_code(enabled: Enabled, failure: str, **source: str) -> Iterator[None]
     """
     try:
         yield
+    except ConfigError:
+        raise  # about a setting of the operator's, not the plugin's failure
     except (Exception, SystemExit) as error:
         lines = {label.replace("_", " "): text for label, text in source.items()}
         if site := _raised_at(error):

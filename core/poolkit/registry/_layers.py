@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Generic, TypeVar, cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from poolkit.errors import HookError, RequestError
 from poolkit.registry._discovery import Plugin
@@ -62,12 +62,14 @@ class HookCaller(ABC, Generic[ResultT]):
         task: the task's name.
         layers: the wrappers, outermost first, and the processor at the end.
         returns: what each layer must return.
+        request: what pydantic says of this model's values is the caller's fault.
     """
 
     hook: str
     task: str
     layers: tuple[Layer, ...]
     returns: type[ResultT]
+    request: type[BaseModel]
 
     def call(self, *arguments: object) -> ResultT:
         """Return what the outermost layer returns.
@@ -150,18 +152,14 @@ class HookCaller(ABC, Generic[ResultT]):
         except BaseException as error:
             if isinstance(error, RequestError) or error is but_for or _is_ctrl_c(error):
                 raise
-            if isinstance(error, ValueError) and not self._is_bad_result(error):
-                raise _refused(error, self.task) from error
+            if isinstance(error, ValidationError) and error.title == self.request.__name__:
+                raise _refused(error) from error
             message = f"{layer.subject} failed in {self.hook}."
             logger.exception("%s", message)
             raise HookError(message, plugin=layer.plugin.name, task=self.task, hook=self.hook) from error
         finally:
             if counts or is_failure:
                 layer.times.add(before + perf_counter() - started)
-
-    def _is_bad_result(self, error: ValueError) -> bool:
-        """Return whether a response was given values that its own model refuses: nothing that a caller can mend."""
-        return isinstance(error, ValidationError) and error.title == self.returns.__name__
 
 
 def expect(expected: type[ResultT], value: object) -> ResultT:
@@ -189,9 +187,7 @@ def _is_ctrl_c(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
 
-def _refused(error: ValueError, task: str) -> RequestError:
-    if not isinstance(error, ValidationError):
-        return RequestError(str(error) or f"Task {task!r} refused the request.")
+def _refused(error: ValidationError) -> RequestError:
     failures = [(".".join(map(str, details["loc"])), details["msg"]) for details in error.errors()]
     message = "; ".join(f"{field}: {problem}" if field else problem for field, problem in failures)
     return RequestError(message, param=failures[0][0] or None)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import BaseModel
 
+from poolkit.config import Named
 from poolkit.contract import API_OLDEST, API_VERSION, PoolingTask, Removed, Renamed
 from poolkit.errors import (
+    ConfigError,
     PluginError,
     PluginIncompatibleError,
     PluginInvalidError,
@@ -26,7 +28,7 @@ from poolkit.registry._settings import read_settings, setting_names
 from poolkit.registry._startup import HookModule, load_hook_module
 from poolkit.registry._together import raise_together
 
-__all__ = ["Loaded", "LoadedTask", "Quarantined", "load"]
+__all__ = ["Loaded", "LoadedTask", "Quarantined", "enable_server", "load"]
 
 logger = logging.getLogger(__name__)
 
@@ -159,6 +161,35 @@ def load(selection: Selection, *, reads_settings: bool = True) -> Loaded:
     _warn_of_overrides(tasks)
     warn_of_taken_names(selection)
     return loaded
+
+
+def enable_server(loaded: Loaded, field: str) -> Loaded:
+    """Return the plugins with one that serves a field of `PoolerConfig`: enabled already, or a part of poolkit.
+
+    Raises:
+        ConfigError: there is none, or it is disabled.
+        PluginError: its settings are wrong.
+        StartupError: several of them are.
+    """
+    if any(field in module.serves for module in loaded.hooks):
+        return loaded
+    selection = loaded.selection
+    for plugin in selection.installed.plugins:
+        if not (plugin.is_part_of_poolkit and plugin.in_group(HOOKS)):
+            continue
+        enabled = Enabled(plugin, Named(plugin.name, f"pooler_config.{field}"))
+        hooks = load(replace(selection, enabled=(enabled,), errors=()), reads_settings=False).hooks
+        if any(field in module.serves for module in hooks):
+            if plugin.name in selection.disabled_plugins:
+                raise ConfigError(
+                    f"pooler_config.{field} needs the plugin {plugin.name}, which is disabled "
+                    f"{selection.disabled_plugins[plugin.name].where}. Leave out one or the other."
+                )
+            selection = replace(selection, enabled=(*selection.enabled, enabled))
+            loaded = replace(loaded, selection=selection, hooks=(*loaded.hooks, *hooks))
+            raise_together(_settings_errors(loaded))
+            return loaded
+    raise ConfigError(f"pooler_config.{field} needs a plugin that serves it, and no enabled one does.")
 
 
 def _settings_errors(loaded: Loaded) -> list[PoolkitError]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pluggy
 from pydantic import BaseModel
 
+from poolkit.config import PoolerConfig
 from poolkit.contract import PROJECT, BindContext, NoSettings
 from poolkit.errors import PluginInvalidError, did_you_mean
 from poolkit.registry._checking import settings_problem
@@ -27,6 +28,7 @@ __all__ = ["HookModule", "load_hook_module"]
 
 WRAP = "poolkit_wrap"
 COMMANDS = "poolkit_commands"
+SERVES = "serves"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,11 +38,13 @@ class HookModule:
     Attributes:
         name: of the module.
         settings: the model of its settings.
+        serves: the fields of `PoolerConfig` that it gives effect to.
         hooks: its functions, by the name of the hook.
     """
 
     name: str
     settings: type[BaseModel]
+    serves: tuple[str, ...]
     hooks: Mapping[str, Callable[..., object]]
     entry_point: EntryPoint
     enabled: Enabled
@@ -54,7 +58,8 @@ class HookModule:
         """Return what the module puts around an operation.
 
         Raises:
-            PluginLoadError: it raised.
+            ConfigError: it serves a field of `PoolerConfig` whose value it cannot follow here.
+            PluginLoadError: it raised something else.
             PluginInvalidError: what it returned does not keep the contract.
         """
         if WRAP not in self.hooks:
@@ -95,7 +100,8 @@ def load_hook_module(entry_point: EntryPoint, enabled: Enabled) -> HookModule:
     assert isinstance(module, ModuleType)  # or there was a problem
     hooks = {hook: function for hook, function in vars(module).items() if hook in STARTUP_HOOKS}
     settings = getattr(module, "Settings", NoSettings)
-    return HookModule(module.__name__, settings, MappingProxyType(hooks), entry_point, enabled)
+    serves = getattr(module, SERVES, ())
+    return HookModule(module.__name__, settings, serves, MappingProxyType(hooks), entry_point, enabled)
 
 
 def _problems(module: object, entry_point: EntryPoint) -> Iterator[str]:
@@ -122,6 +128,17 @@ def _problems(module: object, entry_point: EntryPoint) -> Iterator[str]:
             yield f"{module.__name__}.{hook} is not marked. Put @hookimpl above it."
     if not marked:
         yield f"{module.__name__} has no hooks. Mark its functions with @hookimpl. Hooks: {listing}."
+    yield from _serves_problems(getattr(module, SERVES, ()), f"module {module.__name__}")
     problem = settings_problem(getattr(module, "Settings", NoSettings), f"module {module.__name__}")
     if problem is not None:
         yield problem
+
+
+def _serves_problems(serves: object, this: str) -> Iterator[str]:
+    if not isinstance(serves, tuple):
+        yield f"{this} has serves={serves!r}. Give a tuple of the names of PoolerConfig's fields."
+        return
+    for name in serves:
+        if name not in PoolerConfig.model_fields:
+            hint = did_you_mean(str(name), PoolerConfig.model_fields)
+            yield f"{this} serves {name!r}, which is no field of PoolerConfig.{hint}"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import pluggy
 
-from poolkit.contract import PROJECT
+from poolkit.contract import PROJECT, EncodedPrompt, PooledOutput
 from poolkit.errors import PluginInvalidError, did_you_mean
 from poolkit.registry._discovery import Plugin
 from poolkit.registry._signatures import PROCESSOR_HOOKS, argument_problem
@@ -18,6 +18,12 @@ from poolkit.registry._signatures import PROCESSOR_HOOKS, argument_problem
 __all__ = ["Wrapper", "check_wrapper"]
 
 logger = logging.getLogger(__name__)
+
+Run = Callable[
+    [Sequence[EncodedPrompt]],
+    Generator[Sequence[EncodedPrompt], Sequence[PooledOutput | Exception], Sequence[PooledOutput | Exception]],
+]
+RUN = "run"
 
 OTHER_OPTIONS = ("hookwrapper", "tryfirst", "trylast", "optionalhook", "specname")
 """Options of pluggy's marker that mean nothing here: plugins stand around each other as they were enabled."""
@@ -31,11 +37,13 @@ class Wrapper:
         target: the plugin's object.
         plugin: whose it is.
         hooks: its bound methods, by the name of the hook.
+        run: its generator around the model, if it has one.
     """
 
     target: object
     plugin: Plugin
     hooks: Mapping[str, Callable[..., object]]
+    run: Run | None
 
     def close(self) -> None:
         """Release what the object took, if it has a `close`. A failure is logged: the others must still be closed."""
@@ -57,7 +65,7 @@ def check_wrapper(target: object, plugin: Plugin) -> Wrapper:
     for problem in _problems(target):
         raise PluginInvalidError(f"{plugin}: {problem}", plugin=plugin.name)
     hooks = {name: getattr(target, name) for name in _marked(type(target))}
-    return Wrapper(target, plugin, MappingProxyType(hooks))
+    return Wrapper(target, plugin, MappingProxyType(hooks), getattr(target, RUN, None))
 
 
 def _marked(kind: type) -> dict[str, pluggy.HookimplOpts]:
@@ -71,10 +79,18 @@ def _problems(target: object) -> Iterator[str]:
     kind = type(target)
     marked = _marked(kind)
     listing = ", ".join(f"{hook}({', '.join(provided)})" for hook, provided in PROCESSOR_HOOKS.items())
-    if not marked:
-        yield f"{kind.__name__} surrounds nothing. Mark its methods with @hookimpl(wrapper=True). Hooks: {listing}."
+    run = inspect.getattr_static(kind, RUN, None)
+    if run is not None:
+        yield from _run_problems(run, f"{kind.__name__}.{RUN}", is_marked=RUN in marked)
+    elif not marked:
+        yield (
+            f"{kind.__name__} surrounds nothing. Mark its methods with @hookimpl(wrapper=True), or define "
+            f"{RUN}(self, encoded). Hooks: {listing}."
+        )
     for name, options in marked.items():
         this = f"{kind.__name__}.{name}"
+        if name == RUN:
+            continue
         if name not in PROCESSOR_HOOKS:
             hint = did_you_mean(name, PROCESSOR_HOOKS)
             yield f"{this} is marked @hookimpl, but there is no such hook.{hint} Hooks: {listing}."
@@ -90,3 +106,15 @@ def _problems(target: object) -> Iterator[str]:
             yield f"{this} surrounds a processor: mark it with @hookimpl(wrapper=True)."
         elif not inspect.isgeneratorfunction(method):
             yield f"{this} has no yield. What it surrounds runs where it yields, once."
+
+
+def _run_problems(run: object, this: str, *, is_marked: bool) -> Iterator[str]:
+    problem = argument_problem(run, this, ("encoded",), is_method=True)
+    if problem is not None:
+        yield problem
+    elif is_marked:
+        yield f"{this} is no hook. Leave out @hookimpl."
+    elif not inspect.isgeneratorfunction(run):
+        yield f"{this} has no yield. It yields the prompts to run and is sent their outputs, once."
+    elif "encoded" not in inspect.signature(run).parameters:
+        yield f"{this} does not take 'encoded'. Write it as a method: def run(self, encoded)."

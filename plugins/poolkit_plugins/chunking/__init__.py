@@ -12,13 +12,16 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from poolkit import BindContext, Output, hookimpl
+from poolkit.errors import ConfigError
 
-__all__ = ["Settings", "poolkit_wrap"]
+__all__ = ["Settings", "poolkit_wrap", "serves"]
 
 logger = logging.getLogger(__name__)
 
+serves = ("enable_chunked_processing", "max_embed_len")
 
 COMBINED = (Output.VECTOR, Output.LOGITS, Output.TOKEN_VECTORS)
+"""The outputs of which those for a prompt's chunks can be put together."""
 
 
 class Settings(BaseModel):
@@ -41,6 +44,7 @@ class Settings(BaseModel):
 def poolkit_wrap(context: BindContext, settings: Settings) -> list[object]:
     """Surround an operation whose outputs can be combined."""
     if context.task.output not in COMBINED:
+        _refuse(context, f"what task {context.task.name!r} answers for the chunks of a text cannot be put together")
         logger.info(
             "Operation %r of task %r is not chunked: only %s can be combined, and its output is %s.",
             context.operation.name,
@@ -50,8 +54,15 @@ def poolkit_wrap(context: BindContext, settings: Settings) -> list[object]:
         )
         return []
     if context.model.images is not None and context.model.images.searches_images:
+        _refuse(context, f"{context.model.name} reads texts whole, as queries")
         logger.info("Operation %r is not chunked: %s reads texts whole.", context.operation.name, context.model.name)
         return []
     from poolkit_plugins.chunking._wrapper import Chunking  # here: numpy is not needed to list plugins
 
     return [Chunking(context, settings)]
+
+
+def _refuse(context: BindContext, reason: str) -> None:
+    """Raise ConfigError if the operator wants chunks of what cannot be chunked."""
+    if context.model.config.pooler_config.enable_chunked_processing:
+        raise ConfigError(f"pooler_config.enable_chunked_processing is True, but {reason}. Leave it out.")
