@@ -3,15 +3,21 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+FAST := models pipeline plugins public registry server settings
 CONTRIB := $(patsubst %/pyproject.toml,%,$(wildcard contrib/*/pyproject.toml))
 
-.PHONY: demo test lint bench docs fidelity
+.PHONY: demo test test-fast lint bench docs fidelity
 
 demo: .venv/installed-demo
 	$(BIN)/poolkit demo
 
 test: lint  # two workers with a thread each: small models gain nothing from more threads
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+
+test-fast: .venv/installed-contrib  # what loads no model or only a tiny one
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile $(addprefix tests/,$(FAST))
 
 lint: .venv/installed-contrib
 	$(BIN)/ruff check

@@ -17,7 +17,7 @@ import typer.core
 import typer.main
 
 from checkpoints import make_checkpoint, write_json
-from docs.pages import PAGES, ROOT, console_examples, mentions, python_examples
+from docs.pages import DOCUMENTS, PAGES, ROOT, console_examples, mentions, python_examples
 from image_models import make_image_model, picture
 from poolkit.cli.main import app
 
@@ -142,7 +142,7 @@ def test_every_route_on_a_page_exists(address):
 def test_every_link_between_pages_leads_somewhere():
     broken = [
         f"{page.name}: {target}"
-        for page in PAGES
+        for page in DOCUMENTS
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8"))
         if not (page.parent / target).exists()
     ]
