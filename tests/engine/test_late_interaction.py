@@ -36,7 +36,6 @@ from poolkit.models import read_model
 from poolkit.pipeline.served import ServedModel
 from poolkit.registry import Registry
 from poolkit.server import create_app
-from poolkit.settings.settings import Settings
 from poolkit.testing import FakeEngine
 from poolkit.tokenization import Encoder
 from poolkit_tasks.token_embed import TOKEN_EMBED
@@ -106,8 +105,9 @@ def serve(folder: Path, *, flash: bool = True, **settings: object) -> Iterator[t
     info = read_model(config)
     encoder = Encoder(load_tokenizer(folder), info)
     engine = Watched(torch_engine.load_engine(info, task=TOKEN_EMBED, config=config))
-    task = Registry.load(PluginConfig()).bind(TOKEN_EMBED, info, encoder)
-    served = ServedModel(info=info, task=task, encoder=encoder, engine=engine, config=config)
+    registry = Registry.load(PluginConfig())
+    task = registry.bind(TOKEN_EMBED, info, encoder)
+    served = ServedModel(info=info, task=task, registry=registry, encoder=encoder, engine=engine, config=config)
     try:
         yield served, engine
     finally:
@@ -271,7 +271,7 @@ def test_nothing_is_left_when_the_caller_gives_up(model):
 def test_nothing_is_left_when_the_client_leaves(model):
     served, engine = model
     engine.holds_at = 2
-    app = create_app(served, Settings())
+    app = create_app(served)
     body = ScoreRequest(queries=QUERY, documents=DOCUMENTS, truncate_prompt_tokens=-1).model_dump_json().encode()
     is_read = False
 

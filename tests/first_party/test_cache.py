@@ -19,7 +19,6 @@ from distributions import Site
 from poolkit import LLM, EmbeddingsRequest, PoolingRequest, ScoreRequest
 from poolkit.errors import EngineError, PluginLoadError, RequestError
 from poolkit.server import create_app
-from poolkit.settings.settings import Settings
 from poolkit.testing import FakeEngine, fake_model
 from serving import ask
 
@@ -332,7 +331,7 @@ def test_without_its_libraries_the_plugin_says_how_to_get_them(cached, monkeypat
 
 def test_a_server_answers_from_the_cache(cached):
     with cached() as served:
-        app = create_app(served, Settings())
+        app = create_app(served)
         answers = [ask(app, "POST", "/v1/embeddings", json={"input": ["a", "b"]}) for _ in range(2)]
         assert ran(served) == 2
     assert [answer.status_code for answer in answers] == [200, 200]

@@ -21,7 +21,6 @@ from poolkit import (
 )
 from poolkit.errors import BatchError, EngineError, PluginConfigError, PluginLoadError, RequestError
 from poolkit.server import create_app
-from poolkit.settings.settings import Settings
 from poolkit.testing import FakeEngine, FakeTokenizer, fake_model
 from serving import ask
 
@@ -112,7 +111,7 @@ def test_a_text_that_fits_runs_as_it_would_without_the_plugin(serve):
 
 def test_a_server_answers_a_long_text_and_counts_what_ran():
     with chunking() as served:
-        answer = ask(create_app(served, Settings()), "POST", "/v1/embeddings", json={"input": words(150)})
+        answer = ask(create_app(served), "POST", "/v1/embeddings", json={"input": words(150)})
         vector = embed(served, words(150)).embeddings[0]
     assert answer.status_code == 200
     assert np.allclose(answer.json()["data"][0]["embedding"], vector, atol=1e-6)

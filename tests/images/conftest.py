@@ -11,7 +11,6 @@ from image_models import make_image_model
 from poolkit import LLM, ModelConfig, PluginConfig
 from poolkit.pipeline.served import load_model
 from poolkit.server import create_app
-from poolkit.settings.settings import Settings
 from serving import ask
 
 
@@ -50,7 +49,7 @@ def post(image_model) -> Iterator[Callable[..., object]]:
     def send(family: str, path: str, body: dict[str, object]) -> object:
         config = ModelConfig(model=str(image_model(family)), dtype="float32", device="cpu")
         served.append(load_model(config, PluginConfig()))
-        return ask(create_app(served[-1], Settings(model=config.model)), "POST", path, json=body)
+        return ask(create_app(served[-1]), "POST", path, json=body)
 
     yield send
     for one in served:

@@ -168,7 +168,7 @@ def test_the_images_of_a_large_request_do_not_all_wait_in_memory(load, monkeypat
     llm = load("clip")
     images = [picture(32, 32, seed=seed) for seed in range(24)]
     expected = pool(llm, images)
-    encoder, engine = llm._served._encoder, llm._served._scheduler._engine
+    encoder, engine = llm.served._encoder, llm.served._scheduler._engine
     prepared, waiting = [], []
     read, forward = encoder._images.read, engine.forward
 
@@ -186,7 +186,7 @@ def test_the_images_of_a_large_request_do_not_all_wait_in_memory(load, monkeypat
     monkeypatch.setattr(encoder._images, "read", count_read)
     monkeypatch.setattr(engine, "forward", count_done)
     np.testing.assert_allclose(pool(llm, images), expected, atol=1e-5)
-    workers = llm._served._image_workers
+    workers = llm.served._image_workers
     assert max(waiting) <= 4 + 2 * workers  # those that may wait, and a chunk for each worker
 
 
@@ -200,10 +200,10 @@ def test_a_large_request_that_is_given_up_reads_no_more_images(load, monkeypatch
         read.append(image)
         raise RuntimeError("out of order")
 
-    monkeypatch.setattr(llm._served._encoder._images, "read", fail)
+    monkeypatch.setattr(llm.served._encoder._images, "read", fail)
     request = EmbeddingsRequest(input=images)
     with pytest.raises(RuntimeError, match="out of order"):
-        asyncio.run(llm._served.arun("embeddings", lambda: request, lambda response: response))
+        asyncio.run(llm.served.arun("embeddings", lambda: request, lambda response: response))
     assert len(read) < 50
 
 
@@ -217,7 +217,7 @@ def test_images_go_through_the_plugins_as_they_are(plugin, family, load, image_m
         for _ in range(2):
             for found, wanted in zip(pool(llm, prompts), expected, strict=True):
                 np.testing.assert_allclose(found, wanted, atol=1e-6)
-        runs = llm._served.stats().prompts_done
+        runs = llm.served.stats().prompts_done
     assert runs == (len(prompts) if plugin == "cache" else 2 * len(prompts))
 
 

@@ -50,7 +50,7 @@ def test_pages_are_scored_by_maxsim_next_to_the_model_and_after_it(family, load)
     expected = [(query @ page.T).max(axis=1).sum() for page in pages]
     np.testing.assert_allclose(scores(llm, QUERY, images), expected, atol=1e-4)
     np.testing.assert_allclose(scores(load(family, pooler_config=PLAIN), QUERY, images), expected, atol=1e-4)
-    assert llm._served._engine.queries_kept == 0
+    assert llm.served._engine.queries_kept == 0
 
 
 @pytest.mark.parametrize("family", RETRIEVERS)

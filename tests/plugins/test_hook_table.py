@@ -9,7 +9,6 @@ from distributions import Request, Response, Site, make_encoder
 from poolkit.config import Named, PluginConfig
 from poolkit.registry import Registry
 from poolkit.server import create_app
-from poolkit.settings.settings import Settings
 from poolkit.testing import FAKE_MODEL
 from serving import ask, fake_model
 
@@ -50,7 +49,7 @@ def install(site: Site) -> list[tuple[str, threading.Thread, Request]]:
 def test_both_hooks_are_called_once_a_request_in_a_worker_thread_with_the_outputs_in_prompt_order(site: Site):
     calls = install(site)
     with fake_model("recorded", plugin="recording") as served:
-        app = create_app(served, Settings())
+        app = create_app(served)
         loop_thread: list[threading.Thread] = []
 
         async def remember() -> None:

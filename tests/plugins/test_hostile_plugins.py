@@ -17,7 +17,6 @@ from poolkit.config import Named, PluginConfig
 from poolkit.registry import Registry
 from poolkit.server import create_app
 from poolkit.server.drain import Drain
-from poolkit.settings.settings import Settings
 from poolkit.testing import FAKE_MODEL
 from serving import fake_model
 
@@ -60,7 +59,7 @@ def serving_hook(site: Site, hook: str, body: str) -> Iterator[FastAPI]:
     modules = {"poolkit_hostile": source}
     site.install("poolkit-hostile", "6.6.6", modules=modules, tasks={"mixed": "poolkit_hostile:MIXED"})
     with fake_model("mixed", plugin="hostile") as served:
-        yield create_app(served, Settings())
+        yield create_app(served)
 
 
 def client(app: FastAPI) -> httpx.AsyncClient:
@@ -234,13 +233,13 @@ def test_a_slow_hook_holds_up_neither_other_operations_nor_the_server(site: Site
     site.install("poolkit-hostile", "6.6.6", modules=modules, tasks={"mixed": "poolkit_hostile:MIXED"})
     with fake_model("mixed", plugin="hostile") as served:
         drain = Drain()
-        well, health, answers, metrics = asyncio.run(run(create_app(served, Settings(), drain=drain), drain))
+        well, health, answers, metrics = asyncio.run(run(create_app(served, drain=drain), drain))
     assert (well.status_code, well.json()) == (200, {"lengths": [8, 8]})
     assert health.status_code == 200
     assert {answer.status_code for answer in answers} == {200}
-    labels = f'hook="{hook}",operation="sick",plugin="poolkit-hostile",task="mixed"'
+    labels = f'hook="{hook}",model="fake",operation="sick",plugin="poolkit-hostile",task="mixed"'
     assert f"poolkit_hook_seconds_count{{{labels}}} {MANY}.0" in metrics.splitlines()
-    assert f'poolkit_hook_seconds_bucket{{hook="{hook}",le="0.0001",operation="sick",' in metrics
+    assert f'poolkit_hook_seconds_bucket{{hook="{hook}",le="0.0001",model="fake",operation="sick",' in metrics
 
 
 def test_a_server_beside_one_that_hangs_goes_on(site: Site):
@@ -259,7 +258,7 @@ def test_a_server_beside_one_that_hangs_goes_on(site: Site):
             return answer, await asyncio.gather(*stuck)
 
     with fake_model("mixed", plugin="hostile") as first, fake_model("embed") as second:
-        answer, stuck = asyncio.run(run(create_app(first, Settings()), create_app(second, Settings())))
+        answer, stuck = asyncio.run(run(create_app(first), create_app(second)))
     assert answer.json() == {"lengths": [8]}
     assert {done.status_code for done in stuck} == {200}
 
@@ -272,7 +271,7 @@ def test_a_wrapper_that_fails_is_named_and_the_next_request_goes_on(site: Site, 
         "poolkit-wrapper", modules={"poolkit_wrapper": WRAPPER.format(body=body)}, hooks={"w": "poolkit_wrapper"}
     )
     with fake_model("embed", plugin="wrapper") as served:
-        app = create_app(served, Settings())
+        app = create_app(served)
         failed = asyncio.run(post(app, "/tasks/embed/measure", ["a"]))
         answered = asyncio.run(post(app, "/tasks/embed/measure", ["spare me"]))
         metrics = asyncio.run(get(app, "/metrics")).text

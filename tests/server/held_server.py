@@ -27,4 +27,4 @@ class FileEngine(FakeEngine):
 with fake_model(engine=FileEngine) as served, socket.socket() as listener:
     listener.bind(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
-    run_server(served, Settings(drain_timeout_s=60), listener)
+    run_server({served.name: served}, Settings(drain_timeout_s=60), listener)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import pytest
 
 from poolkit.server import create_app
-from poolkit.settings.settings import Settings
 from poolkit.testing import FakeEngine
 from serving import ask, fake_model
 
@@ -16,7 +15,7 @@ VOCABULARY = 1000
 @pytest.fixture(scope="module")
 def app() -> Iterator:
     with fake_model() as served:
-        yield create_app(served, Settings(max_body_bytes=5000))
+        yield create_app(served, max_body_bytes=5000)
 
 
 def told(response) -> tuple[int, str, str | None, str]:
@@ -165,7 +164,7 @@ def test_one_bad_prompt_is_told_by_its_index(app):
 
 def test_a_failing_model_is_the_servers_fault_and_is_logged_once_with_the_request_id(caplog):
     with fake_model(engine=lambda task: FakeEngine(task, fails_on=lambda _: True)) as served:
-        app = create_app(served, Settings())
+        app = create_app(served)
         with caplog.at_level(logging.ERROR, logger="poolkit.server"):
             response = ask(app, "POST", "/v1/embeddings", json={"input": "a"}, headers={"x-request-id": "id-1"})
     message = "The server failed to answer. Its log says why; the request id is id-1."
@@ -177,7 +176,7 @@ def test_a_failing_model_is_the_servers_fault_and_is_logged_once_with_the_reques
 
 def test_keys_guard_every_route_but_the_probes():
     with fake_model() as served:
-        app = create_app(served, Settings(api_key="one,two"))
+        app = create_app(served, api_keys=["one", "two"])
         for path in ("/v1/models", "/metrics", "/docs", "/openapi.json", "/nothing", "/version", "/tasks"):
             response = ask(app, "GET", path)
             message = "This server needs an API key. Send it as  Authorization: Bearer <key>."
@@ -199,10 +198,12 @@ def test_a_dead_engine_makes_the_server_unready_and_strands_nobody():
             raise SystemExit
 
     with fake_model(engine=Dying) as served:
-        app = create_app(served, Settings())
+        app = create_app(served)
         assert ask(app, "GET", "/readyz").status_code == 200
         stranded = ask(app, "POST", "/v1/embeddings", json={"input": "one"})
         unready = ask(app, "GET", "/readyz")
     assert stranded.status_code == 500
     assert unready.status_code == 503
-    assert told(unready)[1] == "The engine has died and nothing can be run. Restart the server; its log says why."
+    assert (
+        told(unready)[1] == "The engine of fake has died and nothing can be run. Restart the server; its log says why."
+    )

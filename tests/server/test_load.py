@@ -8,7 +8,6 @@ import pytest
 
 from poolkit.server import create_app
 from poolkit.server.drain import Drain
-from poolkit.settings.settings import Settings
 from serving import HeldEngine, ask, fake_model
 
 
@@ -75,7 +74,7 @@ def test_two_hundred_clients_each_get_their_own_answer():
         assert len({tuple(vector) for vector in together}) == 200
 
     with fake_model() as served:
-        app = create_app(served, Settings())
+        app = create_app(served)
         asyncio.run(main())
 
 
@@ -104,7 +103,7 @@ def test_a_client_that_leaves_frees_its_place():
 
     with fake_model(engine=hold) as served:
         [engine] = held
-        app = create_app(served, Settings())
+        app = create_app(served)
         asyncio.run(main())
 
 
@@ -133,7 +132,7 @@ def test_too_many_waiting_prompts_are_answered_429_with_a_time_to_retry():
 
     with fake_model(engine=hold, max_waiting_prompts=2) as served:
         [engine] = held
-        app = create_app(served, Settings())
+        app = create_app(served)
         asyncio.run(main())
 
 
@@ -141,7 +140,7 @@ def test_too_many_waiting_prompts_are_answered_429_with_a_time_to_retry():
 def test_a_draining_server_refuses_new_requests(path):
     with fake_model() as served:
         drain = Drain()
-        app = create_app(served, Settings(), drain=drain)
+        app = create_app(served, drain=drain)
         assert ask(app, "POST", "/v1/embeddings", json={"input": "a"}).status_code == 200
         drain.begin()
         response = ask(app, "POST", path, json={"input": "a"})

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from distributions import Site, open_site
-from poolkit.config import Named, PluginConfig
+from distributions import CORE_DIALECTS, Site, open_site
 from poolkit.errors import PluginInvalidError
 from poolkit.server import create_app
-from poolkit.settings.settings import Settings
 from serving import ask, fake_model
 
 ECHO = """
@@ -46,7 +44,7 @@ ECHO = PoolingTask(
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    with open_site(tmp_path / "site", monkeypatch) as opened:
+    with open_site(tmp_path / "site", monkeypatch, dialects=CORE_DIALECTS) as opened:
         yield opened
 
 
@@ -58,9 +56,8 @@ def install(site: Site, route: str = "/echo/measure") -> None:
 @pytest.fixture
 def app(site: Site) -> Iterator:
     install(site)
-    plugins = PluginConfig(enable=(Named("poolkit-echo", "--plugin poolkit-echo"),))
     with fake_model("echo", plugin="poolkit-echo") as served:
-        yield create_app(served, Settings(), plugins=plugins)
+        yield create_app(served)
 
 
 @pytest.mark.parametrize("path", ["/tasks/echo/measure", "/echo/measure", "/pooling"])
@@ -74,7 +71,7 @@ def test_a_standard_route_says_which_task_is_served_and_what_would_serve_it(app)
     assert response.status_code == 400
     assert response.json()["error"]["message"] == (
         "/v1/embeddings needs the operation 'embeddings'. This server serves the task 'echo', which offers: measure. "
-        "Restart it with --task embed, where the model can."
+        "No enabled task that the model can serve offers it."
     )
 
 
@@ -103,15 +100,16 @@ def test_a_plugins_bug_names_it_and_the_request_and_nothing_more(app, caplog):
 
 def test_tasks_lists_what_is_installed_and_served(app):
     answer = ask(app, "GET", "/tasks").json()
-    assert answer["served"] == "echo"
-    assert answer["operations"] == {"measure": ["/tasks/echo/measure", "/echo/measure"]}
+    assert answer["models"] == {
+        "fake": {"task": "echo", "operations": {"measure": ["/tasks/echo/measure", "/echo/measure"]}}
+    }
     assert {
         "status": "enabled",
         "task": "echo",
         "plugin": "poolkit-echo",
         "version": "0.3.1",
         "entry_point": "poolkit_echo:ECHO",
-        "why": "enabled by --plugin poolkit-echo",
+        "why": "enabled by poolkit.testing",
     } in answer["tasks"]
 
 
@@ -119,7 +117,7 @@ def test_tasks_lists_what_is_installed_and_served(app):
 def test_a_plugin_may_not_take_a_route_of_the_core(site, route):
     install(site, route)
     with fake_model("echo", plugin="poolkit-echo") as served, pytest.raises(PluginInvalidError) as caught:
-        create_app(served, Settings())
+        create_app(served)
     assert caught.value.plugin == "poolkit-echo"
     assert str(caught.value) == (
         f"poolkit-echo 0.3.1: operation 'measure' asks for the route {route!r}, which is taken. "

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from poolkit.server import create_app
-from poolkit.settings.settings import Settings
 from serving import ask, fake_model
 
 TEXTS = ["A cat sat on the mat.", "Stock prices fell."]
@@ -16,7 +15,7 @@ TEXTS = ["A cat sat on the mat.", "Stock prices fell."]
 @pytest.fixture(scope="module")
 def app() -> Iterator:
     with fake_model() as served:
-        yield create_app(served, Settings())
+        yield create_app(served)
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/embeddings"])
@@ -120,7 +119,7 @@ def test_models_lists_the_served_one(app):
 
 def test_a_model_is_served_under_the_name_it_is_given():
     with fake_model() as served:
-        app = create_app(served, Settings(served_model_name="mine"))
+        app = create_app({"mine": served})
         assert ask(app, "GET", "/v1/models").json()["data"][0]["id"] == "mine"
         assert ask(app, "POST", "/embeddings", json={"input": "a", "model": "mine"}).json()["model"] == "mine"
         assert ask(app, "POST", "/embeddings", json={"input": "a", "model": "fake"}).status_code == 404
@@ -140,7 +139,7 @@ def test_a_sane_request_id_is_kept_and_another_is_replaced(app):
 
 def test_metrics_count_requests_prompts_and_tokens():
     with fake_model() as served:
-        app = create_app(served, Settings())
+        app = create_app(served)
         ask(app, "POST", "/v1/embeddings", json={"input": TEXTS})
         ask(app, "POST", "/v1/embeddings", json={})
         ask(app, "GET", "/nothing/here")
@@ -149,9 +148,9 @@ def test_metrics_count_requests_prompts_and_tokens():
     assert 'poolkit_requests_total{route="/v1/embeddings",status="400"} 1.0' in lines
     assert 'poolkit_requests_total{route="<none>",status="404"} 1.0' in lines
     assert 'poolkit_request_seconds_count{route="/v1/embeddings",status="200"} 1.0' in lines
-    assert 'poolkit_prompts_total{outcome="done"} 2.0' in lines
-    assert "poolkit_tokens_total 13.0" in lines
-    assert "poolkit_prompts_waiting 0.0" in lines
+    assert 'poolkit_prompts_total{model="fake",outcome="done"} 2.0' in lines
+    assert 'poolkit_tokens_total{model="fake"} 13.0' in lines
+    assert 'poolkit_prompts_waiting{model="fake"} 0.0' in lines
     assert 'poolkit_model_info{model="fake",task="embed"} 1.0' in lines
 
 

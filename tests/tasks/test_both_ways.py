@@ -14,7 +14,6 @@ from poolkit import LLM, PoolingParams
 from poolkit.config import ModelConfig, PluginConfig
 from poolkit.pipeline.served import load_model
 from poolkit.server import create_app
-from poolkit.settings.settings import Settings
 from serving import ask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -170,7 +169,7 @@ def count_tokens(folder, task):
 def send(folder, task, path, body):
     served = load_model(ModelConfig(model=folder, task=task, dtype="float32"), PluginConfig())
     try:
-        response = ask(create_app(served, Settings(model=folder)), "POST", path, json=body)
+        response = ask(create_app(served), "POST", path, json=body)
     finally:
         served.close()
     assert response.status_code == 200, response.text

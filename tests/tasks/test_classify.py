@@ -14,7 +14,6 @@ from closeness import assert_close
 from poolkit import LLM, PoolerConfig, PoolingParams, TextPair
 from poolkit.errors import BatchError, RequestError
 from poolkit.server import create_app
-from poolkit.settings.settings import Settings
 from serving import ask, fake_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -158,10 +157,10 @@ def test_the_route_answers_what_the_offline_call_does(models, path):
     llm = models["several labels"]
     outputs = llm.classify(TEXTS, top_k=2, use_tqdm=False)
     response = ask(
-        create_app(llm._served, Settings()),
+        create_app(llm),
         "POST",
         path,
-        json={"model": llm._served.name, "input": TEXTS, "top_k": 2, "user": "me", "unknown": 1},
+        json={"model": llm.served.name, "input": TEXTS, "top_k": 2, "user": "me", "unknown": 1},
     )
     answer = response.json()
     assert answer.pop("id") == f"classify-{response.headers['x-request-id']}"
@@ -170,7 +169,7 @@ def test_the_route_answers_what_the_offline_call_does(models, path):
     tokens = sum(len(output.prompt_token_ids) for output in outputs)
     assert answer == {
         "object": "list",
-        "model": llm._served.name,
+        "model": llm.served.name,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
     for index, (item, output) in enumerate(zip(data, outputs, strict=True)):
@@ -186,7 +185,7 @@ def test_the_route_answers_what_the_offline_call_does(models, path):
 def test_a_pair_and_raw_scores_can_be_asked_for_over_http(models):
     llm = models["single label"]
     body = {"input": {"first": "a cat", "second": "a dog"}, "use_activation": False}
-    [item] = ask(create_app(llm._served, Settings()), "POST", "/classify", json=body).json()["data"]
+    [item] = ask(create_app(llm), "POST", "/classify", json=body).json()["data"]
     [output] = llm.classify(
         TextPair("a cat", "a dog"), pooling_params=PoolingParams(use_activation=False), use_tqdm=False
     )
@@ -196,6 +195,6 @@ def test_a_pair_and_raw_scores_can_be_asked_for_over_http(models):
 
 def test_no_input_is_refused():
     with fake_model("classify") as served:
-        response = ask(create_app(served, Settings()), "POST", "/classify", json={"input": []})
+        response = ask(create_app(served), "POST", "/classify", json={"input": []})
     assert response.status_code == 400
     assert response.json()["error"]["message"] == "input is empty. Send at least one text or list of token ids."

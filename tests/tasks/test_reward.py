@@ -17,7 +17,6 @@ from closeness import assert_close
 from poolkit import LLM, PoolerConfig, PoolingParams
 from poolkit.errors import ConfigError, ModelError, RequestError, UnsupportedTaskError
 from poolkit.server import create_app
-from poolkit.settings.settings import Settings
 from serving import ask
 
 pytestmark = [
@@ -249,7 +248,7 @@ def test_qwens_process_reward_models_have_their_own_tag():
 
 def test_offline_and_online_give_the_same(token_folder):
     with LLM(str(token_folder), task="reward", dtype="float32") as llm:
-        app = create_app(llm._served, Settings())
+        app = create_app(llm)
         for fields in (
             {},
             {"step_tag_id": TAG},

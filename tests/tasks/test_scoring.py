@@ -16,7 +16,6 @@ from closeness import assert_close, assert_ranks
 from poolkit import LLM, PoolerConfig, PoolingParams
 from poolkit.errors import BatchError, RequestError
 from poolkit.server import create_app
-from poolkit.settings.settings import Settings
 from serving import ask, fake_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -255,7 +254,7 @@ def test_a_bad_pair_fails_alone_where_each_pair_is_a_prompt(models):
 
 @pytest.fixture(scope="module")
 def apps(models: dict[str, LLM]) -> dict:
-    return {task: create_app(llm._served, Settings()) for task, llm in models.items()}
+    return {task: create_app(llm) for task, llm in models.items()}
 
 
 @pytest.mark.parametrize("task", SCORERS)
@@ -343,10 +342,10 @@ def test_a_wrong_request_is_told_in_the_clients_words(apps, path, body, message)
 
 def test_a_task_that_does_not_score_says_what_would():
     with fake_model("token_classify") as served:
-        response = ask(create_app(served, Settings()), "POST", "/rerank", json={"query": "a", "documents": ["b"]})
+        response = ask(create_app(served), "POST", "/rerank", json={"query": "a", "documents": ["b"]})
     assert response.status_code == 400
     assert response.json()["error"]["message"].endswith(
-        "Restart it with --task classify or --task token_embed or --task embed, where the model can."
+        "Restart it with --task embed or --task classify or --task token_embed."
     )
 
 

@@ -15,7 +15,6 @@ from closeness import assert_close
 from poolkit import LLM, AggregationStrategy, PoolerConfig, PoolingParams, TextPair
 from poolkit.errors import BatchError, RequestError, UnsupportedTaskError
 from poolkit.server import create_app
-from poolkit.settings.settings import Settings
 from serving import ask, fake_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -228,10 +227,10 @@ def test_a_tokenizer_that_tells_no_characters_finds_entities_without_a_place(fol
 
 def test_the_route_answers_what_the_offline_call_does(models):
     llm = models["word pieces"]
-    app = create_app(llm._served, Settings())
+    app = create_app(llm)
     for strategy in STRATEGIES:
         outputs = llm.token_classify(TEXTS[2:5], aggregation_strategy=strategy, use_tqdm=False)
-        body = {"model": llm._served.name, "input": TEXTS[2:5], "aggregation_strategy": strategy}
+        body = {"model": llm.served.name, "input": TEXTS[2:5], "aggregation_strategy": strategy}
         answer = ask(app, "POST", "/token_classify", json=body).json()
         assert answer["object"] == "list"
         assert answer["usage"]["prompt_tokens"] == sum(len(output.prompt_token_ids) for output in outputs)
@@ -246,7 +245,7 @@ def test_the_route_answers_what_the_offline_call_does(models):
 
 def test_pooling_answers_the_scores_of_each_token(models):
     llm = models["word pieces"]
-    app = create_app(llm._served, Settings())
+    app = create_app(llm)
     answer = ask(app, "POST", "/pooling", json={"input": TEXTS[2], "task": "token_classify"}).json()
     [output] = llm.encode(TEXTS[2], use_tqdm=False)
     assert_close(answer["data"][0]["data"], output.outputs.data)
@@ -254,11 +253,11 @@ def test_pooling_answers_the_scores_of_each_token(models):
 
 def test_a_route_of_another_task_says_what_serves_it():
     with fake_model("embed") as served:
-        response = ask(create_app(served, Settings()), "POST", "/token_classify", json={"input": "a"})
+        response = ask(create_app(served), "POST", "/token_classify", json={"input": "a"})
     assert response.status_code == 400
     assert response.json()["error"]["message"] == (
         "/token_classify needs the operation 'token_classify'. This server serves the task 'embed', which offers: "
-        f"{', '.join(sorted(served.operations))}. Restart it with --task token_classify, where the model can."
+        f"{', '.join(sorted(served.operations))}. Restart it with --task token_classify."
     )
 
 

@@ -12,7 +12,6 @@ from closeness import assert_close
 from poolkit import LLM, PoolingParams
 from poolkit.errors import RequestError
 from poolkit.server import create_app
-from poolkit.settings.settings import Settings
 from serving import ask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -57,7 +56,7 @@ def test_each_token_has_its_vector(llm, expected, dimensions, use_activation):
 
 def test_pooling_answers_the_same(llm):
     [output] = llm.encode("A cat.", use_tqdm=False)
-    app = create_app(llm._served, Settings())
+    app = create_app(llm)
     [item] = ask(app, "POST", "/pooling", json={"input": "A cat.", "task": "token_embed"}).json()["data"]
     assert_close(item["data"], output.outputs.data)
 

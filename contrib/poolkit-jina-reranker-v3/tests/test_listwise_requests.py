@@ -21,7 +21,6 @@ from poolkit.config import Named
 from poolkit.errors import ModelError, RequestError, UnsupportedTaskError
 from poolkit.pipeline.served import load_model
 from poolkit.server import create_app
-from poolkit.settings.settings import Settings
 from poolkit.testing import parametrize_with_checks
 
 PLUGIN = "poolkit-jina-reranker-v3"
@@ -142,7 +141,7 @@ def app(jina: Path) -> Iterator[FastAPI]:
     """Yield a server of the model."""
     plugins = PluginConfig(enable=(Named(PLUGIN, f"--plugin {PLUGIN}"),))
     served = load_model(ModelConfig(model=str(jina), task="listwise_rerank", dtype="float32"), plugins)
-    yield create_app(served, Settings())
+    yield create_app(served)
     served.close()
 
 

@@ -13,7 +13,6 @@ from fastapi import FastAPI
 from zero_shot_asking import post
 
 from poolkit.server import create_app
-from poolkit.settings.settings import Settings
 from poolkit.testing import fake_model
 
 # Read when huggingface_hub is imported: a test that asks the hub for anything gets the same answer everywhere.
@@ -39,7 +38,7 @@ def nli_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 def app() -> Iterator[FastAPI]:
     """Yield a server of the task."""
     with fake_model("zero_shot", plugin="poolkit-zero-shot") as served:
-        yield create_app(served, Settings())
+        yield create_app(served)
 
 
 @pytest.fixture

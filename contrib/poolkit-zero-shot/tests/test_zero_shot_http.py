@@ -18,7 +18,6 @@ from poolkit import LLM, ModelConfig, PluginConfig
 from poolkit.config import Named
 from poolkit.pipeline.served import load_model
 from poolkit.server import create_app
-from poolkit.settings.settings import Settings
 
 LABELS = ["sports", "economy", "cooking"]
 TEXTS = ["The striker scored twice.", "Rates are to rise again."]
@@ -90,7 +89,7 @@ def test_a_real_model_gives_over_http_what_it_gives_offline(nli_checkpoint):
     plugins = PluginConfig(enable=(Named("poolkit-zero-shot", "--plugin poolkit-zero-shot"),))
     served = load_model(ModelConfig(model=folder, task="zero_shot", dtype="float32"), plugins)
     try:
-        response = post(create_app(served, Settings()), "/zero_shot/classify", body)
+        response = post(create_app(served), "/zero_shot/classify", body)
     finally:
         served.close()
 

@@ -3,9 +3,10 @@
 Tasks are data, behaviour is hooks. A plugin's entry point in group `poolkit.tasks` names a `PoolingTask`; each of its
 operations names a `PoolingIOProcessor`, which turns a validated request into prompts and pooled outputs into a
 response. An entry point in group `poolkit.plugins` names a module with `StartupHooks`, for what cuts across tasks. One
-in group `poolkit.engines` names what runs models.
+in group `poolkit.engines` names what runs models, and one in group `poolkit.dialects` a `Dialect` or a tuple of them.
 """
 
+from poolkit.contract.dialect import Call, Dialect, Failure, NoBody, Reply, Served
 from poolkit.contract.encoder import (
     EncodedPrompt,
     Encoding,
@@ -85,14 +86,17 @@ __all__ = [
     "TASK_NAME",
     "Activation",
     "BindContext",
+    "Call",
     "ClassifierSpec",
     "Decision",
     "DenseSpec",
+    "Dialect",
     "EncodedPrompt",
     "Encoding",
     "Engine",
     "EngineProvider",
     "Expansion",
+    "Failure",
     "ImageInput",
     "ImagePrompt",
     "ImageSpec",
@@ -104,6 +108,7 @@ __all__ = [
     "LogitScore",
     "ModelInfo",
     "MultiVectorSpec",
+    "NoBody",
     "NoSettings",
     "NormalizeSpec",
     "Operation",
@@ -121,8 +126,10 @@ __all__ = [
     "PromptEncoder",
     "Removed",
     "Renamed",
+    "Reply",
     "RerankerSpec",
     "ScorePrompt",
+    "Served",
     "Similarity",
     "StartupHooks",
     "StepSpec",

@@ -17,7 +17,7 @@ from poolkit.errors import BatchError, ConfigError, RequestError, did_you_mean
 from poolkit.models import Decision
 from poolkit.offline.outputs import RequestOutput
 from poolkit.offline.progress import progress_bar
-from poolkit.pipeline.served import load_model
+from poolkit.pipeline.served import ServedModel, load_model
 from poolkit.validation import validate
 
 __all__ = ["OfflineModel"]
@@ -84,6 +84,15 @@ class OfflineModel:
     def supported_tasks(self) -> tuple[str, ...]:
         """What can be asked of this model now: the one task it was loaded for."""
         return (self._served.task.name,)
+
+    @property
+    def served(self) -> ServedModel:
+        """The loaded model with its one task, as the server is given it: what `create_app` serves.
+
+        It is here so that an app of one's own, a benchmark or a test can go through the same pipeline, and read the
+        engine's counts (`stats`), beside the calls of this class.
+        """
+        return self._served
 
     @property
     def decisions(self) -> tuple[Decision, ...]:

@@ -35,7 +35,7 @@ from poolkit.errors import BatchError, CancelledRequestError, RequestError
 from poolkit.models import Decision, ModelInfo
 from poolkit.pipeline import prepare_model, report
 from poolkit.pipeline.params import check_params
-from poolkit.registry import BoundOperation, BoundTask
+from poolkit.registry import BoundOperation, BoundTask, Registry
 from poolkit.tokenization import Encoder, Readings
 
 __all__ = ["ServedModel", "load_model"]
@@ -61,6 +61,7 @@ class ServedModel:
         info: what its files say.
         task: the task it serves.
         operations: what it can be asked, by name.
+        registry: the enabled plugins, among which the task was found.
         decisions: the start-up report.
     """
 
@@ -69,6 +70,7 @@ class ServedModel:
         *,
         info: ModelInfo,
         task: BoundTask,
+        registry: Registry,
         encoder: Encoder,
         engine: Engine,
         config: ModelConfig,
@@ -77,6 +79,7 @@ class ServedModel:
         self.name = info.name
         self.info = info
         self.task: PoolingTask = task.task
+        self.registry = registry
         self.operations: Mapping[str, BoundOperation] = task.operations
         self.decisions: tuple[Decision, ...] = (*report(info, task.task, config), *engine.decisions)
         self._bound = task
@@ -284,6 +287,7 @@ def load_model(
     return ServedModel(
         info=prepared.info,
         task=prepared.task,
+        registry=prepared.registry,
         encoder=prepared.encoder,
         engine=engine,
         config=config,

@@ -8,7 +8,7 @@ Each step is a function from one frozen record to the next, in a module of its o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -110,6 +110,10 @@ class Registry:
         """Return the names of the enabled tasks that the model cannot serve, each with why it cannot."""
         return _resolution.refusals_of(self.loaded, model)
 
+    def tasks_offering(self, operation: str, model: ModelInfo) -> tuple[str, ...]:
+        """Return the names of the enabled tasks that offer an operation and that the model can serve, best first."""
+        return _resolution.tasks_offering(self.loaded, operation, model)
+
     def get_pooling_task(
         self, supported_tasks: Sequence[str], task: str | None = None, *, model: ModelInfo | None = None
     ) -> PoolingTask:
@@ -138,7 +142,7 @@ class Registry:
         """
         return Plan.of(self.loaded, task)
 
-    def entries(self, group: str, kind: str = "") -> Mapping[str, object]:
+    def entries(self, group: str, kind: str = "") -> Entries:
         """Return an open table: the entries of poolkit and the enabled plugins, by name, each imported when asked for.
 
             registry.entries("poolkit.engines")["torch"]

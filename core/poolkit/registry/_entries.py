@@ -101,6 +101,11 @@ class Entries(Mapping[str, object]):
             )
         return entry
 
+    def provider(self, name: str) -> Plugin:
+        """Return who provides an entry, without an import. Raises ConfigError as `[name]` does."""
+        enabled, _ = self._find(name)
+        return enabled.plugin
+
     def items(self) -> ItemsView[str, object]:
         """Import and return all entries, but for those that only `"*"` enabled and that cannot be used."""
         return self._load_all().items()

@@ -12,7 +12,7 @@ from poolkit.registry._discovery import TASKS
 from poolkit.registry._loading import Loaded, LoadedTask
 from poolkit.registry._selection import not_found
 
-__all__ = ["get_pooling_task", "refusals_of", "supported_tasks"]
+__all__ = ["get_pooling_task", "refusals_of", "supported_tasks", "tasks_offering"]
 
 MISSING = {
     Output.VECTOR: "it gives no sentence vector",
@@ -37,6 +37,16 @@ def supported_tasks(loaded: Loaded, model: ModelInfo) -> tuple[str, ...]:
             if isinstance(task, PoolingTask) and _why_not(found, task, model) is None:
                 ranks[name] = (not found.plugin.is_builtin, model.outputs.index(task.output), name)
     return tuple(sorted(ranks, key=ranks.__getitem__))
+
+
+def tasks_offering(loaded: Loaded, operation: str, model: ModelInfo) -> tuple[str, ...]:
+    """Return the names of the enabled tasks that offer an operation and that the model can serve, best first."""
+    offering = {
+        found.name
+        for found in loaded.tasks
+        if isinstance(found.target, PoolingTask) and any(one.name == operation for one in found.target.operations)
+    }
+    return tuple(name for name in supported_tasks(loaded, model) if name in offering)
 
 
 def refusals_of(loaded: Loaded, model: ModelInfo) -> dict[str, str]:

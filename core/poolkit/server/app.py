@@ -1,136 +1,134 @@
-"""Builds the app: which routes there are, and what stands around them."""
+"""The app: its routes, and what stands around them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
 
 import importlib_metadata
 from fastapi import FastAPI, Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from pydantic import SecretStr
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
-from poolkit.config import PluginConfig
-from poolkit.contract import Operation
-from poolkit.errors import PluginInvalidError, did_you_mean
+from poolkit.config import MAX_BODY_BYTES
+from poolkit.errors import ConfigError, did_you_mean
+from poolkit.offline.model import OfflineModel
 from poolkit.pipeline.served import ServedModel
-from poolkit.registry import Plugin, Row, list_plugins
-from poolkit.server.dialects import Dialect, NativeOperation, dialects
-from poolkit.server.dispatch import endpoint
+from poolkit.server.dispatch import endpoint, route_path
 from poolkit.server.drain import Drain
-from poolkit.server.failures import RefusedError, openai_error
+from poolkit.server.failures import RefusedError
 from poolkit.server.gate import Gate, failure_response
 from poolkit.server.keys import Keys
 from poolkit.server.metrics import Metrics
-from poolkit.server.schema import describe_bodies
-from poolkit.settings.settings import Settings
+from poolkit.server.schema import describe_dialects
+from poolkit.server.table import Models, build_table, error_encoders
 
 __all__ = ["create_app"]
 
-POOLING = "pooling"
-
 
 def create_app(
-    served: ServedModel, settings: Settings, *, plugins: PluginConfig | None = None, drain: Drain | None = None
-) -> FastAPI:
-    """Return the server of one model.
+    models: OfflineModel | ServedModel | Mapping[str, OfflineModel | ServedModel],
+    *,
+    api_keys: Iterable[str | SecretStr] = (),
+    max_body_bytes: int = MAX_BODY_BYTES,
+    dialects: Sequence[str] = (),
+    drain: Drain | None = None,
+) -> Starlette:
+    """Return an ASGI app that serves models which are loaded in this process.
+
+    It can be mounted in an app of one's own, and answers the routes that `poolkit serve` answers:
+
+        with LLM("BAAI/bge-small-en-v1.5") as llm:
+            uvicorn.run(create_app(llm))
 
     Args:
-        served: the model. The caller closes it, once the app is no longer used.
-        settings: the limits and keys to apply.
-        plugins: what was enabled, for the table of /tasks.
-        drain: what `serve` shuts the server down with.
+        models: an `LLM`, or several by the names that clients call them; an `LLM` by itself is called as its model is.
+            A model may have several names. The caller closes the models, once the app is no longer used.
+        api_keys: keys that open the app. By default everybody may ask.
+        max_body_bytes: longest request body.
+        dialects: names of entry points in group `poolkit.dialects`; they are asked before the others on a shared path.
+        drain: what `poolkit serve` shuts the app down with.
 
     Raises:
-        PluginInvalidError: the task claims a path that is poolkit's own.
+        PluginError: a plugin's dialect or operation claims a path that it may not have.
+        ConfigError: `dialects` names none that is enabled, or there are no models.
     """
-    name = settings.served_model_name or served.name
+    served = _by_name(models)
     drain = drain or Drain()
-    metrics = Metrics(served, name=name, drain=drain)
+    metrics = Metrics(served, drain=drain)
     app = FastAPI(
         title="poolkit",
         version=importlib_metadata.version("poolkit"),
-        summary=f"Serves {name} for the task {served.task.name!r}: {served.task.summary}",
+        summary="Serves "
+        + ", ".join(f"{name} for {one.task.name!r}: {one.task.summary}" for name, one in served.items()),
         redoc_url=None,
         redirect_slashes=False,
     )
-    rows = list_plugins(plugins or PluginConfig())
-    _add_system_routes(app, served, name=name, rows=rows, drain=drain, metrics=metrics)
-    spoken = list(_dialects(served, name, own_paths=frozenset(_paths(app))))
-    for dialect in spoken:
-        answer = endpoint(dialect, served, max_body_bytes=settings.max_body_bytes)
-        for path in dialect.paths:
-            app.add_api_route(
-                path,
-                answer,
-                methods=["POST"],
-                name=dialect.operation,
-                tags=[dialect.operation],
-                description=dialect.request.__doc__,
-                response_class=Response,
-            )
-    error_bodies = {path: dialect.error_body for dialect in spoken for path in dialect.paths}
-    describe_bodies(app, {path: dialect.request for dialect in spoken for path in dialect.paths})
+    _add_system_routes(app, served, drain=drain, metrics=metrics)
+    own = [route.path_regex for route in app.routes if isinstance(route, Route)]
+    table = build_table(served, first=dialects, is_own=lambda path: any(regex.match(path) for regex in own))
+    for path, spoken in table.items():
+        app.add_api_route(
+            path,
+            endpoint(spoken, served, max_body_bytes=max_body_bytes),
+            methods=list(dict.fromkeys(method for one in spoken for method in one.dialect.methods)),
+            name=spoken[0].name,
+            tags=[spoken[0].dialect.operation or "server"],
+            description="\n\n".join(dict.fromkeys(one.dialect.request.__doc__ or "" for one in spoken)),
+            response_class=Response,
+        )
+    describe_dialects(app, table)
+    encoders = error_encoders(table)
 
     async def answer_no_route(request: Request, error: Exception) -> Response:
         """Word the router's own 404 and 405 like every other failure."""
-        path = request.url.path
+        path = route_path(request.scope)
         if isinstance(error, HTTPException):
-            error = _no_route(error, request.method, path, known=list(_paths(app)))
-        return failure_response(error, request.state.request_id, error_bodies.get(path, openai_error))
+            error = _no_route(error, request.method, path, known=_paths(app))
+        return failure_response(error, request.state.request_id, encoders(path))
 
     app.add_exception_handler(HTTPException, answer_no_route)
-    app.add_middleware(Gate, keys=Keys(settings.api_key), drain=drain, metrics=metrics, error_bodies=error_bodies)
+    app.add_middleware(Gate, keys=Keys(api_keys), drain=drain, metrics=metrics, error_encoders=encoders)
     return app
 
 
-def _dialects(served: ServedModel, name: str, *, own_paths: frozenset[str]) -> Iterator[Dialect]:
-    """Yield the standard dialects, then every operation of the task on its own routes."""
-    taken = set(own_paths)
-    for dialect in dialects(name):
-        taken.update(dialect.paths)
-        if dialect.operation != POOLING or POOLING in served.operations:
-            yield dialect
-    for position, bound in enumerate(served.operations.values()):
-        operation = bound.operation
-        _check_free(operation, taken, plugin=bound.plugin)
-        paths = [f"/tasks/{served.task.name}/{operation.name}", *operation.routes]
-        if position == 0 and POOLING not in served.operations:
-            paths.append(f"/{POOLING}")
-        taken.update(paths)
-        yield NativeOperation(operation, paths=tuple(paths), task=served.task.name)
+def _by_name(models: OfflineModel | ServedModel | Mapping[str, OfflineModel | ServedModel]) -> Models:
+    if not isinstance(models, Mapping):
+        served = _served(models)
+        return {served.name: served}
+    if not models:
+        raise ConfigError("create_app was given no model. Give it at least one.")
+    return {name: _served(model) for name, model in models.items()}
 
 
-def _check_free(operation: Operation, taken: set[str], *, plugin: Plugin) -> None:
-    for path in operation.routes:
-        if path in taken:
-            raise PluginInvalidError(
-                f"{plugin}: operation {operation.name!r} asks for the route {path!r}, which is taken. "
-                "Choose another path, or leave it out: the operation has /tasks/<task>/<operation> anyway.",
-                plugin=plugin.name,
-            )
+def _served(model: OfflineModel | ServedModel) -> ServedModel:
+    return model.served if isinstance(model, OfflineModel) else model
 
 
-def _add_system_routes(
-    app: FastAPI, served: ServedModel, *, name: str, rows: Sequence[Row], drain: Drain, metrics: Metrics
-) -> None:
+def _add_system_routes(app: FastAPI, models: Models, *, drain: Drain, metrics: Metrics) -> None:
     started = int(time.time())
 
     @app.get("/v1/models", tags=["server"])
-    async def models() -> dict[str, object]:
-        """List the one model that is served."""
-        model = {
-            "id": name,
-            "object": "model",
-            "created": started,
-            "owned_by": "poolkit",
-            "root": served.name,
-            "max_model_len": served.info.max_model_len,
-            "task": served.task.name,
-        }
-        return {"object": "list", "data": [model]}
+    async def list_models() -> dict[str, object]:
+        """List the served models."""
+        data = [
+            {
+                "id": name,
+                "object": "model",
+                "created": started,
+                "owned_by": "poolkit",
+                "root": served.name,
+                "max_model_len": served.info.max_model_len,
+                "task": served.task.name,
+            }
+            for name, served in models.items()
+        ]
+        return {"object": "list", "data": data}
 
     @app.get("/livez", tags=["server"])
     async def livez() -> dict[str, str]:
@@ -140,14 +138,15 @@ def _add_system_routes(
     @app.get("/readyz", tags=["server"])
     @app.get("/health", tags=["server"])
     async def readyz() -> dict[str, str]:
-        """Say whether new requests are taken: 503 once the server is shutting down, or if the engine has died."""
+        """Say whether new requests are taken: 503 once the server is shutting down, or if an engine has died."""
         drain.check_open()
-        if not served.is_alive:
-            raise RefusedError(
-                "The engine has died and nothing can be run. Restart the server; its log says why.",
-                status=HTTPStatus.SERVICE_UNAVAILABLE,
-                code="engine_dead",
-            )
+        for name, served in models.items():
+            if not served.is_alive:
+                raise RefusedError(
+                    f"The engine of {name} has died and nothing can be run. Restart the server; its log says why.",
+                    status=HTTPStatus.SERVICE_UNAVAILABLE,
+                    code="engine_dead",
+                )
         return {"status": "ready"}
 
     @app.get("/metrics", tags=["server"])
@@ -157,12 +156,19 @@ def _add_system_routes(
 
     @app.get("/tasks", tags=["server"])
     async def tasks() -> dict[str, object]:
-        """List the installed tasks, as  poolkit plugins list  does, and say which one is served."""
-        operations = {
-            bound.operation.name: [f"/tasks/{served.task.name}/{bound.operation.name}", *bound.operation.routes]
-            for bound in served.operations.values()
+        """List the installed tasks, as  poolkit plugins list  does, and say which are served, and where."""
+        listing = {
+            name: {
+                "task": served.task.name,
+                "operations": {
+                    bound.operation.name: [f"/tasks/{served.task.name}/{bound.operation.name}", *bound.operation.routes]
+                    for bound in served.operations.values()
+                },
+            }
+            for name, served in models.items()
         }
-        return {"served": served.task.name, "operations": operations, "tasks": [asdict(row) for row in rows]}
+        rows = dict.fromkeys(row for served in models.values() for row in served.registry.rows())
+        return {"models": listing, "tasks": [asdict(row) for row in rows]}
 
     @app.get("/version", tags=["server"])
     async def version() -> dict[str, str]:
@@ -170,7 +176,7 @@ def _add_system_routes(
         return {"version": app.version}
 
 
-def _no_route(error: HTTPException, method: str, path: str, *, known: list[str]) -> HTTPException:
+def _no_route(error: HTTPException, method: str, path: str, *, known: Sequence[str]) -> HTTPException:
     message = error.detail
     if error.status_code == HTTPStatus.NOT_FOUND:
         message = f"There is no route {path!r}.{did_you_mean(path, known)} All routes are listed at /docs."
@@ -180,6 +186,5 @@ def _no_route(error: HTTPException, method: str, path: str, *, known: list[str])
     return HTTPException(error.status_code, message, error.headers)
 
 
-def _paths(app: FastAPI) -> Iterator[str]:
-    for route in app.routes:
-        yield getattr(route, "path", "")
+def _paths(app: FastAPI) -> list[str]:
+    return [getattr(route, "path", "") for route in app.routes]

@@ -1,9 +1,9 @@
-"""One request from its bytes to its answer, whatever the dialect: read, decode, run, encode, or give up in time."""
+"""One request from its bytes to its answer, whatever the dialect: read, choose, decode, run, encode, or give up."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -11,40 +11,98 @@ import orjson
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
+from poolkit.contract import Call, Reply
 from poolkit.errors import CancelledRequestError, RequestError
 from poolkit.pipeline.served import ServedModel
-from poolkit.server.dialects import Call, Decoded, Dialect
 from poolkit.server.failures import RefusedError
+from poolkit.server.table import Models, SpokenDialect, check_offered, choose_dialect, choose_model
 
-__all__ = ["Endpoint", "endpoint"]
+__all__ = ["Endpoint", "endpoint", "route_path", "to_response"]
 
 T = TypeVar("T")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
+SMALL_BODY_BYTES = 64 * 1024
+"""Parsed on the event loop, in about a tenth of a millisecond; a longer body is parsed in a thread."""
 
-def endpoint(dialect: Dialect, served: ServedModel, *, max_body_bytes: int) -> Endpoint:
-    """Return the function that answers a dialect's requests."""
+
+def endpoint(spoken: Sequence[SpokenDialect], models: Models, *, max_body_bytes: int) -> Endpoint:
+    """Return the function that answers the requests at one path."""
 
     async def answer(request: Request) -> Response:
-        if dialect.operation not in served.operations:
-            raise RequestError(_not_offered(dialect, request.url.path, served))
         raw = await _read_body(request, max_body_bytes)
-        decoded: Decoded
-
-        def decode() -> BaseModel:
-            nonlocal decoded
-            call = Call(request.url.path, request.state.request_id, _parse(raw))
-            decoded = dialect.decode(call)
-            return decoded.request
-
-        work = served.arun(dialect.operation, decode, lambda response: decoded.encode(response))
-        content = await _unless_client_leaves(work, request.receive)
-        return Response(content, media_type="application/json")
+        body, readers = await _read_json(raw, spoken)
+        name = choose_model(models, request.path_params.get("model", body.get("model")))
+        call = Call(
+            method=request.method,
+            path=route_path(request.scope),
+            request_id=request.state.request_id,
+            model=name,
+            body=body,
+            raw=raw,
+            path_parameters=request.path_params,
+            query=dict(request.query_params),
+            headers=dict(request.headers),
+        )
+        served = models[name]
+        chosen = choose_dialect(readers, call, served)
+        request.state.encode_error = chosen.dialect.encode_error
+        check_offered(chosen, call, served)
+        return to_response(await _unless_client_leaves(_run(chosen, call, served), request.receive))
 
     return answer
+
+
+def to_response(reply: Reply) -> Response:
+    """Return a reply as the framework's response."""
+    headers = {"content-type": "application/json", **{name.lower(): value for name, value in reply.headers.items()}}
+    return Response(reply.body, reply.status, headers)
+
+
+def route_path(scope: Scope) -> str:
+    """Return the path of a request from the app's own root on: the app may be mounted in another one."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", "")) or "/"
+
+
+async def _run(spoken: SpokenDialect, call: Call, served: ServedModel) -> Reply:
+    """Answer a request in worker threads."""
+    asked: BaseModel
+
+    def decode() -> BaseModel:
+        nonlocal asked
+        asked = spoken.read(call)
+        return spoken.decode(asked, call, served)
+
+    def encode(response: BaseModel) -> Reply:
+        return spoken.encode(response, asked, call, served)
+
+    operation = spoken.dialect.operation
+    if operation is None:
+        return await asyncio.to_thread(lambda: encode(decode()))
+    return await served.arun(operation, decode, encode)
+
+
+async def _read_json(
+    raw: bytes, spoken: Sequence[SpokenDialect]
+) -> tuple[Mapping[str, object], Sequence[SpokenDialect]]:
+    """Return the body's JSON object and the dialects that can read the body.
+
+    A body that is no JSON is for the dialects that read none. Raises RequestError where there are no such.
+    """
+    others = [one for one in spoken if not one.reads_json]
+    if len(others) == len(spoken):
+        return {}, spoken
+    try:
+        body = _parse(raw) if len(raw) <= SMALL_BODY_BYTES else await asyncio.to_thread(_parse, raw)
+    except RequestError:
+        if not others:
+            raise
+        return {}, others
+    return body, spoken
 
 
 def _parse(raw: bytes) -> dict[str, object]:
@@ -92,11 +150,3 @@ async def _unless_client_leaves(work: Coroutine[object, object, T], receive: Rec
 async def _client_leaves(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _not_offered(dialect: Dialect, path: str, served: ServedModel) -> str:
-    offering = " or ".join(f"--task {task}" for task in dialect.tasks)
-    return (
-        f"{path} needs the operation {dialect.operation!r}. This server serves the task {served.task.name!r}, which "
-        f"offers: {', '.join(sorted(served.operations))}. Restart it with {offering}, where the model can."
-    )

@@ -1,19 +1,19 @@
-"""What went wrong with a request, as HTTP says it: the status, the words, and the body of the error envelope."""
+"""Failures of requests, as HTTP says them: the status, the words, and the envelope of every path without its own."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import replace
 from http import HTTPStatus
 
-import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from poolkit.contract import Failure, Reply
 from poolkit.errors import CancelledRequestError, ClosedError, HookError, OverloadedError, RequestError
 
-__all__ = ["ErrorBody", "Failure", "RefusedError", "describe", "openai_error"]
+__all__ = ["RefusedError", "describe", "openai_error"]
 
 logger = logging.getLogger(__name__)
 
@@ -21,31 +21,6 @@ CLIENT_CLOSED_REQUEST = 499
 """nginx's code for a client that went away before its answer; it is only ever seen in metrics."""
 
 RETRY_AFTER_DRAIN_S = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A failed request, in no dialect yet.
-
-    Attributes:
-        status: of the HTTP answer.
-        message: for people.
-        kind: the family of errors, for programs.
-        code: the error itself, for programs.
-        param: the field that is to blame, if one is.
-        headers: beyond the usual ones.
-    """
-
-    status: int
-    message: str
-    kind: str
-    code: str
-    param: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-ErrorBody = Callable[[Failure], bytes]
-"""How a dialect writes a failure."""
 
 
 class RefusedError(RequestError):
@@ -66,22 +41,18 @@ class RefusedError(RequestError):
         self.headers = headers or {}
 
 
-def openai_error(failure: Failure) -> bytes:
-    """Write the envelope of every route that no dialect owns, and of the OpenAI dialect."""
-    return orjson.dumps(
-        {
-            "error": {
-                "message": failure.message,
-                "type": failure.kind,
-                "param": failure.param,
-                "code": failure.code,
-            }
-        }
-    )
+def openai_error(failure: Failure) -> Reply:
+    """Write OpenAI's envelope."""
+    error = {"message": failure.message, "type": failure.kind, "param": failure.param, "code": failure.code}
+    return Reply.json({"error": error}, status=failure.status, headers=failure.headers)
 
 
 def describe(error: Exception, request_id: str) -> Failure:
     """Return what the client is told about `error`; what is not the client's fault is logged, once, and not told."""
+    return replace(_describe(error, request_id), request_id=request_id)
+
+
+def _describe(error: Exception, request_id: str) -> Failure:
     match error:
         case RefusedError():
             return Failure(

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import uuid
+from collections.abc import Callable
 from contextlib import nullcontext
 from time import perf_counter
 
@@ -13,9 +14,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from poolkit.contract import Failure, Reply
 from poolkit.errors import ClosedError
+from poolkit.server.dispatch import route_path, to_response
 from poolkit.server.drain import Drain
-from poolkit.server.failures import ErrorBody, describe, openai_error
+from poolkit.server.failures import describe, openai_error
 from poolkit.server.keys import Keys
 from poolkit.server.metrics import Metrics
 
@@ -36,13 +39,19 @@ class Gate:
     """Gives each request its id, checks its key, refuses it while draining, counts it, and words its failure."""
 
     def __init__(
-        self, app: ASGIApp, *, keys: Keys, drain: Drain, metrics: Metrics, error_bodies: dict[str, ErrorBody]
+        self,
+        app: ASGIApp,
+        *,
+        keys: Keys,
+        drain: Drain,
+        metrics: Metrics,
+        error_encoders: Callable[[str], Callable[[Failure], Reply]],
     ) -> None:
         self._app = app
         self._keys = keys
         self._drain = drain
         self._metrics = metrics
-        self._error_bodies = error_bodies
+        self._error_encoders = error_encoders
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -50,7 +59,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started = perf_counter()
-        path: str = scope["path"]
+        path = route_path(scope)
         headers = Headers(scope=scope)
         sent_id = headers.get("x-request-id", "")
         request_id = sent_id if REQUEST_ID.fullmatch(sent_id) else uuid.uuid4().hex
@@ -81,7 +90,8 @@ class Gate:
                 self._metrics.count_failure(error)
                 if status:
                     raise  # the answer is half out: only closing the connection can say so
-                response = failure_response(error, request_id, self._error_bodies.get(path, openai_error))
+                encode_error = scope["state"].get("encode_error") or self._error_encoders(path)
+                response = failure_response(error, request_id, encode_error)
                 await response(scope, receive, send_with_id)
         seconds = perf_counter() - started
         route = getattr(scope.get("route"), "path", "<none>")
@@ -89,7 +99,11 @@ class Gate:
         logger.debug("%s %s %s -> %d in %.1f ms", request_id, scope["method"], path, status, seconds * 1000)
 
 
-def failure_response(error: Exception, request_id: str, error_body: ErrorBody) -> Response:
+def failure_response(error: Exception, request_id: str, encode_error: Callable[[Failure], Reply]) -> Response:
     """Return the answer to a request that failed, in the words of its dialect."""
     failure = describe(error, request_id)
-    return Response(error_body(failure), failure.status, headers=dict(failure.headers), media_type="application/json")
+    try:
+        return to_response(encode_error(failure))
+    except Exception:
+        logger.exception("The dialect failed to write the failure of request %s.", request_id)
+        return to_response(openai_error(failure))

@@ -17,8 +17,8 @@ __all__ = ["Keys"]
 class Keys:
     """The keys that open the server. Without any, everybody may pass."""
 
-    def __init__(self, keys: Iterable[SecretStr]) -> None:
-        self._hashes = [_hash(key.get_secret_value()) for key in keys]
+    def __init__(self, keys: Iterable[str | SecretStr]) -> None:
+        self._hashes = [_hash(key if isinstance(key, str) else key.get_secret_value()) for key in keys]
 
     def check(self, authorization: str | None) -> None:
         """Raise RefusedError (401) unless the Authorization header carries one of the keys."""

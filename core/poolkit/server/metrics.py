@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import (
@@ -27,7 +27,7 @@ LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
 class Metrics:
     """The counts of one app, in a registry of their own."""
 
-    def __init__(self, served: ServedModel, *, name: str, drain: Drain) -> None:
+    def __init__(self, models: Mapping[str, ServedModel], *, drain: Drain) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter("poolkit_requests", "Requests answered.", ("route", "status"), registry=self._registry)
         self._seconds = Histogram(
@@ -40,7 +40,7 @@ class Metrics:
         self._hook_failures = Counter(
             "poolkit_hook_failures", "Failures of plugins' hooks.", ("plugin", "task", "hook"), registry=self._registry
         )
-        self._registry.register(_Served(served, name=name, drain=drain))
+        self._registry.register(_Served(models, drain=drain))
 
     def count_request(self, *, route: str, status: int, seconds: float) -> None:
         """Count one answered request."""
@@ -58,41 +58,44 @@ class Metrics:
 
 
 class _Served(Collector):
-    """Reads the served model's own counts at each scrape, so that nothing is counted twice."""
+    """Reads the served models' own counts at each scrape, so that nothing is counted twice."""
 
-    def __init__(self, served: ServedModel, *, name: str, drain: Drain) -> None:
-        self._served = served
-        self._name = name
+    def __init__(self, models: Mapping[str, ServedModel], *, drain: Drain) -> None:
+        unique = {id(served): (name, served) for name, served in reversed(list(models.items()))}
+        self._models = dict(reversed(unique.values()))  # by the first name of each
         self._drain = drain
 
     def collect(self) -> Iterator[Metric]:
-        stats = self._served.stats()
-        yield InfoMetricFamily(
-            "poolkit_model", "What is served.", value={"model": self._name, "task": self._served.task.name}
-        )
-        prompts = CounterMetricFamily("poolkit_prompts", "Prompts that are over.", labels=("outcome",))
-        prompts.add_metric(("done",), stats.prompts_done)
-        prompts.add_metric(("failed",), stats.prompts_failed)
-        prompts.add_metric(("cancelled",), stats.prompts_cancelled)
-        yield prompts
-        yield CounterMetricFamily("poolkit_tokens", "Tokens that ran through the model.", value=stats.tokens_done)
-        yield CounterMetricFamily("poolkit_batches", "Forward passes.", value=stats.batches_done)
-        yield GaugeMetricFamily("poolkit_prompts_waiting", "Prompts in the queue.", value=stats.prompts_waiting)
-        yield GaugeMetricFamily("poolkit_requests_in_flight", "Requests being served.", value=self._drain.in_flight)
-        yield self._collect_hooks()
-
-    def _collect_hooks(self) -> Metric:
-        seconds = HistogramMetricFamily(
+        served = InfoMetricFamily("poolkit_model", "What is served.")
+        prompts = CounterMetricFamily("poolkit_prompts", "Prompts that are over.", labels=("model", "outcome"))
+        tokens = CounterMetricFamily("poolkit_tokens", "Tokens that ran through the model.", labels=("model",))
+        batches = CounterMetricFamily("poolkit_batches", "Forward passes.", labels=("model",))
+        waiting = GaugeMetricFamily("poolkit_prompts_waiting", "Prompts in the queue.", labels=("model",))
+        hooks = HistogramMetricFamily(
             "poolkit_hook_seconds",
             "Seconds in plugins' hooks, without what a wrapper surrounds.",
-            labels=("plugin", "task", "operation", "hook"),
+            labels=("model", "plugin", "task", "operation", "hook"),
         )
-        for name, bound in self._served.operations.items():
-            for timing in bound.timings():
-                buckets = [
-                    (str(bound_s) if math.isfinite(bound_s) else "+Inf", calls)
-                    for bound_s, calls in timing.times.calls_within
-                ]
-                labels = (timing.plugin, self._served.task.name, name, timing.hook)
-                seconds.add_metric(labels, buckets, timing.times.seconds)
-        return seconds
+        for name, model in self._models.items():
+            stats = model.stats()
+            served.add_metric((), {"model": name, "task": model.task.name})
+            prompts.add_metric((name, "done"), stats.prompts_done)
+            prompts.add_metric((name, "failed"), stats.prompts_failed)
+            prompts.add_metric((name, "cancelled"), stats.prompts_cancelled)
+            tokens.add_metric((name,), stats.tokens_done)
+            batches.add_metric((name,), stats.batches_done)
+            waiting.add_metric((name,), stats.prompts_waiting)
+            _add_hooks(hooks, name, model)
+        yield from (served, prompts, tokens, batches, waiting, hooks)
+        yield GaugeMetricFamily("poolkit_requests_in_flight", "Requests being served.", value=self._drain.in_flight)
+
+
+def _add_hooks(seconds: HistogramMetricFamily, name: str, model: ServedModel) -> None:
+    for operation, bound in model.operations.items():
+        for timing in bound.timings():
+            buckets = [
+                (str(bound_s) if math.isfinite(bound_s) else "+Inf", calls)
+                for bound_s, calls in timing.times.calls_within
+            ]
+            labels = (name, timing.plugin, model.task.name, operation, timing.hook)
+            seconds.add_metric(labels, buckets, timing.times.seconds)

@@ -6,6 +6,8 @@ import asyncio
 import ipaddress
 import logging
 import socket
+from collections.abc import Mapping
+from contextlib import ExitStack
 from types import FrameType
 
 import uvicorn
@@ -26,24 +28,24 @@ CLOSE_CONNECTIONS_S = 1
 
 
 def serve(settings: Settings, plugins: PluginConfig) -> None:
-    """Load a model and serve it until SIGTERM or SIGINT; a second signal stops at once.
+    """Load the models and serve them until SIGTERM or SIGINT; a second signal stops at once.
 
     Raises:
         ConfigError: the address cannot be used, or is open to others without a key.
         ModelError, PluginError, TaskError, StartupError: as `load_model` does.
     """
     check_exposure(settings)
-    listener = _bind(settings.host, settings.port)  # before the weights are read: a taken port should fail at once
-    try:
-        served = load_model(settings, plugins, max_waiting_prompts=settings.max_waiting_prompts)
-        try:
+    with ExitStack() as stack:
+        listener = _bind(settings.host, settings.port)  # before the weights are read: a taken port should fail at once
+        stack.callback(listener.close)
+        models: dict[str, ServedModel] = {}
+        for name, config in settings.models.items():
+            served = load_model(config, plugins, max_waiting_prompts=settings.max_waiting_prompts)
+            stack.callback(served.close, settings.drain_timeout_s)
+            models[name or served.name] = served
             for decision in served.decisions:
                 logger.info("%s: %s (%s)", decision.name, decision.value, decision.source)
-            run_server(served, settings, listener, plugins=plugins)
-        finally:
-            served.close(settings.drain_timeout_s)
-    finally:
-        listener.close()
+        run_server(models, settings, listener)
 
 
 def check_exposure(settings: Settings) -> None:
@@ -56,12 +58,16 @@ def check_exposure(settings: Settings) -> None:
     )
 
 
-def run_server(
-    served: ServedModel, settings: Settings, listener: socket.socket, *, plugins: PluginConfig | None = None
-) -> None:
+def run_server(models: Mapping[str, ServedModel], settings: Settings, listener: socket.socket) -> None:
     """Answer requests on a bound socket until a signal comes, then drain."""
     drain = Drain()
-    app = create_app(served, settings, plugins=plugins, drain=drain)
+    app = create_app(
+        models,
+        api_keys=settings.api_key,
+        max_body_bytes=settings.max_body_bytes,
+        dialects=settings.dialects,
+        drain=drain,
+    )
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -73,7 +79,8 @@ def run_server(
     server = _DrainingServer(config, drain=drain, drain_timeout_s=settings.drain_timeout_s)
     host, port = listener.getsockname()[:2]
     shown_host = f"[{host}]" if ":" in host else host
-    logger.info("Serving %s for %r at http://%s:%d (docs: /docs)", served.name, served.task.name, shown_host, port)
+    for name, served in models.items():
+        logger.info("Serving %s for %r at http://%s:%d (docs: /docs)", name, served.task.name, shown_host, port)
     server.run(sockets=[listener])
 
 

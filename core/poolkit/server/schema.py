@@ -1,39 +1,59 @@
-"""The OpenAPI description of the routes that read their bodies themselves: real request schemas, with examples."""
+"""The OpenAPI description of paths that read their bodies themselves: real request schemas, with examples."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-__all__ = ["describe_bodies"]
+from poolkit.server.table import SpokenDialect, Table
+
+__all__ = ["describe_dialects"]
 
 REFERENCE = "#/components/schemas/{model}"
+PARAMETER = re.compile(r"\{(\w+)[^}]*\}")
 
 
-def describe_bodies(app: FastAPI, requests: Mapping[str, type[BaseModel]]) -> None:
-    """Make the app's OpenAPI document say what each path of `requests` takes, and what failures look like."""
+def describe_dialects(app: FastAPI, table: Table) -> None:
+    """Make the app's OpenAPI document say what each path takes."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = generate()
-            models = dict.fromkeys(requests.values())
+            models = dict.fromkeys(one.dialect.request for spoken in table.values() for one in spoken if one.reads_json)
             references, definitions = models_json_schema(
                 [(model, "validation") for model in models], ref_template=REFERENCE
             )
             components = document.setdefault("components", {}).setdefault("schemas", {})
-            components.update(definitions["$defs"])
-            for path, model in requests.items():
-                body = {"schema": references[model, "validation"]}
-                document["paths"][path]["post"]["requestBody"] = {
-                    "required": True,
-                    "content": {"application/json": body},
-                }
+            components.update(definitions.get("$defs", {}))
+            for path, spoken in table.items():
+                for method, operation in document["paths"][path].items():
+                    readers = [one for one in spoken if method.upper() in one.dialect.methods]
+                    _describe(operation, path, readers, references)
             app.openapi_schema = document
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+
+
+def _describe(
+    operation: dict[str, Any],
+    path: str,
+    spoken: Sequence[SpokenDialect],
+    references: Mapping[Any, object],
+) -> None:
+    """Add the parameters of a path, and the bodies that the dialects at it read, to their operation in the document."""
+    names = PARAMETER.findall(path)
+    if names:
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+        ]
+    models = dict.fromkeys(one.dialect.request for one in spoken if one.reads_json)
+    schemas = [references[model, "validation"] for model in models]
+    if schemas:
+        schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}

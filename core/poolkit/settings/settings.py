@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from poolkit.config import MAX_WAITING_PROMPTS, ModelConfig, Named, PluginConfig
+from poolkit.config import MAX_BODY_BYTES, MAX_WAITING_PROMPTS, ModelConfig, Named, PluginConfig
 from poolkit.errors import ConfigError
 from poolkit.settings.sources import (
     ENV_DELIMITER,
@@ -74,11 +74,21 @@ class Settings(ModelConfig, BaseSettings):
     served_model_name: str | None = Field(
         default=None, description="The model's name in requests and answers. Default: as given."
     )
-    max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1, description="Longest request body.")
+    max_body_bytes: int = Field(default=MAX_BODY_BYTES, ge=1, description="Longest request body.")
+    dialects: Names = Field(
+        default=(),
+        description="Dialects that are asked before the others on a path they share: entry points in group "
+        "poolkit.dialects.",
+    )
     max_waiting_prompts: int = Field(
         default=MAX_WAITING_PROMPTS, ge=1, description="Prompts that may wait for the model; more are answered 429."
     )
     drain_timeout_s: float = Field(default=30.0, ge=0, description="Seconds for accepted requests at shut-down.")
+
+    @property
+    def models(self) -> Mapping[str | None, ModelConfig]:
+        """The models to serve, by the names that clients call them; None is the model's own."""
+        return {self.served_model_name: self}
 
     @field_validator("plugins", mode="before")
     @classmethod

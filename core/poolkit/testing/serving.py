@@ -66,6 +66,7 @@ def fake_model(
     served = ServedModel(
         info=fake.model,
         task=bound,
+        registry=registry,
         encoder=encoder,
         engine=made,
         config=ModelConfig(max_num_seqs=1),

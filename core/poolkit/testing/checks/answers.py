@@ -131,7 +131,7 @@ def input_is_not_mutated(subject: Subject) -> Iterator[str]:
             return outputs
 
     for trial in trials(subject, RecordingEngine):
-        request = trial.decode(trial.body).request
+        request = trial.decode(trial.body)
         before = copy.deepcopy(request.model_dump())
         trial.served.run(trial.operation.name, request)
         if request.model_dump() != before:

@@ -97,12 +97,11 @@ def heads_have_fakes(subject: Subject) -> Iterator[str]:
 def routes_are_free(subject: Subject) -> Iterator[str]:
     """No extra route takes the place of one of poolkit's own."""
     from poolkit.server import create_app  # here, because importing the kit must not import fastapi
-    from poolkit.settings.settings import Settings
 
     for task in subject.own_tasks:
         with subject.serve(task) as served:
             try:
-                create_app(served, Settings())
+                create_app(served)
             except PluginInvalidError as error:
                 yield str(error)
 

@@ -8,9 +8,9 @@ from types import ModuleType
 
 from packaging.specifiers import SpecifierSet
 
-from poolkit.contract import API_OLDEST, API_VERSION, PoolingTask, Removed, Renamed
+from poolkit.contract import API_OLDEST, API_VERSION, Dialect, PoolingTask, Removed, Renamed
 from poolkit.errors import PoolkitError
-from poolkit.registry import ENGINES, HOOKS, TASKS, EntryPoint, Registry
+from poolkit.registry import DIALECTS, ENGINES, HOOKS, TASKS, EntryPoint, Registry
 from poolkit.testing.checks.check import check
 from poolkit.testing.checks.importing import import_is_survived
 from poolkit.testing.checks.subject import NotApplicableError, Subject, tell
@@ -48,12 +48,14 @@ def entry_points_resolve(subject: Subject) -> Iterator[str]:
 
 def _kind_problem(entry: EntryPoint, target: object) -> str | None:
     is_engine = callable(getattr(target, "load_engine", None))
+    dialects = target if isinstance(target, tuple) else (target,)
     kinds = {
         TASKS: (isinstance(target, PoolingTask | Renamed | Removed), "a PoolingTask, Renamed or Removed"),
         HOOKS: (isinstance(target, ModuleType), "a module"),
         ENGINES: (is_engine, "what has a function load_engine"),
+        DIALECTS: (all(isinstance(one, Dialect) for one in dialects), "a Dialect or a tuple of them"),
     }
-    is_right, expected = kinds[entry.group]
+    is_right, expected = kinds.get(entry.group, (True, ""))
     return None if is_right else expected
 
 

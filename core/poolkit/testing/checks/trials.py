@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import orjson
 from pydantic import BaseModel
@@ -17,9 +17,6 @@ from poolkit.pipeline.served import ServedModel
 from poolkit.testing.checks.bodies import Body, paths, put, value_at
 from poolkit.testing.checks.subject import EngineMaker, Subject, examples
 from poolkit.testing.fake_engine import FakeEngine
-
-if TYPE_CHECKING:
-    from poolkit.server.dialects import Decoded
 
 __all__ = ["Trial", "trials"]
 
@@ -43,16 +40,15 @@ class Trial:
     operation: Operation
     body: Body
 
-    def decode(self, body: Body) -> Decoded:
+    def decode(self, body: Body) -> BaseModel:
         """Return the request that a body makes.
 
         Raises:
             RequestError: it makes none.
         """
-        from poolkit.server.dialects import Call, NativeOperation  # here: importing the kit must not import fastapi
+        from poolkit.server.native import read_request  # here: importing the kit must not import fastapi
 
-        native = NativeOperation(self.operation, paths=(), task=self.served.task.name)
-        return native.decode(Call("", "", body))
+        return read_request(self.operation.request, body)
 
     def ask(self, body: Body) -> Body:
         """Return the answer's JSON. Raises whatever a server would turn into an error's answer."""
@@ -104,17 +100,12 @@ class Trial:
         return variants
 
     def _answer(self, body: Body) -> Coroutine[object, object, Body]:
-        decoded: Decoded
-
-        def decode() -> BaseModel:
-            nonlocal decoded
-            decoded = self.decode(body)
-            return decoded.request
+        from poolkit.server.native import write_response
 
         def encode(response: BaseModel) -> Body:
-            return cast("Body", orjson.loads(decoded.encode(response)))
+            return cast("Body", orjson.loads(write_response(response).body))
 
-        return self.served.arun(self.operation.name, decode, encode)
+        return self.served.arun(self.operation.name, lambda: self.decode(body), encode)
 
 
 def trials(subject: Subject, engine: EngineMaker = FakeEngine) -> Iterator[Trial]:

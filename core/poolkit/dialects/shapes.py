@@ -1,4 +1,4 @@
-"""What OpenAI's route and those that vLLM modelled on it share: some request fields and the frame of the answer."""
+"""Fields and answers that OpenAI's route shares with those that vLLM modelled on it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from poolkit.contract import Call, Reply, Served
 from poolkit.errors import RequestError
-from poolkit.operations import Usage
-from poolkit.server.dialects.codec import to_json
+from poolkit.operations import PromptsRequest, Usage
 
-__all__ = ["ClientFields", "ModelFields", "check_not_empty", "list_answer", "to_base64"]
+__all__ = ["ClientFields", "ModelFields", "list_answer", "require_input", "to_base64"]
 
 
 class ModelFields(BaseModel):
     """Fields about the model and the client, beside those of the operation."""
 
-    model: str | None = Field(default=None, description="The served model's name, or nothing.")
+    model: str | None = Field(default=None, description="A name of the served model. Default: the only one.")
     user: str | None = Field(default=None, description="Taken and not used.")
 
 
@@ -33,20 +33,21 @@ class ClientFields(ModelFields):
     )
 
 
-def check_not_empty(prompts: object) -> None:
-    """Raise RequestError for an input without any prompt: these clients take no answer for one."""
-    if prompts == []:
+def require_input(request: PromptsRequest, call: Call, served: Served) -> PromptsRequest:  # noqa: ARG001 - a `decode`
+    """Return the request. Raises RequestError where it has no prompt: these clients take no answer without one."""
+    if isinstance(request.input, list) and not request.input:
         raise RequestError("input is empty. Send at least one text or list of token ids.", param="input")
+    return request
 
 
-def list_answer(answer_id: str, *, model: str, data: Iterable[Mapping[str, object]], usage: Usage) -> bytes:
-    """Write the frame around one item per prompt."""
-    return to_json(
+def list_answer(prefix: str, call: Call, *, data: Iterable[Mapping[str, object]], usage: Usage) -> Reply:
+    """Write the frame around one item per prompt; `prefix` and the request's id are the answer's."""
+    return Reply.json(
         {
-            "id": answer_id,
+            "id": f"{prefix}-{call.request_id}",
             "object": "list",
             "created": int(time.time()),
-            "model": model,
+            "model": call.model,
             "data": [{"index": index, **item} for index, item in enumerate(data)],
             "usage": {"prompt_tokens": usage.prompt_tokens, "total_tokens": usage.total_tokens},
         }
