@@ -14,7 +14,7 @@ from poolkit.errors import PoolkitError, RequestError, did_you_mean
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-__all__ = ["Complaint", "complaints", "nested_model", "validate"]
+__all__ = ["Complaint", "complaints", "nested_model", "refused", "validate"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -81,6 +81,13 @@ def validate(
         if issubclass(error_type, RequestError):
             raise error_type(message, param=found[0].field or None) from error
         raise error_type(message) from error
+
+
+def refused(error: ValidationError) -> RequestError:
+    """Return what the caller is told where a plugin made a request of the caller's words and its model refused them."""
+    failures = [(".".join(map(str, details["loc"])), details["msg"]) for details in error.errors()]
+    message = "; ".join(f"{field}: {problem}" if field else problem for field, problem in failures)
+    return RequestError(message, param=failures[0][0] or None)
 
 
 def complaints(error: ValidationError, data: object, model: type[BaseModel]) -> list[Complaint]:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from poolkit.errors import HookError, RequestError
 from poolkit.registry._discovery import Plugin
 from poolkit.registry._times import HookTimes
+from poolkit.validation import refused
 
 __all__ = ["HookCaller", "Layer", "expect"]
 
@@ -153,7 +154,7 @@ class HookCaller(ABC, Generic[ResultT]):
             if isinstance(error, RequestError) or error is but_for or _is_ctrl_c(error):
                 raise
             if isinstance(error, ValidationError) and error.title == self.request.__name__:
-                raise _refused(error) from error
+                raise refused(error) from error
             message = f"{layer.subject} failed in {self.hook}."
             logger.exception("%s", message)
             raise HookError(message, plugin=layer.plugin.name, task=self.task, hook=self.hook) from error
@@ -185,9 +186,3 @@ def _finish(wrapping: Wrapping, result: object, failure: BaseException | None) -
 def _is_ctrl_c(error: BaseException) -> bool:
     """Return whether the user interrupts a call of his own; in a worker thread it can only be the plugin's doing."""
     return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
-
-
-def _refused(error: ValidationError) -> RequestError:
-    failures = [(".".join(map(str, details["loc"])), details["msg"]) for details in error.errors()]
-    message = "; ".join(f"{field}: {problem}" if field else problem for field, problem in failures)
-    return RequestError(message, param=failures[0][0] or None)

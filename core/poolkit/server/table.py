@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, TypeAlias, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.routing import compile_path
 
 from poolkit.contract import Call, Dialect, Failure, NoBody, Reply, Served
@@ -18,6 +18,7 @@ from poolkit.pipeline.served import ServedModel
 from poolkit.registry import DIALECTS, BoundOperation, Plugin
 from poolkit.server.failures import RefusedError, openai_error
 from poolkit.server.native import native_dialect, read_request
+from poolkit.validation import refused
 
 __all__ = [
     "Models",
@@ -85,11 +86,24 @@ class SpokenDialect:
         return read_request(request, body)
 
     def decode(self, request: BaseModel, call: Call, served: ServedModel) -> BaseModel:
-        """Return what the operation is asked."""
+        """Return what the operation is asked, or without an operation the response.
+
+        Raises:
+            RequestError: the request is wrong, says the dialect or the operation's own model.
+            HookError: the dialect failed.
+        """
         if self.dialect.decode is None:
             return request
         with self._blaming("decode", served):
-            return _expect(BaseModel, self.dialect.decode(request, call, served))
+            if self.dialect.operation is None:
+                return _expect(BaseModel, self.dialect.decode(request, call, served))
+            expected: type[BaseModel] = served.operations[self.dialect.operation].operation.request
+            try:
+                return _expect(expected, self.dialect.decode(request, call, served))
+            except ValidationError as error:
+                if error.title == expected.__name__:
+                    raise refused(error) from error
+                raise
 
     def encode(self, response: BaseModel, request: BaseModel, call: Call, served: ServedModel) -> Reply:
         """Return the answer."""
@@ -215,10 +229,11 @@ def error_encoders(table: Table) -> Callable[[str], Callable[[Failure], Reply]]:
 
 def _find_dialects(models: Iterable[ServedModel], *, first: Sequence[str]) -> list[SpokenDialect]:
     found: dict[tuple[str, str], list[SpokenDialect]] = {}
-    for served in models:
-        entries = served.registry.entries(DIALECTS)
-        for name in first:
-            entries[name]  # one that is not there is told
+    tables = [served.registry.entries(DIALECTS) for served in models]
+    for name in first:
+        if not any(name in entries for entries in tables):
+            tables[0][name]  # tells why it is not there
+    for entries in tables:
         for name, entry in entries.items():
             plugin = entries.provider(name)
             found[plugin.name, name] = [SpokenDialect(one, name, plugin) for one in _dialects_of(entry, name, plugin)]
@@ -260,22 +275,25 @@ def _check_place(
     problem = None
     if is_own:
         problem = f"is to be spoken at {path!r}, which is poolkit's own. Choose another path."
-    elif not plugin.is_builtin and path in core and dialect.matches is None and spoken.name not in first:
-        problem = (
-            f"would read every request at {path!r}, and poolkit's {core[path]!r} none. Give it `matches`, or let the "
-            f"operator put it first: dialects = [{spoken.name!r}]."
-        )
-    elif dialect.matches is None:
-        for other in others:
-            if (
-                other.dialect.matches is None
-                and other.dialect.operation == dialect.operation
-                and set(other.dialect.methods) & set(dialect.methods)
-            ):
-                whose = f"{other.name!r} of {other.plugin}"
-                problem = f"would never be asked at {path!r}: {whose} reads every request there. Give one `matches`."
+    elif not plugin.is_builtin and dialect.matches is None and spoken.name not in first:
+        if path in core:
+            problem = (
+                f"would read every request at {path!r}, and poolkit's {core[path]!r} none. Give it `matches`, or let "
+                f"the operator put it first: dialects = [{spoken.name!r}]."
+            )
+        elif (other := next((other for other in others if _hides(other.dialect, dialect)), None)) is not None:
+            problem = (
+                f"would never be asked at {path!r}: {other.name!r} of {other.plugin} reads every request there. Give "
+                f"one `matches`."
+            )
     if problem is not None:
         raise PluginInvalidError(f"{plugin}: dialect {spoken.name!r} {problem}", plugin=plugin.name)
+
+
+def _hides(first: Dialect[Any, Any], second: Dialect[Any, Any]) -> bool:
+    """Return whether a dialect leaves nothing to another one that is asked after it."""
+    is_same = first.operation == second.operation and set(first.methods) >= set(second.methods)
+    return is_same and first.matches is None
 
 
 def _check_free(bound: BoundOperation, taken: Sequence[str]) -> None:
