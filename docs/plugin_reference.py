@@ -15,11 +15,11 @@ from typer.main import get_command
 import poolkit
 import poolkit.testing
 from poolkit.cli.main import app
-from poolkit.contract import dialect, encoder, hooks, model_info, model_specs, outputs, params, prompts, task
+from poolkit.contract import encoder, hooks, model_info, model_specs, outputs, params, prompts, task
 
 __all__ = ["reference_parts", "table"]
 
-CONTRACT = (prompts, params, outputs, task, hooks, dialect, encoder, model_info, model_specs)
+CONTRACT = (prompts, params, outputs, task, hooks, encoder, model_info, model_specs)
 """The modules of the contract, in the order of the page."""
 
 SECTION = re.compile(r"^(Args|Raises):\n((?: {4}.*(?:\n|\Z))+)", flags=re.MULTILINE)

@@ -138,7 +138,7 @@ def test_a_taken_port_is_told_before_the_model_is_loaded(poolkit):
 def test_plugins_list_shows_the_built_in_task(poolkit):
     code, out, _ = poolkit("plugins", "list")
     assert code == 0
-    assert ["enabled", "embed", "poolkit", "0.1.0", "poolkit_tasks.embed:EMBED", "built", "in"] in [
+    assert ["enabled", "task", "embed", "poolkit", "0.1.0", "poolkit_tasks.embed:EMBED", "built", "in"] in [
         line.split() for line in out.splitlines()
     ]
 
@@ -147,7 +147,7 @@ def test_plugins_list_speaks_json_and_says_what_is_missing(poolkit):
     code, out, _ = poolkit("plugins", "list", "--json", "--plugin", "no-such-plugin")
     assert code == 0
     *_, missing = json.loads(out)
-    assert sorted(missing) == ["entry_point", "plugin", "status", "task", "version", "why"]
+    assert sorted(missing) == ["entry_point", "kind", "name", "plugin", "status", "version", "why"]
     assert (missing["status"], missing["plugin"]) == ("missing", "no-such-plugin")
     assert missing["why"].startswith("plugin 'no-such-plugin', enabled by --plugin no-such-plugin, is not installed")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,9 +124,102 @@ def test_the_list_has_a_row_for_a_plugin_with_nothing_but_hooks(poolkit, site, m
     _, out, _ = poolkit("plugins", "list", "--json")
     assert json.loads(out)[-1] == {
         "status": "enabled",
-        "task": "",
+        "kind": "hooks",
+        "name": "greet",
         "plugin": "poolkit-greet",
         "version": "1.0.0",
         "entry_point": "poolkit_greet",
         "why": "enabled by POOLKIT_ENABLE",
     }
+
+
+def rows_of(out: str) -> dict[tuple[str, str], tuple[str, str]]:
+    return {(row["plugin"], row["name"]): (row["status"], row["why"]) for row in json.loads(out)}
+
+
+def test_the_list_that_loads_shows_what_cannot_be_loaded(poolkit, site, monkeypatch):
+    install(site, monkeypatch, "raise RuntimeError('no')")
+    monkeypatch.delenv("POOLKIT_ENABLE")
+    site.install("poolkit-vendor", modules={"poolkit_vendor": ""}, dialects={"vendor": "poolkit_vendor:DIALECT"})
+    code, out, err = poolkit("plugins", "list", "--load", "--json", "--plugin", "*")
+    assert (code, err) == (0, "")
+    rows = rows_of(out)
+    status, why = rows["poolkit-greet", "greet"]
+    assert status == "quarantined"
+    assert why.startswith(
+        "poolkit-greet 1.0.0 failed to import: RuntimeError: no\n  entry point  greet = poolkit_greet\n"
+    )
+    status, why = rows["poolkit-vendor", "vendor"]
+    assert status == "quarantined"
+    assert why.startswith("poolkit-vendor 1.0.0 failed to import: AttributeError: module 'poolkit_vendor' has no ")
+    assert rows["poolkit", "embed"] == ("enabled", "built in")
+
+
+def test_the_list_that_loads_ends_with_1_where_a_start_up_would_fail(poolkit, site, monkeypatch):
+    install(site, monkeypatch, "raise RuntimeError('no')")
+    code, out, _ = poolkit("plugins", "list", "--load", "--json")
+    status, _ = rows_of(out)["poolkit-greet", "greet"]
+    assert (code, status) == (1, "failed")
+
+
+def install_long_names(site: Site) -> None:
+    """Install what does not fit into 80 columns."""
+    site.install(
+        "poolkit-a-plugin-with-a-long-name",
+        modules={"poolkit_a_plugin_with_a_long_name": "raise SystemExit"},
+        tasks={"a_task_with_a_long_name": "poolkit_a_plugin_with_a_long_name:A_TASK_WITH_A_LONG_NAME"},
+        dialects={"one": "poolkit_a_plugin_with_a_long_name:ONE"},
+    )
+
+
+def test_a_list_that_is_piped_has_a_line_for_each_entry_point_and_breaks_no_name(poolkit, site, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    install_long_names(site)
+    _, out, _ = poolkit("plugins", "list")
+    assert [line.split() for line in out.splitlines() if "a_task_with_a_long_name" in line] == [
+        [
+            "installed",
+            "task",
+            "a_task_with_a_long_name",
+            "poolkit-a-plugin-with-a-long-name",
+            "1.0.0",
+            "poolkit_a_plugin_with_a_long_name:A_TASK_WITH_A_LONG_NAME",
+            *["not", "enabled;", "--plugin", "poolkit-a-plugin-with-a-long-name", "enables", "it"],
+        ]
+    ]
+
+
+def test_a_list_in_a_narrow_terminal_breaks_no_name(poolkit, site, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    install_long_names(site)
+    _, out, _ = poolkit("plugins", "list")
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in out.splitlines()]
+    assert "installed   task a_task_with_a_long_name of poolkit-a-plugin-with-a-long-name 1.0.0" in lines
+    assert (
+        "poolkit_a_plugin_with_a_long_name:A_TASK_WITH_A_LONG_NAME: "
+        "not enabled; --plugin poolkit-a-plugin-with-a-long-name enables it"
+    ) in lines
+
+
+def test_the_entries_of_poolkits_own_tables_share_a_line(poolkit, site):
+    with (site.path / "poolkit-0.1.0.dist-info" / "entry_points.txt").open("a") as file:
+        file.write("\n[poolkit.models]\npooling.cls = distributions\npooling.mean = distributions\n")
+    _, out, _ = poolkit("plugins", "list")
+    [line] = [line for line in out.splitlines() if " pooling " in line]
+    assert line.split() == [
+        "enabled",
+        "pooling",
+        "cls,",
+        "mean",
+        "poolkit",
+        "0.1.0",
+        "2",
+        "entry",
+        "points",
+        "built",
+        "in",
+    ]
+    _, out, _ = poolkit("plugins", "list", "--json")
+    assert {("poolkit", "cls"), ("poolkit", "mean")} <= rows_of(out).keys()

@@ -78,7 +78,7 @@ def info(
 TASK = """\
 task ner
   entry point  ner = poolkit_gliner:NER
-  defined at   {file}:21
+  defined at   {file}
   api          1
   summary      Finds names.
   output       vector
@@ -158,11 +158,44 @@ def test_json_has_the_schemas_whole(info, site: Site):
     [plugin] = json.loads(out)
     assert (plugin["plugin"], plugin["version"], plugin["status"]) == ("poolkit-gliner", "0.3.1", "installed")
     [task] = plugin["tasks"]
-    assert task["defined_at"] == f"{site.path / 'poolkit_gliner.py'}:21"
+    assert task["defined_at"] == str(site.path / "poolkit_gliner.py")
     assert task["settings"]["properties"]["threshold"]["default"] == 0.5
     [operation] = task["operations"]
     assert operation["request"]["examples"] == [{"texts": ["a", "b"]}]
     assert operation["response"]["properties"]["lengths"]["items"] == {"type": "integer"}
+
+
+def test_the_name_of_a_built_in_task_imports_no_plugin_that_is_not_enabled(info, site: Site):
+    modules = {"poolkit_other": "raise SystemExit"}
+    site.install("poolkit-other", modules=modules, tasks={"embed": "poolkit_other:EMBED"})
+    code, out, _ = info("embed", "--json")
+    assert (code, [plugin["plugin"] for plugin in json.loads(out)]) == (0, ["poolkit"])
+    code, _, err = info("other:embed")
+    assert code == 1
+    assert err.startswith("PluginLoadError: poolkit-other 1.0.0 failed to import: SystemExit\n")
+
+
+def test_entries_of_open_tables_and_what_a_hook_module_serves_are_shown(info, site: Site):
+    source = "from poolkit.contract import hookimpl\nserves = ('max_embed_len',)\n"
+    source += "@hookimpl\ndef poolkit_wrap(context, settings): return []\n"
+    site.install(
+        "poolkit-vendor",
+        modules={"poolkit_vendor": source},
+        hooks={"vendor": "poolkit_vendor"},
+        models={"module.LSTM": "poolkit_vendor:LSTM", "family.rnn": "poolkit_vendor:RNN"},
+        dialects={"vendor": "poolkit_vendor:DIALECT"},
+    )
+    code, out, _ = info("vendor")
+    assert code == 0
+    lines = out.splitlines()
+    assert [line for line in lines if ("poolkit_vendor:" in line and "defined" not in line) or "serves" in line][
+        :4
+    ] == [
+        "  family       family.rnn = poolkit_vendor:RNN",
+        "  module       module.LSTM = poolkit_vendor:LSTM",
+        "  dialect      vendor = poolkit_vendor:DIALECT",
+        "  serves       max_embed_len",
+    ]
 
 
 def test_a_task_of_two_plugins_is_shown_twice(info, site: Site):

@@ -28,7 +28,6 @@ from poolkit import (
     RerankResponse,
     ScoreRequest,
     ScoreResponse,
-    create_app,
 )
 from poolkit.contract import EncodedPrompt, Engine
 from poolkit.engine.scheduler import Scheduler
@@ -36,6 +35,7 @@ from poolkit.errors import ClosedError, EngineError, RequestError
 from poolkit.models import read_model
 from poolkit.pipeline.served import ServedModel
 from poolkit.registry import Registry
+from poolkit.server import create_app
 from poolkit.testing import FakeEngine
 from poolkit.tokenization import Encoder
 from poolkit_tasks.token_embed import TOKEN_EMBED

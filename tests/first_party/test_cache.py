@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from distributions import Site
-from poolkit import LLM, EmbeddingsRequest, PoolingRequest, ScoreRequest, create_app
+from poolkit import LLM, EmbeddingsRequest, PoolingRequest, ScoreRequest
 from poolkit.errors import EngineError, PluginLoadError, RequestError
+from poolkit.server import create_app
 from poolkit.testing import FakeEngine, fake_model
 from serving import ask
 

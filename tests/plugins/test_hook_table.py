@@ -6,9 +6,9 @@ import asyncio
 import threading
 
 from distributions import Request, Response, Site, make_encoder
-from poolkit import create_app
 from poolkit.config import Named, PluginConfig
 from poolkit.registry import Registry
+from poolkit.server import create_app
 from poolkit.testing import FAKE_MODEL
 from serving import ask, fake_model
 

@@ -13,9 +13,9 @@ import pytest
 from fastapi import FastAPI
 
 from distributions import Request, Site, make_encoder
-from poolkit import create_app
 from poolkit.config import Named, PluginConfig
 from poolkit.registry import Registry
+from poolkit.server import create_app
 from poolkit.server.drain import Drain
 from poolkit.testing import FAKE_MODEL
 from serving import fake_model

@@ -23,7 +23,7 @@ def test_embed_is_an_entry_point_of_poolkit_and_binds_like_any_task():
 
 
 def test_the_list_of_plugins_has_embed_as_built_in():
-    [row] = [row for row in list_plugins(PluginConfig()) if row.task == "embed"]
+    [row] = [row for row in list_plugins(PluginConfig()) if row.name == "embed"]
     assert (row.status, row.plugin, row.why) == (Status.ENABLED, "poolkit", "built in")
 
 

@@ -194,7 +194,8 @@ def test_a_broken_entry_that_is_swept_in_is_left_out_with_a_warning_and_told_whe
     record = caplog.records[0]
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith(
-        "Dialect 'broken' is not available: poolkit-broken 1.0.0 failed to import: RuntimeError: no key\n"
+        "Dialect 'broken' of poolkit-broken 1.0.0 is not available: "
+        "poolkit-broken 1.0.0 failed to import: RuntimeError: no key\n"
     )
     with pytest.raises(PluginLoadError):
         entries["broken"]

@@ -66,7 +66,8 @@ def test_a_hook_module_of_poolkits_own_is_a_plugin_that_must_be_enabled_by_its_n
     row = list_plugins(PluginConfig())[-1]
     assert row == Row(
         Status.INSTALLED,
-        "",
+        "hooks",
+        "long_texts",
         "poolkit-long-texts",
         "0.1.0",
         "fake_chunking",
@@ -235,7 +236,7 @@ def test_a_broken_hook_module_that_is_swept_in_is_quarantined(site: Site, caplog
     )
     assert caplog.messages == [f"Hook module 'cache' of poolkit-cache 1.2.0 is not available: {cause}"]
     [row] = [row for row in registry.rows() if row.status is Status.QUARANTINED]
-    assert (row.task, row.plugin, row.why) == ("", "poolkit-cache", cause)
+    assert (row.kind, row.name, row.plugin, row.why) == ("hooks", "cache", "poolkit-cache", cause)
 
 
 RAISING = "@hookimpl\ndef poolkit_wrap(context, settings):\n    raise OSError('disk full')\n"

@@ -109,7 +109,7 @@ def test_a_plugin_that_is_swept_in_and_broken_is_quarantined(site: Site, caplog:
     assert str(caught.value) == f"task 'geo_segment' of poolkit-geo 0.2.0 is not available: {cause}"
     assert isinstance(caught.value.__cause__, PluginLoadError)
     [row] = [row for row in registry.rows() if row.status is Status.QUARANTINED]
-    assert (row.task, row.plugin, row.why) == ("geo_segment", "poolkit-geo", cause)
+    assert (row.name, row.plugin, row.why) == ("geo_segment", "poolkit-geo", cause)
 
 
 def test_a_broken_plugin_that_is_named_beside_a_star_must_load(site: Site):
@@ -140,7 +140,7 @@ def test_all_failures_are_reported_together(site: Site):
 
 
 def test_a_task_for_a_newer_api(site: Site, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("poolkit.registry._loading.API_VERSION", 2)
+    monkeypatch.setattr("poolkit.registry.check.API_VERSION", 2)
     install_api(site, 3)
     with pytest.raises(PluginIncompatibleError) as caught:
         load("poolkit-gliner")

@@ -127,12 +127,12 @@ def test_a_task_that_is_disabled(site: Site):
     registry = load("gliner", disable=disable)
     with pytest.raises(UnknownTaskError) as caught:
         choose(registry, "reward")
-    assert str(caught.value) == "task 'reward' is disabled in /srv/poolkit.toml. Take it off there to serve it."
+    assert str(caught.value) == "task 'reward' is disabled in /srv/poolkit.toml. Remove it from disable to serve it."
     with pytest.raises(UnknownTaskError) as caught:
         choose(registry, "ner")
     assert str(caught.value) == (
         "task 'ner' is provided by poolkit-gliner 0.3.1, which is disabled by --no-plugin gliner. "
-        "Take it off there to serve the task."
+        "Remove it from disable to serve the task."
     )
 
 

@@ -180,17 +180,18 @@ def test_the_list_of_plugins_imports_none_and_says_why(site: Site):
         enable=(Named("gliner", TOML), Named("nothing", TOML)),
         disable=(Named("geo", "--no-plugin geo"), Named("reward", TOML)),
     )
-    rows = {(row.plugin, row.task): row for row in list_plugins(config)}
+    rows = {(row.plugin, row.name): row for row in list_plugins(config)}
     builtin = ("poolkit", "0.1.0")
-    assert rows["poolkit", "embed"] == Row(Status.ENABLED, "embed", *builtin, "fake_core:EMBED", "built in")
+    assert rows["poolkit", "embed"] == Row(Status.ENABLED, "task", "embed", *builtin, "fake_core:EMBED", "built in")
     assert rows["poolkit", "reward"] == Row(
-        Status.DISABLED, "reward", *builtin, "fake_core:REWARD", "disabled in /srv/poolkit.toml"
+        Status.DISABLED, "task", "reward", *builtin, "fake_core:REWARD", "disabled in /srv/poolkit.toml"
     )
     assert rows["poolkit-gliner", "ner"] == Row(
-        Status.ENABLED, "ner", "poolkit-gliner", "1.0.0", "poolkit_gliner:X", "enabled in /srv/poolkit.toml"
+        Status.ENABLED, "task", "ner", "poolkit-gliner", "1.0.0", "poolkit_gliner:X", "enabled in /srv/poolkit.toml"
     )
     assert rows["poolkit-splade", "splade"] == Row(
         Status.INSTALLED,
+        "task",
         "splade",
         "poolkit-splade",
         "1.0.0",
@@ -198,11 +199,12 @@ def test_the_list_of_plugins_imports_none_and_says_why(site: Site):
         "not enabled; --plugin poolkit-splade enables it",
     )
     assert rows["poolkit-geo", "geo"] == Row(
-        Status.DISABLED, "geo", "poolkit-geo", "1.0.0", "poolkit_geo:X", "disabled by --no-plugin geo"
+        Status.DISABLED, "task", "geo", "poolkit-geo", "1.0.0", "poolkit_geo:X", "disabled by --no-plugin geo"
     )
-    assert rows["poolkit-cache", ""] == Row(
+    assert rows["poolkit-cache", "cache"] == Row(
         Status.INSTALLED,
-        "",
+        "hooks",
+        "cache",
         "poolkit-cache",
         "1.0.0",
         "poolkit_cache.hooks",
@@ -210,6 +212,7 @@ def test_the_list_of_plugins_imports_none_and_says_why(site: Site):
     )
     assert rows["nothing", ""] == Row(
         Status.MISSING,
+        "",
         "",
         "nothing",
         "",

@@ -194,14 +194,15 @@ def test_closing_a_task_closes_its_wrappers(wrap, caplog: pytest.LogCaptureFixtu
     assert caplog.messages == ["Wrapper of poolkit-cache 1.2.0 failed in close."]
 
 
-def test_the_time_of_each_hook_is_counted_for_each_plugin_without_what_it_surrounds(wrap):
+def test_the_time_of_each_hook_is_told_for_each_plugin(wrap):
     operation = wrap(quiet="    @around\n    def pre_process(self): return (yield)\n")
-    for _ in range(3):
-        operation.pre_process(Request(texts=["a"]))
+    seen: list[tuple[str, str, float]] = []
+    operation.observe(lambda *call: seen.append(call))
+    operation.pre_process(Request(texts=["a"]))
     post_process(operation)
-    calls = {(timing.plugin, timing.hook): timing.times.calls_within[-1] for timing in operation.timings()}
-    assert calls == {
-        ("poolkit-quiet", "pre_process"): (float("inf"), 3),
-        ("poolkit", "pre_process"): (float("inf"), 3),
-        ("poolkit", "post_process"): (float("inf"), 1),
-    }
+    assert [call[:2] for call in seen] == [
+        ("pre_process", "poolkit"),
+        ("pre_process", "poolkit-quiet"),
+        ("post_process", "poolkit"),
+    ]
+    assert all(seconds > 0 for _, _, seconds in seen)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from distributions import CORE_DIALECTS, Site, open_site
-from poolkit import create_app
 from poolkit.errors import PluginInvalidError
+from poolkit.server import create_app
 from serving import ask, fake_model
 
 ECHO = """
@@ -105,7 +105,8 @@ def test_tasks_lists_what_is_installed_and_served(app):
     }
     assert {
         "status": "enabled",
-        "task": "echo",
+        "kind": "task",
+        "name": "echo",
         "plugin": "poolkit-echo",
         "version": "0.3.1",
         "entry_point": "poolkit_echo:ECHO",

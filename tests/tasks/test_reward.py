@@ -14,8 +14,9 @@ import transformers
 
 from checkpoints import VOCABULARY, WIDTH, real_texts
 from closeness import assert_close
-from poolkit import LLM, PoolerConfig, PoolingParams, create_app
+from poolkit import LLM, PoolerConfig, PoolingParams
 from poolkit.errors import ConfigError, ModelError, RequestError, UnsupportedTaskError
+from poolkit.server import create_app
 from serving import ask
 
 pytestmark = [

@@ -33,21 +33,22 @@ def inspect(
     The values are those of the report that  poolkit serve  with the same options logs at its start, each with where it
     comes from, and so are the errors. Below: the tasks that the model can serve, best first, and why not the others.
     """
-    from poolkit.pipeline import prepare_model, report
+    from poolkit.pipeline import prepare_model, report, report_quarantined
 
     prepared = prepare_model(resolved.settings, resolved.plugins)
     with closing(prepared.task):
         decisions = [
             *report(prepared.info, prepared.task.task, resolved.settings),
             *_hardware(resolved.settings),
+            *report_quarantined(prepared.registry),
         ]
         tasks = prepared.registry.supported_tasks(prepared.info)
-        refusals = prepared.registry.refusals(prepared.info)
+        reasons = prepared.registry.unsupported_reasons(prepared.info)
     if as_json:
         content = {
             "decisions": [dataclasses.asdict(decision) for decision in decisions],
             "tasks": tasks,
-            "refused_tasks": refusals,
+            "refused_tasks": reasons,
         }
         typer.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2))
         return
@@ -55,7 +56,7 @@ def inspect(
     typer.echo()
     _print(
         ("task", "served"),
-        [*((name, "yes") for name in tasks), *((name, f"no: {why}") for name, why in refusals.items())],
+        [*((name, "yes") for name in tasks), *((name, f"no: {why}") for name, why in reasons.items())],
     )
 
 

@@ -43,8 +43,9 @@ def _plugin(plugin: PluginInfo) -> Iterator[str]:
     yield _line("location", plugin.location)
     if plugin.requires_poolkit:
         yield _line("requires", f"poolkit {plugin.requires_poolkit}")
-    for engine in plugin.engines:
-        yield _line("engine", engine)
+    for kind, entry_points in plugin.entries.items():
+        for entry_point in entry_points:
+            yield _line(kind, entry_point)
     for task in plugin.tasks:
         yield ""
         yield from _task(task)
@@ -53,6 +54,8 @@ def _plugin(plugin: PluginInfo) -> Iterator[str]:
         yield "hook module"
         yield _line("entry point", module.entry_point)
         yield _line("defined at", module.defined_at)
+        if module.serves:
+            yield _line("serves", ", ".join(module.serves))
         for hook, place in module.hooks.items():
             yield _line(hook, place)
         yield from _fields("settings", module.settings)

@@ -81,7 +81,8 @@ def _name_problem(name: str) -> str | None:
     if not NAME.fullmatch(name):
         return f"{name!r} cannot be the name of a task and of a distribution. {NAME_RULE}"
     names = _names(name)
-    if any(row.task == names["task"] and row.plugin == "poolkit" for row in list_plugins(PluginConfig())):
+    builtin = {row.name for row in list_plugins(PluginConfig()) if row.kind == "task" and row.plugin == "poolkit"}
+    if names["task"] in builtin:
         return f"{names['task']!r} is a task of poolkit itself. Choose another name"
     spec = importlib.util.find_spec(names["module"])
     if spec is not None:

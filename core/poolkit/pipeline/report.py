@@ -8,8 +8,9 @@ from dataclasses import replace
 from poolkit.config import ModelConfig
 from poolkit.contract import Activation, Output, PoolingParams, PoolingTask
 from poolkit.models import Decision, ModelInfo
+from poolkit.registry import Registry
 
-__all__ = ["report"]
+__all__ = ["report", "report_quarantined"]
 
 VECTORS = frozenset((Output.VECTOR, Output.TOKEN_VECTORS))
 SCORES = frozenset((Output.LOGITS, Output.TOKEN_LOGITS, Output.REWARDS))
@@ -38,6 +39,18 @@ def report(model: ModelInfo, task: PoolingTask, config: ModelConfig) -> tuple[De
         *(one for one in model.decisions if _is_used(one, task)),
         _head(model, task),
         *_of_task(model, task, config),
+    )
+
+
+def report_quarantined(registry: Registry) -> tuple[Decision, ...]:
+    """Return what an enabled plugin offers and cannot be used, and why; its full error is in the log."""
+    return tuple(
+        Decision(
+            "quarantined",
+            f"{failure.entry_point.kind} {failure.entry_point.short_name} of {failure.plugin}",
+            str(failure.error).splitlines()[0],
+        )
+        for failure in registry.quarantined
     )
 
 

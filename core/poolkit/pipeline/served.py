@@ -33,7 +33,7 @@ from poolkit.engine.job import Job, Outcome
 from poolkit.engine.scheduler import Scheduler, SchedulerStats
 from poolkit.errors import BatchError, CancelledRequestError, RequestError
 from poolkit.models import Decision, ModelInfo
-from poolkit.pipeline import prepare_model, report
+from poolkit.pipeline import prepare_model, report, report_quarantined
 from poolkit.pipeline.params import check_params
 from poolkit.registry import BoundOperation, BoundTask, Registry
 from poolkit.tokenization import Encoder, Readings
@@ -81,7 +81,11 @@ class ServedModel:
         self.task: PoolingTask = task.task
         self.registry = registry
         self.operations: Mapping[str, BoundOperation] = task.operations
-        self.decisions: tuple[Decision, ...] = (*report(info, task.task, config), *engine.decisions)
+        self.decisions: tuple[Decision, ...] = (
+            *report(info, task.task, config),
+            *engine.decisions,
+            *report_quarantined(registry),
+        )
         self._bound = task
         self._engine = engine
         self._encoder = encoder

@@ -1,7 +1,6 @@
-"""Which tasks there are, which one a model serves, and its behaviour.
+"""Find the plugins, the tasks that they provide, and the one task that a model serves, with its behavior.
 
     discover ──► select ──► load ──► get_pooling_task ──► bind
-                                                      └──► plan ──► bind, in another process
 
 Each step is a function from one frozen record to the next, in a module of its own; `Registry` strings them together.
 """
@@ -9,12 +8,14 @@ Each step is a function from one frozen record to the next, in a module of its o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
-from poolkit.registry import _resolution
-from poolkit.registry._binding import BoundTask, bind
-from poolkit.registry._discovery import (
+from poolkit.registry import resolve
+from poolkit.registry.bind import BoundOperation, BoundTask, bind
+from poolkit.registry.call import Observe
+from poolkit.registry.describe import OperationInfo, PluginInfo, TaskInfo, describe
+from poolkit.registry.discover import (
     DIALECTS,
     ENGINES,
     HOOKS,
@@ -25,14 +26,10 @@ from poolkit.registry._discovery import (
     Plugin,
     discover,
 )
-from poolkit.registry._entries import Entries
-from poolkit.registry._hooks import BoundOperation, HookTiming
-from poolkit.registry._info import OperationInfo, PluginInfo, TaskInfo, describe
-from poolkit.registry._listing import Row, Status, list_entry_points
-from poolkit.registry._loading import Loaded, LoadedTask, enable_server, load
-from poolkit.registry._plan import Plan
-from poolkit.registry._selection import not_found, select
-from poolkit.registry._startup import HookModule
+from poolkit.registry.entries import Entries, Failure
+from poolkit.registry.hooks import HookModule
+from poolkit.registry.load import Loaded, LoadedTask, enable_server, load, try_all
+from poolkit.registry.select import Row, Status, list_rows, not_found, select
 
 if TYPE_CHECKING:
     from poolkit.config import PluginConfig
@@ -49,11 +46,11 @@ __all__ = [
     "BoundOperation",
     "BoundTask",
     "EntryPoint",
+    "Failure",
     "HookModule",
-    "HookTiming",
     "LoadedTask",
+    "Observe",
     "OperationInfo",
-    "Plan",
     "Plugin",
     "PluginInfo",
     "Registry",
@@ -69,9 +66,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """The enabled tasks and hook modules, imported and checked."""
+    """The enabled tasks and hook modules, imported and checked, and the open tables."""
 
     loaded: Loaded
+    _entry_failures: dict[tuple[str, EntryPoint], Failure] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def load(cls, config: PluginConfig, *, needs: Sequence[str] = ()) -> Registry:
@@ -88,13 +86,13 @@ class Registry:
             StartupError: several of these at once.
         """
         loaded = load(select(discover(), config))
-        for field in needs:
-            loaded = enable_server(loaded, field)
+        for needed in needs:
+            loaded = enable_server(loaded, needed)
         return cls(loaded)
 
     @property
     def tasks(self) -> tuple[LoadedTask, ...]:
-        """What the enabled plugins provide, poolkit first."""
+        """The tasks of the enabled plugins, poolkit's first."""
         return self.loaded.tasks
 
     @property
@@ -102,45 +100,10 @@ class Registry:
         """The hook modules of the enabled plugins, in the order in which these were enabled."""
         return self.loaded.hooks
 
-    def supported_tasks(self, model: ModelInfo) -> tuple[str, ...]:
-        """Return the names of the enabled tasks that the model can serve, best first."""
-        return _resolution.supported_tasks(self.loaded, model)
-
-    def refusals(self, model: ModelInfo) -> dict[str, str]:
-        """Return the names of the enabled tasks that the model cannot serve, each with why it cannot."""
-        return _resolution.refusals_of(self.loaded, model)
-
-    def tasks_offering(self, operation: str, model: ModelInfo) -> tuple[str, ...]:
-        """Return the names of the enabled tasks that offer an operation and that the model can serve, best first."""
-        return _resolution.tasks_offering(self.loaded, operation, model)
-
-    def get_pooling_task(
-        self, supported_tasks: Sequence[str], task: str | None = None, *, model: ModelInfo | None = None
-    ) -> PoolingTask:
-        """Return the one task to serve: `task` ("name" or "plugin:name"), by default the first that is enabled.
-
-        Raises:
-            TaskError: no enabled plugin provides it, several do, or the model cannot serve it.
-            PluginError: the plugin in "plugin:name" is not installed.
-        """
-        return _resolution.get_pooling_task(self.loaded, supported_tasks, task, model=model)
-
-    def bind(self, task: PoolingTask, model: ModelInfo, encoder: PromptEncoder) -> BoundTask:
-        """Return the task with its settings and processors, ready to answer requests for the model.
-
-        Raises:
-            PluginError: a setting is wrong, or a processor cannot be imported or created, or breaks the contract.
-            StartupError: several of these at once.
-        """
-        return bind(self.loaded, task, model, encoder)
-
-    def plan(self, task: PoolingTask) -> Plan:
-        """Return what another process needs to bind the task: picklable, and no second look at what is installed.
-
-        Raises:
-            UnknownTaskError: the task is none of the enabled ones.
-        """
-        return Plan.of(self.loaded, task)
+    @property
+    def quarantined(self) -> tuple[Failure, ...]:
+        """What only `"*"` enabled and cannot be used; of the open tables, what was asked for so far."""
+        return (*self.loaded.quarantined, *self._entry_failures.values())
 
     def entries(self, group: str, kind: str = "") -> Entries:
         """Return an open table: the entries of poolkit and the enabled plugins, by name, each imported when asked for.
@@ -156,10 +119,10 @@ class Registry:
             group: of entry points: `DIALECTS`, `ENGINES`, `MODALITIES` or `MODELS`.
             kind: of `MODELS`, what stands in front of the dot: "family", "module", "pooling" or "reranker".
         """
-        return Entries(self.loaded.selection, group, kind)
+        return Entries(self.loaded.selection, group, kind, failures=self._entry_failures)
 
     def import_engine(self, name: str) -> EngineProvider:
-        """Import what provides the engine of that name.
+        """Import the provider of the engine of that name.
 
         Raises:
             ConfigError: no enabled plugin provides it, or several do.
@@ -167,15 +130,54 @@ class Registry:
         """
         return cast("EngineProvider", self.entries(ENGINES)[name])
 
+    def supported_tasks(self, model: ModelInfo) -> tuple[str, ...]:
+        """Return the names of the enabled tasks that the model can serve, best first."""
+        return resolve.supported_tasks(self.loaded, model)
+
+    def tasks_offering(self, operation: str, model: ModelInfo) -> tuple[str, ...]:
+        """Return the names of the enabled tasks that offer an operation and that the model can serve, best first."""
+        return resolve.tasks_offering(self.loaded, operation, model)
+
+    def unsupported_reasons(self, model: ModelInfo) -> dict[str, str]:
+        """Return the names of the enabled tasks that the model cannot serve, each with why it cannot."""
+        return resolve.unsupported_reasons(self.loaded, model)
+
+    def get_pooling_task(
+        self, supported_tasks: Sequence[str], task: str | None = None, *, model: ModelInfo | None = None
+    ) -> PoolingTask:
+        """Return the one task to serve: `task` ("name" or "plugin:name"), by default the first that is enabled.
+
+        Raises:
+            TaskError: no enabled plugin provides it, several do, or the model cannot serve it.
+            PluginError: the plugin in "plugin:name" is not installed.
+        """
+        return resolve.get_pooling_task(self.loaded, supported_tasks, task, model=model)
+
+    def bind(self, task: PoolingTask, model: ModelInfo, encoder: PromptEncoder) -> BoundTask:
+        """Return the task with its settings and processors, ready to answer requests for the model.
+
+        Raises:
+            PluginError: a setting is wrong, or a processor cannot be imported or created, or breaks the contract.
+            ConfigError: a hook module refuses a setting of the operator's that it serves.
+            StartupError: several of these at once.
+        """
+        return bind(self.loaded, task, model, encoder)
+
     def rows(self) -> tuple[Row, ...]:
-        """Return what there is and whether it is used, the tasks that failed to load among it."""
-        failures = {(failure.plugin.name, failure.entry_point): failure.error for failure in self.loaded.quarantined}
-        return list_entry_points(self.loaded.selection, failures)
+        """Return the installed entry points, and whether each is used; what is quarantined is told."""
+        failures = {(failure.plugin.name, failure.entry_point): failure.error for failure in self.quarantined}
+        return list_rows(self.loaded.selection, failures)
 
 
-def list_plugins(config: PluginConfig) -> tuple[Row, ...]:
-    """Return what is installed and whether it would be used, from metadata alone: no plugin is imported."""
-    return list_entry_points(select(discover(), config))
+def list_plugins(config: PluginConfig, *, loads: bool = False) -> tuple[Row, ...]:
+    """Return the installed entry points, and whether each would be used.
+
+    Args:
+        config: which plugins are enabled.
+        loads: import those that are enabled, and tell which of them fail. By default no plugin is imported.
+    """
+    selection = select(discover(), config)
+    return list_rows(selection, try_all(selection) if loads else None)
 
 
 def load_hook_modules(config: PluginConfig) -> tuple[HookModule, ...]:
@@ -187,7 +189,7 @@ def load_hook_modules(config: PluginConfig) -> tuple[HookModule, ...]:
         StartupError: several of these at once.
     """
     selection = select(discover(), config)
-    enabled = tuple(one for one in selection.enabled if one.plugin.in_group(HOOKS))
+    enabled = tuple(enabled for enabled in selection.enabled if enabled.plugin.in_group(HOOKS))
     return load(replace(selection, enabled=enabled)).hooks
 
 

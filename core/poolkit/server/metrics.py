@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
-    HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
 )
@@ -22,6 +21,8 @@ from poolkit.server.drain import Drain
 __all__ = ["Metrics"]
 
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+HOOK_BUCKETS_S = (0.0001, 0.001, 0.01, 0.1, 1, 10)
 
 
 class Metrics:
@@ -40,12 +41,25 @@ class Metrics:
         self._hook_failures = Counter(
             "poolkit_hook_failures", "Failures of plugins' hooks.", ("plugin", "task", "hook"), registry=self._registry
         )
+        self._hook_seconds = Histogram(
+            "poolkit_hook_seconds",
+            "Seconds in plugins' hooks, without those of what a wrapper surrounds.",
+            ("model", "plugin", "task", "operation", "hook"),
+            buckets=HOOK_BUCKETS_S,
+            registry=self._registry,
+        )
+        for name, model in models.items():
+            for operation, bound in model.operations.items():
+                bound.observe(partial(self._observe_hook, name, model.task.name, operation))
         self._registry.register(_Served(models, drain=drain))
 
     def count_request(self, *, route: str, status: int, seconds: float) -> None:
         """Count one answered request."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route, str(status)).observe(seconds)
+
+    def _observe_hook(self, model: str, task: str, operation: str, hook: str, plugin: str, seconds: float) -> None:
+        self._hook_seconds.labels(model, plugin, task, operation, hook).observe(seconds)
 
     def count_failure(self, error: Exception) -> None:
         """Count `error` if a plugin's hook is to blame."""
@@ -71,11 +85,6 @@ class _Served(Collector):
         tokens = CounterMetricFamily("poolkit_tokens", "Tokens that ran through the model.", labels=("model",))
         batches = CounterMetricFamily("poolkit_batches", "Forward passes.", labels=("model",))
         waiting = GaugeMetricFamily("poolkit_prompts_waiting", "Prompts in the queue.", labels=("model",))
-        hooks = HistogramMetricFamily(
-            "poolkit_hook_seconds",
-            "Seconds in plugins' hooks, without what a wrapper surrounds.",
-            labels=("model", "plugin", "task", "operation", "hook"),
-        )
         for name, model in self._models.items():
             stats = model.stats()
             served.add_metric((), {"model": name, "task": model.task.name})
@@ -85,17 +94,5 @@ class _Served(Collector):
             tokens.add_metric((name,), stats.tokens_done)
             batches.add_metric((name,), stats.batches_done)
             waiting.add_metric((name,), stats.prompts_waiting)
-            _add_hooks(hooks, name, model)
-        yield from (served, prompts, tokens, batches, waiting, hooks)
+        yield from (served, prompts, tokens, batches, waiting)
         yield GaugeMetricFamily("poolkit_requests_in_flight", "Requests being served.", value=self._drain.in_flight)
-
-
-def _add_hooks(seconds: HistogramMetricFamily, name: str, model: ServedModel) -> None:
-    for operation, bound in model.operations.items():
-        for timing in bound.timings():
-            buckets = [
-                (str(bound_s) if math.isfinite(bound_s) else "+Inf", calls)
-                for bound_s, calls in timing.times.calls_within
-            ]
-            labels = (name, timing.plugin, model.task.name, operation, timing.hook)
-            seconds.add_metric(labels, buckets, timing.times.seconds)

@@ -50,7 +50,7 @@ def fake_model(
         PluginError, TaskError, StartupError: the plugin or the task cannot be used.
     """
     enable = () if plugin is None else (Named(plugin, "poolkit.testing"),)
-    tables = {} if plugin is None else {plugin: dict(settings or {})}
+    tables = {} if plugin is None or not settings else {plugin: dict(settings)}
     registry = Registry.load(PluginConfig(enable=enable, settings=tables))
     names = [loaded.target.name for loaded in registry.tasks if isinstance(loaded.target, PoolingTask)]
     chosen = registry.get_pooling_task(names, task)

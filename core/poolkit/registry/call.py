@@ -1,28 +1,27 @@
-"""Calls one hook of one operation: wrappers around wrappers around the processor, each blamed for its own failures.
-
-pluggy marks and describes the hooks. The call is made here, because a wrapper must be able to give what it surrounds
-other prompts and outputs than those that went through the model, and a failure must be told by whose it is.
-"""
+"""Call one hook of one operation: wrappers around the processor, each blamed for its own failures and timed."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Generic, TypeVar, cast
+from typing import Generic, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
+from poolkit.contract import Operation, Prepared
 from poolkit.errors import HookError, RequestError
-from poolkit.registry._discovery import Plugin
-from poolkit.registry._times import HookTimes
+from poolkit.registry.check import PROCESSOR_HOOKS, accepted
+from poolkit.registry.discover import Plugin
+from poolkit.registry.hooks import Wrapper
+from poolkit.registry.results import check_prepared, check_response, expect
 from poolkit.validation import refused
 
-__all__ = ["HookCaller", "Layer", "expect"]
+__all__ = ["HookCaller", "Observe", "Observers", "PostProcess", "PreProcess"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,46 +30,67 @@ Arguments = tuple[object, ...]
 Wrapping = Generator[Arguments | None, object, object]
 
 
+class Observe(Protocol):
+    """Is told of each call of a hook, in the thread of the call."""
+
+    def __call__(self, hook: str, plugin: str, seconds: float) -> None:
+        """Take note of one call."""
+        ...
+
+
+class Observers(list[Observe]):
+    """The observers of one operation."""
+
+    def tell(self, hook: str, plugin: str, seconds: float) -> None:
+        """Tell each of them of a call."""
+        for observe in self:
+            observe(hook, plugin, seconds)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Layer:
-    """What the processor or one wrapper does in a hook.
-
-    Attributes:
-        function: the bound method; a wrapper's is a generator.
-        accepted: which of the hook's arguments it takes, by position.
-        plugin: whose it is.
-        subject: how messages call it.
-        times: where its calls are counted, without the time of what it surrounds.
-    """
-
+class _Layer:
     function: Callable[..., object]
     accepted: tuple[int, ...]
     plugin: Plugin
     subject: str
-    times: HookTimes
 
     def call(self, arguments: Arguments) -> object:
         """Call the method with the arguments that it takes."""
         return self.function(*(arguments[position] for position in self.accepted))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class HookCaller(ABC, Generic[ResultT]):
-    """One hook of one operation. Thread safe.
-
-    Attributes:
-        hook: its name.
-        task: the task's name.
-        layers: the wrappers, outermost first, and the processor at the end.
-        returns: what each layer must return.
-        request: what pydantic says of this model's values is the caller's fault.
-    """
+    """One hook of one operation. Thread safe."""
 
     hook: str
-    task: str
-    layers: tuple[Layer, ...]
-    returns: type[ResultT]
-    request: type[BaseModel]
+
+    def __init__(
+        self,
+        processor: object,
+        wrappers: Sequence[Wrapper],
+        operation: Operation,
+        *,
+        task: str,
+        plugin: Plugin,
+        observers: Observers,
+    ) -> None:
+        self._task = task
+        self._operation = operation
+        self._observers = observers
+        subject = f"task {task!r} of {plugin}"
+        provided = PROCESSOR_HOOKS[self.hook]
+        layers = [
+            _Layer(
+                function,
+                accepted(function, provided),
+                wrapper.plugin,
+                f"{wrapper.plugin}, wrapped around {subject},",
+            )
+            for wrapper in wrappers
+            if (function := wrapper.hooks.get(self.hook)) is not None
+        ]
+        function = getattr(processor, self.hook)
+        self._layers = (*layers, _Layer(function, accepted(function, provided), plugin, subject))
 
     def call(self, *arguments: object) -> ResultT:
         """Return what the outermost layer returns.
@@ -81,6 +101,11 @@ class HookCaller(ABC, Generic[ResultT]):
         """
         return self._call(0, arguments)
 
+    @property
+    @abstractmethod
+    def returns(self) -> type[ResultT]:
+        """The type of what each layer returns."""
+
     @abstractmethod
     def check_arguments(self, arguments: Arguments) -> None:
         """Raise TypeError for what a wrapper must not hand on."""
@@ -90,8 +115,8 @@ class HookCaller(ABC, Generic[ResultT]):
         """Raise TypeError for a result that cannot be used. A wrapper is not held to its arguments: they are None."""
 
     def _call(self, depth: int, arguments: Arguments) -> ResultT:
-        layer = self.layers[depth]
-        if depth < len(self.layers) - 1:
+        layer = self._layers[depth]
+        if depth < len(self._layers) - 1:
             return self._surround(depth, arguments)
         with self._blaming(layer):
             result = expect(self.returns, layer.call(arguments))
@@ -99,7 +124,7 @@ class HookCaller(ABC, Generic[ResultT]):
             return result
 
     def _surround(self, depth: int, arguments: Arguments) -> ResultT:
-        layer = self.layers[depth]
+        layer = self._layers[depth]
         started = perf_counter()
         with self._blaming(layer, counts=False):
             wrapping = cast("Wrapping", layer.call(arguments))
@@ -133,7 +158,7 @@ class HookCaller(ABC, Generic[ResultT]):
 
     @contextmanager
     def _blaming(
-        self, layer: Layer, *, but_for: BaseException | None = None, before: float = 0.0, counts: bool = True
+        self, layer: _Layer, *, but_for: BaseException | None = None, before: float = 0.0, counts: bool = True
     ) -> Iterator[None]:
         """Pass on what the plugin blames on the request; blame the plugin for everything else that the block raises.
 
@@ -153,21 +178,57 @@ class HookCaller(ABC, Generic[ResultT]):
         except BaseException as error:
             if isinstance(error, RequestError) or error is but_for or _is_ctrl_c(error):
                 raise
-            if isinstance(error, ValidationError) and error.title == self.request.__name__:
+            if isinstance(error, ValidationError) and error.title == self._operation.request.__name__:
                 raise refused(error) from error
             message = f"{layer.subject} failed in {self.hook}."
             logger.exception("%s", message)
-            raise HookError(message, plugin=layer.plugin.name, task=self.task, hook=self.hook) from error
+            raise HookError(message, plugin=layer.plugin.name, task=self._task, hook=self.hook) from error
         finally:
             if counts or is_failure:
-                layer.times.add(before + perf_counter() - started)
+                self._observers.tell(self.hook, layer.plugin.name, before + perf_counter() - started)
 
 
-def expect(expected: type[ResultT], value: object) -> ResultT:
-    """Return the value, or raise TypeError if it is of another type."""
-    if not isinstance(value, expected):
-        raise TypeError(f"returned {type(value).__name__}, not {expected.__name__}")
-    return value
+class PreProcess(HookCaller[Prepared]):
+    """Calls `pre_process`."""
+
+    hook = "pre_process"
+
+    @property
+    def returns(self) -> type[Prepared]:
+        """The prompts of a request."""
+        return Prepared
+
+    def check_arguments(self, arguments: Arguments) -> None:
+        """Expect a request."""
+        expect(self._operation.request, *arguments)
+
+    def check_result(self, result: Prepared, arguments: Arguments | None) -> None:  # noqa: ARG002 - any request will do
+        """Expect prompts that can be run."""
+        check_prepared(result)
+
+
+class PostProcess(HookCaller[BaseModel]):
+    """Calls `post_process`."""
+
+    hook = "post_process"
+
+    @property
+    def returns(self) -> type[BaseModel]:
+        """The response model."""
+        return self._operation.response
+
+    def check_arguments(self, arguments: Arguments) -> None:
+        """Expect as many outputs as prompts."""
+        prepared, outputs = arguments
+        expected = len(expect(Prepared, prepared).prompts)
+        if not isinstance(outputs, Sequence) or len(outputs) != expected:
+            counted = f"{len(outputs)} outputs" if isinstance(outputs, Sized) else type(outputs).__name__
+            raise TypeError(f"yielded {counted} for {expected} prompts")
+
+    def check_result(self, result: BaseModel, arguments: Arguments | None) -> None:
+        """Expect finite numbers, one item for each prompt."""
+        prompts = 0 if arguments is None else len(expect(Prepared, arguments[0]).prompts)
+        check_response(result, () if arguments is None else self._operation.per_prompt, prompts)
 
 
 def _finish(wrapping: Wrapping, result: object, failure: BaseException | None) -> object:

@@ -1,19 +1,27 @@
-"""Step 2: which of the installed plugins are used, by the user's word. Imports no plugin and raises nothing."""
+"""Step 2: apply `enable` and `disable` to the installed plugins, and list the outcome. Imports no plugin."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 import importlib_metadata
 from packaging.utils import canonicalize_name
 
 from poolkit.config import Named, PluginConfig
-from poolkit.errors import ConfigError, PluginInvalidError, PluginNotFoundError, PoolkitError, did_you_mean
-from poolkit.registry._discovery import CORE, GROUPS, TASKS, Installed, Plugin
+from poolkit.errors import (
+    ConfigError,
+    PluginError,
+    PluginInvalidError,
+    PluginNotFoundError,
+    PoolkitError,
+    did_you_mean,
+)
+from poolkit.registry.discover import CORE, GROUPS, TASKS, EntryPoint, Installed, Plugin
 
-__all__ = ["Enabled", "Selection", "no_such_name", "not_found", "select"]
+__all__ = ["Enabled", "Row", "Selection", "Status", "list_rows", "no_such_name", "not_found", "select"]
 
 ALL = "*"
 
@@ -27,21 +35,21 @@ class Enabled:
 
     @property
     def must_load(self) -> bool:
-        """Whether a failure stops the start-up: not for a plugin that only `"*"` swept in."""
+        """True if its failure stops the start-up: not for a plugin that only `"*"` enabled."""
         return self.named is None or self.named.name != ALL
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What the user's word makes of what is installed.
+    """The installed plugins, and which of them are used.
 
     Attributes:
-        installed: everything there is.
+        installed: all of them.
         enabled: the plugins in use, poolkit first, then in the order they were named.
         disabled_plugins: by plugin name, where each was disabled.
         disabled_tasks: by task name, where each was disabled.
         settings: by plugin name.
-        errors: names that could not be understood; raised together with the failures of loading.
+        errors: names that mean nothing; raised together with the failures of loading.
     """
 
     installed: Installed
@@ -95,6 +103,86 @@ def select(installed: Installed, config: PluginConfig) -> Selection:
         settings=settings,
         errors=tuple(errors),
     )
+
+
+class Status(StrEnum):
+    """Whether an entry point is used.
+
+    MISSING: its plugin was named and is not installed. FAILED: it cannot be loaded, which stops a start-up.
+    QUARANTINED: it cannot be loaded, and only `"*"` enabled it.
+    """
+
+    ENABLED = "enabled"
+    INSTALLED = "installed"
+    DISABLED = "disabled"
+    QUARANTINED = "quarantined"
+    FAILED = "failed"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One entry point, as `poolkit plugins list` and `GET /tasks` show it.
+
+    Attributes:
+        kind: "task", "hooks", "engine", "dialect", "modality", or the kind of an entry of `poolkit.models`.
+        name: of the entry point, without its kind.
+    """
+
+    status: Status
+    kind: str
+    name: str
+    plugin: str
+    version: str
+    entry_point: str
+    why: str
+
+
+def list_rows(
+    selection: Selection, failures: Mapping[tuple[str, EntryPoint], PoolkitError] | None = None
+) -> tuple[Row, ...]:
+    """Return a row for each entry point, and for each plugin that was named and is missing. Imports nothing.
+
+    Args:
+        selection: what is installed and enabled.
+        failures: why an entry point cannot be used, by plugin name, where the plugins have been loaded.
+    """
+    return (*_rows(selection, failures or {}), *_missing_rows(selection))
+
+
+def _rows(selection: Selection, failures: Mapping[tuple[str, EntryPoint], PoolkitError]) -> Iterator[Row]:
+    by_plugin = {enabled.plugin.name: enabled for enabled in selection.enabled}
+    for plugin in selection.installed.plugins:
+        enabled = by_plugin.get(plugin.name)
+        for entry_point in plugin.entry_points:
+            status, why = _judge(selection, plugin, entry_point, enabled)
+            if (failure := failures.get((plugin.name, entry_point))) is not None:
+                is_swept_in = enabled is not None and not enabled.must_load
+                status, why = Status.QUARANTINED if is_swept_in else Status.FAILED, str(failure)
+            yield Row(
+                status, entry_point.kind, entry_point.short_name, plugin.name, plugin.version, entry_point.value, why
+            )
+
+
+def _missing_rows(selection: Selection) -> Iterator[Row]:
+    for error in selection.errors:
+        if isinstance(error, PluginError):
+            yield Row(Status.MISSING, "", "", error.plugin, "", "", str(error).splitlines()[0])
+
+
+def _judge(
+    selection: Selection, plugin: Plugin, entry_point: EntryPoint, enabled: Enabled | None
+) -> tuple[Status, str]:
+    disabled = selection.disabled_plugins.get(plugin.name)
+    if disabled is None and entry_point.group == TASKS:
+        disabled = selection.disabled_tasks.get(entry_point.name)
+    if plugin.is_builtin and entry_point.group != TASKS:
+        return Status.ENABLED, "built in"
+    if disabled is not None:
+        return Status.DISABLED, f"disabled {disabled.where}"
+    if enabled is None:
+        return Status.INSTALLED, f"not enabled; --plugin {plugin.name} enables it"
+    return Status.ENABLED, "built in" if enabled.named is None else f"enabled {enabled.named.where}"
 
 
 def not_found(name: str, where: str, installed: Installed) -> PoolkitError:

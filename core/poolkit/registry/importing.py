@@ -1,18 +1,21 @@
-"""Runs a plugin's own code at start-up and turns whatever it raises into one error that says whose, what and where."""
+"""Run a plugin's own code at start-up; tell every failure as an error that says whose, what and where."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from poolkit.errors import ConfigError, PluginLoadError
-from poolkit.registry._selection import Enabled
+from packaging.specifiers import SpecifierSet
 
-__all__ = ["import_object", "plugin_code"]
+from poolkit.errors import ConfigError, PluginIncompatibleError, PluginLoadError, PoolkitError, StartupError
+from poolkit.registry.discover import Plugin
+from poolkit.registry.select import Enabled
+
+__all__ = ["check_requirement", "import_object", "plugin_code", "raise_grouped"]
 
 OURS = Path(__file__).parent
 IMPORT_MACHINERY = (importlib.__file__, pkgutil.__file__)
@@ -51,6 +54,27 @@ def import_object(path: str, enabled: Enabled, **source: str) -> object:
     """
     with plugin_code(enabled, "failed to import", **source):
         return pkgutil.resolve_name(path)
+
+
+def check_requirement(plugin: Plugin, core: Plugin) -> None:
+    """Raise PluginIncompatibleError if the plugin was written for another poolkit: its import may fail in odd ways."""
+    if not SpecifierSet(plugin.requires_poolkit).contains(core.version, prereleases=True):
+        raise PluginIncompatibleError(
+            f"{plugin} needs poolkit {plugin.requires_poolkit}; {core} is running. Install versions that fit.",
+            plugin=plugin.name,
+        )
+
+
+def raise_grouped(errors: Sequence[PoolkitError]) -> None:
+    """Raise the only error as it is, several as one StartupError, and nothing if there are none.
+
+    Equal ones are told once: what is wrong with a wrapper is found again at each operation that it wraps.
+    """
+    distinct = list({(type(error), str(error)): error for error in errors}.values())
+    if len(distinct) == 1:
+        raise distinct[0]
+    if distinct:
+        raise StartupError(distinct)
 
 
 def _raised_at(error: BaseException) -> str | None:

@@ -1,25 +1,22 @@
-"""Everything there is to say about one plugin, read off the plugin itself: what `poolkit plugins info` shows."""
+"""Describe one plugin from the plugin itself: the content of `poolkit plugins info`."""
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode
 
 from poolkit.config import Named
 from poolkit.contract import NoSettings, Operation, PoolingTask
-from poolkit.registry._discovery import ENGINES, HOOKS, TASKS, Plugin
-from poolkit.registry._importing import import_object, plugin_code
-from poolkit.registry._listing import Status, list_entry_points
-from poolkit.registry._loading import LoadedTask, load
-from poolkit.registry._selection import Enabled, Selection, no_such_name
-from poolkit.registry._startup import HookModule
+from poolkit.registry.discover import HOOKS, TASKS, Plugin
+from poolkit.registry.hooks import HookModule
+from poolkit.registry.importing import import_object, plugin_code
+from poolkit.registry.load import LoadedTask, load
+from poolkit.registry.select import Enabled, Selection, Status, list_rows, no_such_name
 
 __all__ = ["HookModuleInfo", "OperationInfo", "PluginInfo", "TaskInfo", "describe"]
 
@@ -48,7 +45,7 @@ class TaskInfo:
 
     Attributes:
         entry_point: as its author wrote it.
-        defined_at: file and line.
+        defined_at: the file of its module.
         declares: the other fields of the descriptor.
         wrapped_by: the enabled plugins with hook modules, the first one outermost.
         settings: JSON schema.
@@ -65,17 +62,22 @@ class TaskInfo:
 
 @dataclass(frozen=True, slots=True)
 class HookModuleInfo:
-    """A hook module; `hooks` says where each of its hooks is defined."""
+    """A hook module; `hooks` says where each of its hooks is defined, `serves` which settings of the operator's."""
 
     entry_point: str
     defined_at: str
+    serves: tuple[str, ...]
     hooks: Mapping[str, str]
     settings: Schema
 
 
 @dataclass(frozen=True, slots=True)
 class PluginInfo:
-    """A plugin: whether and why it is used, and what it provides."""
+    """A plugin: whether and why it is used, and what it provides.
+
+    Attributes:
+        entries: entry points to engines, dialects, parts of models and modalities, by kind.
+    """
 
     plugin: str
     version: str
@@ -85,7 +87,7 @@ class PluginInfo:
     why: str
     tasks: tuple[TaskInfo, ...]
     hooks: tuple[HookModuleInfo, ...]
-    engines: tuple[str, ...]
+    entries: Mapping[str, tuple[str, ...]]
 
 
 def describe(selection: Selection, name: str) -> tuple[PluginInfo, ...]:
@@ -102,7 +104,10 @@ def describe(selection: Selection, name: str) -> tuple[PluginInfo, ...]:
 
 
 def _find(selection: Selection, name: str) -> Iterator[tuple[Plugin, str | None]]:
-    """Yield plugins, each with the task that was meant, if one was. A task's name goes before a plugin's short name."""
+    """Yield plugins, each with the task that was meant, if one was. A task's name goes before a plugin's short name.
+
+    The name of a built-in task means that one, and those of enabled plugins: no other plugin is imported for it.
+    """
     installed = selection.installed
     plugin_name, _, task = name.rpartition(":")
     plugin = installed.find(plugin_name or task)
@@ -113,8 +118,11 @@ def _find(selection: Selection, name: str) -> Iterator[tuple[Plugin, str | None]
     providers = installed.providers(TASKS, task)
     if plugin is not None and (plugin.name == task or not providers):
         yield plugin, None
-    else:
-        yield from ((provider, task) for provider in providers)
+        return
+    if any(provider.is_builtin for provider in providers):
+        enabled = [enabled.plugin for enabled in selection.enabled]
+        providers = tuple(provider for provider in providers if provider.is_builtin or provider in enabled)
+    yield from ((provider, task) for provider in providers)
 
 
 def _describe_plugin(selection: Selection, plugin: Plugin, task: str | None) -> PluginInfo:
@@ -122,10 +130,12 @@ def _describe_plugin(selection: Selection, plugin: Plugin, task: str | None) -> 
     others = {entry.name: ASKED_BY for entry in plugin.in_group(TASKS) if task not in (None, entry.name)}
     alone = (Enabled(plugin, ASKED_BY),)
     loaded = load(replace(selection, enabled=alone, disabled_tasks=others, errors=()), reads_settings=False)
-    wrapped_by = tuple(one.plugin.name for one in selection.enabled if one.plugin.in_group(HOOKS))
-    row = next(
-        row for row in list_entry_points(selection) if row.plugin == plugin.name and (task is None or row.task == task)
-    )
+    wrapped_by = tuple(enabled.plugin.name for enabled in selection.enabled if enabled.plugin.in_group(HOOKS))
+    row = next(row for row in list_rows(selection) if row.plugin == plugin.name and (task is None or row.name == task))
+    entries: dict[str, tuple[str, ...]] = {}
+    for entry in plugin.entry_points:
+        if entry.group not in (TASKS, HOOKS):
+            entries[entry.kind] = (*entries.get(entry.kind, ()), str(entry))
     return PluginInfo(
         plugin=plugin.name,
         version=plugin.version,
@@ -135,7 +145,7 @@ def _describe_plugin(selection: Selection, plugin: Plugin, task: str | None) -> 
         why=row.why,
         tasks=tuple(_describe_task(found, wrapped_by) for found in loaded.tasks),
         hooks=tuple(_describe_module(module) for module in loaded.hooks),
-        engines=tuple(str(entry) for entry in plugin.in_group(ENGINES)),
+        entries=entries,
     )
 
 
@@ -152,7 +162,7 @@ def _describe_task(found: LoadedTask, wrapped_by: tuple[str, ...]) -> TaskInfo:
     return TaskInfo(
         name=found.name,
         entry_point=str(found.entry_point),
-        defined_at=_assigned_at(found.entry_point.value),
+        defined_at=_source(importlib.import_module(found.entry_point.value.partition(":")[0])),
         declares=declares,
         wrapped_by=wrapped_by,
         settings=_schema(settings, found.enabled),
@@ -181,6 +191,7 @@ def _describe_module(module: HookModule) -> HookModuleInfo:
     return HookModuleInfo(
         entry_point=str(module.entry_point),
         defined_at=_source(importlib.import_module(module.name)),
+        serves=module.serves,
         hooks={hook: _source(function) for hook, function in module.hooks.items()},
         settings=_schema(module.settings, module.enabled),
     )
@@ -191,30 +202,12 @@ def _schema(model: type[BaseModel], enabled: Enabled, *, mode: JsonSchemaMode = 
         return model.model_json_schema(mode=mode)
 
 
-def _source(thing: object) -> str:
+def _source(definition: object) -> str:
     """Return file and line of a module, class or function, as far as they are known."""
-    if inspect.ismodule(thing):
-        return thing.__file__ or thing.__name__
+    if inspect.ismodule(definition):
+        return definition.__file__ or definition.__name__
     try:
-        _, line = inspect.getsourcelines(thing)  # type: ignore[arg-type]  # what has no source raises
-        return f"{inspect.getsourcefile(thing)}:{line}"  # type: ignore[arg-type]  # ditto
+        _, line = inspect.getsourcelines(definition)  # type: ignore[arg-type]  # what has no source raises
+        return f"{inspect.getsourcefile(definition)}:{line}"  # type: ignore[arg-type]  # ditto
     except (OSError, TypeError):
-        return f"{getattr(thing, '__module__', '?')}:{getattr(thing, '__qualname__', thing)}"
-
-
-def _assigned_at(path: str) -> str:
-    """Return file and line where the module of "module:name" gives the name its value."""
-    module_name, _, attribute = path.partition(":")
-    file = _source(importlib.import_module(module_name))
-    try:
-        statements = ast.parse(Path(file).read_text(encoding="utf-8")).body
-    except (OSError, SyntaxError, ValueError):  # a compiled module
-        return file
-    lines = [
-        statement.lineno
-        for statement in statements
-        for node in ast.walk(statement)
-        if (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == attribute)
-        or (isinstance(node, ast.alias) and attribute in (node.asname, node.name))
-    ]
-    return f"{file}:{lines[-1]}" if lines else file
+        return f"{getattr(definition, '__module__', '?')}:{getattr(definition, '__qualname__', definition)}"

@@ -1,4 +1,4 @@
-"""Step 1: what is installed, read from the metadata of distributions. Imports no plugin."""
+"""Step 1: read what is installed from the metadata of distributions. Imports no plugin."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ ENGINES = "poolkit.engines"
 MODELS = "poolkit.models"
 DIALECTS = "poolkit.dialects"
 MODALITIES = "poolkit.modalities"
+KINDS = {TASKS: "task", HOOKS: "hooks", ENGINES: "engine", DIALECTS: "dialect", MODALITIES: "modality"}
 GROUPS = (TASKS, HOOKS, ENGINES, MODELS, DIALECTS, MODALITIES)
 
 
@@ -53,10 +54,20 @@ class EntryPoint:
         """Return the line as its author wrote it."""
         return f"{self.name} = {self.value}"
 
+    @property
+    def kind(self) -> str:
+        """Return what it provides: "task", "engine"; in poolkit.models what its name says in front of the dot."""
+        return KINDS.get(self.group) or self.name.partition(".")[0]
+
+    @property
+    def short_name(self) -> str:
+        """Return the name without the kind: "Dense" of the entry point "module.Dense"."""
+        return self.name if self.group in KINDS else self.name.partition(".")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """An installed distribution with entry points of ours.
+    """An installed distribution with entry points for poolkit.
 
     Each hook module of poolkit's own distribution is a plugin by itself, so that it can be enabled alone: the entry
     point `chunking` is the plugin poolkit-chunking, of poolkit's version.
@@ -65,7 +76,7 @@ class Plugin:
         name: the normalised distribution name, which pip keeps unique.
         version: its version.
         location: the folder it is installed in.
-        requires_poolkit: which versions of poolkit it asks for, as a version specifier; empty for any.
+        requires_poolkit: the versions of poolkit that it asks for, as a version specifier; empty for any.
         entry_points: ordered by group and name.
         is_part_of_poolkit: True for poolkit itself and for each of its hook modules.
     """
@@ -83,7 +94,7 @@ class Plugin:
 
     @property
     def is_builtin(self) -> bool:
-        """Whether this is poolkit itself."""
+        """Return True for poolkit itself."""
         return self.name == CORE
 
     def in_group(self, group: str) -> tuple[EntryPoint, ...]:
@@ -97,7 +108,7 @@ class Plugin:
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """Every installed plugin, poolkit itself among them, ordered by name."""
+    """Every installed plugin, poolkit itself included, ordered by name."""
 
     plugins: tuple[Plugin, ...]
 
@@ -125,7 +136,7 @@ def discover() -> Installed:
     """Read what is installed. The first distribution of a name on `sys.path` counts, as it does for imports.
 
     Raises:
-        PluginNotFoundError: poolkit's own metadata is not there, so neither are its tasks.
+        PluginNotFoundError: poolkit's own metadata is missing, and its tasks with it.
     """
     found: dict[str, tuple[importlib_metadata.Distribution, list[EntryPoint]]] = {}
     for entry in importlib_metadata.entry_points():
@@ -145,10 +156,10 @@ def discover() -> Installed:
             plugin=CORE,
         )
     plugins = {name: _read_plugin(name, *found[name]) for name in found}
-    for own in _split(plugins[CORE]):
-        if own.name in plugins and own.name != CORE:
-            logger.warning("Skipped %s: poolkit has a plugin of that name.", plugins[own.name])
-        plugins[own.name] = own
+    for part in _split(plugins[CORE]):
+        if part.name in plugins and part.name != CORE:
+            logger.warning("Skipped %s: poolkit has a plugin of that name.", plugins[part.name])
+        plugins[part.name] = part
     return Installed(tuple(plugins[name] for name in sorted(plugins)))
 
 
@@ -177,7 +188,7 @@ def _read_requirement(lines: Iterable[str]) -> str:
             requirement = Requirement(line)
         except InvalidRequirement:
             continue
-        is_wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        if canonicalize_name(requirement.name) == CORE and is_wanted and requirement.specifier:
+        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if canonicalize_name(requirement.name) == CORE and applies and requirement.specifier:
             specifiers.append(str(requirement.specifier))
     return ",".join(specifiers)

@@ -1,41 +1,43 @@
-"""Step 3: import what the enabled plugins provide and check it against the contract. One try per entry point."""
+"""Step 3: import the tasks and hook modules of the enabled plugins and check them. One try per entry point."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from poolkit.config import Named
-from poolkit.contract import API_OLDEST, API_VERSION, PoolingTask, Removed, Renamed
+from poolkit.contract import PoolingTask, Removed, Renamed
 from poolkit.errors import (
     ConfigError,
+    PluginConfigError,
     PluginError,
-    PluginIncompatibleError,
     PluginInvalidError,
     PoolkitError,
     StartupError,
     UnknownTaskError,
+    did_you_mean,
 )
-from poolkit.registry._checking import check_entry_name, check_task
-from poolkit.registry._discovery import HOOKS, TASKS, EntryPoint, Plugin
-from poolkit.registry._entries import check_names, check_requirement, warn_of_taken_names
-from poolkit.registry._importing import import_object
-from poolkit.registry._selection import Enabled, Selection
-from poolkit.registry._settings import read_settings, setting_names
-from poolkit.registry._startup import HookModule, load_hook_module
-from poolkit.registry._together import raise_together
+from poolkit.registry.check import check_entry_name, check_task
+from poolkit.registry.discover import HOOKS, TASKS, EntryPoint, Plugin
+from poolkit.registry.entries import Failure, check_names, load_entry
+from poolkit.registry.hooks import HookModule, load_hook_module
+from poolkit.registry.importing import check_requirement, import_object, raise_grouped
+from poolkit.registry.select import Enabled, Selection
+from poolkit.validation import complaints
 
-__all__ = ["Loaded", "LoadedTask", "Quarantined", "enable_server", "load"]
+__all__ = ["Loaded", "LoadedTask", "enable_server", "load", "try_all"]
 
 logger = logging.getLogger(__name__)
+
+LABELS = {TASKS: "Task", HOOKS: "Hook module"}
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedTask:
-    """What an entry point of an enabled plugin names."""
+    """The task that an entry point of an enabled plugin names."""
 
     target: PoolingTask | Renamed | Removed
     entry_point: EntryPoint
@@ -43,7 +45,7 @@ class LoadedTask:
 
     @property
     def name(self) -> str:
-        """The name of the entry point: the task's own name, or an older or another name for it."""
+        """The name of the entry point: the task's own name, or a former or another name for it."""
         return self.entry_point.name
 
     @property
@@ -53,33 +55,25 @@ class LoadedTask:
 
 
 @dataclass(frozen=True, slots=True)
-class Quarantined:
-    """A task or hook module that only `"*"` enabled and that could not be loaded."""
-
-    entry_point: EntryPoint
-    plugin: Plugin
-    error: PluginError
-
-
-@dataclass(frozen=True, slots=True)
 class Loaded:
     """The selection, imported.
 
     Attributes:
         hooks: the hook modules, in the order in which their plugins were enabled.
+        quarantined: the failures of plugins that only `"*"` enabled.
     """
 
     selection: Selection
     tasks: tuple[LoadedTask, ...]
     hooks: tuple[HookModule, ...]
-    quarantined: tuple[Quarantined, ...]
+    quarantined: tuple[Failure, ...]
 
     def task_names(self) -> list[str]:
         """Return the names of the tasks themselves, without other and former names, in alphabetical order."""
         return sorted({task.target.name for task in self.tasks if isinstance(task.target, PoolingTask)})
 
     def providers(self, name: str) -> list[LoadedTask]:
-        """Return who provides a name: poolkit alone where it is built in; a task before another's former name."""
+        """Return the tasks of a name: poolkit's alone where it is built in; a task before another's former name."""
         found = [task for task in self.tasks if task.name == name]
         tasks = [task for task in found if isinstance(task.target, PoolingTask)] or found
         return [task for task in tasks if task.plugin.is_builtin] or tasks
@@ -105,17 +99,18 @@ class Loaded:
         table = self.selection.settings.get(plugin.name, {})
         models = [module.settings for module in self.hooks if module.plugin == plugin]
         tasks = [task.target for task in self.tasks if task.plugin == plugin]
-        known = setting_names(models + [task.settings for task in tasks if isinstance(task, PoolingTask)])
+        models += [task.settings for task in tasks if isinstance(task, PoolingTask)]
+        known = {name for model in models for name in _setting_names(model)}
         if any(failure.plugin == plugin for failure in self.quarantined):
             known |= table.keys()  # they may be those of what could not be loaded
-        return read_settings(plugin, model, table, known=known)
+        return _read_settings(plugin, model, table, known=known)
 
 
 def load(selection: Selection, *, reads_settings: bool = True) -> Loaded:
     """Import and check the tasks and hook modules of every enabled plugin.
 
     Args:
-        selection: what is enabled.
+        selection: the enabled plugins.
         reads_settings: check the hook modules' settings as well; those of a task are read when it is bound.
 
     Raises:
@@ -124,43 +119,33 @@ def load(selection: Selection, *, reads_settings: bool = True) -> Loaded:
         ConfigError: a name in `disable` or in the settings is that of no plugin.
         StartupError: several of these at once.
     """
-    tasks = []
-    hooks = []
-    quarantined = []
-    errors = list(selection.errors)
-    for enabled in selection.enabled:
-        for entry_point in enabled.plugin.entry_points:
-            is_task = entry_point.group == TASKS
-            if entry_point.group not in (TASKS, HOOKS) or (is_task and entry_point.name in selection.disabled_tasks):
-                continue
-            try:
-                check_requirement(enabled.plugin, selection.installed.core)
-                if is_task:
-                    target = _load_target(entry_point, enabled, selection.installed.core)
-                    tasks.append(LoadedTask(target, entry_point, enabled))
-                else:
-                    hooks.append(load_hook_module(entry_point, enabled))
-            except PluginError as error:
-                if enabled.must_load:
-                    errors.append(error)
-                else:
-                    quarantined.append(Quarantined(entry_point, enabled.plugin, error))
-    loaded = Loaded(selection, tuple(tasks), tuple(hooks), tuple(quarantined))
-    errors += check_names(selection)
+    loaded, failures = _load(selection)
+    errors = [*selection.errors, *failures, *check_names(selection)]
     errors += _settings_errors(loaded) if reads_settings else ()
-    raise_together(list({str(error): error for error in errors}.values()))
-    for failure in quarantined:
+    raise_grouped(errors)
+    for failure in loaded.quarantined:
         logger.warning(
             "%s %r of %s is not available: %s",
-            "Task" if failure.entry_point.group == TASKS else "Hook module",
+            LABELS[failure.entry_point.group],
             failure.entry_point.name,
             failure.plugin,
             failure.error,
             exc_info=failure.error.__cause__,
         )
-    _warn_of_overrides(tasks)
-    warn_of_taken_names(selection)
+    _warn_of_overrides(loaded.tasks)
     return loaded
+
+
+def try_all(selection: Selection) -> dict[tuple[str, EntryPoint], PluginError]:
+    """Import every entry point of the enabled plugins; return what fails, by plugin name. Raises nothing."""
+    failures = {}
+    for enabled in selection.enabled:
+        for entry_point in enabled.plugin.entry_points:
+            try:
+                _load_any(entry_point, enabled, selection)
+            except PluginError as error:
+                failures[enabled.plugin.name, entry_point] = error
+    return failures
 
 
 def enable_server(loaded: Loaded, field: str) -> Loaded:
@@ -187,21 +172,43 @@ def enable_server(loaded: Loaded, field: str) -> Loaded:
                 )
             selection = replace(selection, enabled=(*selection.enabled, enabled))
             loaded = replace(loaded, selection=selection, hooks=(*loaded.hooks, *hooks))
-            raise_together(_settings_errors(loaded))
+            raise_grouped(_settings_errors(loaded))
             return loaded
     raise ConfigError(f"pooler_config.{field} needs a plugin that serves it, and no enabled one does.")
 
 
-def _settings_errors(loaded: Loaded) -> list[PoolkitError]:
-    errors: list[PoolkitError] = []
-    for module in loaded.hooks:
-        try:
-            loaded.read_settings(module.plugin, module.settings)
-        except StartupError as error:
-            errors += error.errors
-        except PluginError as error:
-            errors.append(error)
-    return errors
+def _load(selection: Selection) -> tuple[Loaded, list[PluginError]]:
+    """Return what could be loaded, and the failures of plugins that must load."""
+    tasks: list[LoadedTask] = []
+    hooks: list[HookModule] = []
+    quarantined: list[Failure] = []
+    errors: list[PluginError] = []
+    for enabled in selection.enabled:
+        for entry_point in enabled.plugin.entry_points:
+            if entry_point.group not in LABELS or _is_disabled(entry_point, selection):
+                continue
+            try:
+                part = _load_any(entry_point, enabled, selection)
+            except PluginError as error:
+                if enabled.must_load:
+                    errors.append(error)
+                else:
+                    quarantined.append(Failure(entry_point, enabled.plugin, error))
+                continue
+            if isinstance(part, LoadedTask):
+                tasks.append(part)
+            elif isinstance(part, HookModule):
+                hooks.append(part)
+    return Loaded(selection, tuple(tasks), tuple(hooks), tuple(quarantined)), errors
+
+
+def _load_any(entry_point: EntryPoint, enabled: Enabled, selection: Selection) -> object:
+    if entry_point.group not in LABELS:
+        return load_entry(entry_point, enabled, selection)
+    check_requirement(enabled.plugin, selection.installed.core)
+    if entry_point.group == HOOKS:
+        return load_hook_module(entry_point, enabled)
+    return LoadedTask(_load_target(entry_point, enabled, selection.installed.core), entry_point, enabled)
 
 
 def _load_target(entry_point: EntryPoint, enabled: Enabled, core: Plugin) -> PoolingTask | Renamed | Removed:
@@ -216,27 +223,50 @@ def _load_target(entry_point: EntryPoint, enabled: Enabled, core: Plugin) -> Poo
             "not to a PoolingTask.",
             plugin=plugin.name,
         )
-    _check_api(target, plugin, core)
-    check_task(target, entry_point, plugin)
+    check_task(target, entry_point, plugin, core)
     return target
 
 
-def _check_api(task: PoolingTask, plugin: Plugin, core: Plugin) -> None:
-    """Come before the other checks: a task of another version may well look different."""
-    if type(task.api) is not int:
-        raise PluginInvalidError(
-            f"{plugin}: task {task.name!r} has api={task.api!r}. Give the number of the plugin API "
-            f"it was written for, now {API_VERSION}.",
-            plugin=plugin.name,
-        )
-    if API_OLDEST <= task.api <= API_VERSION:
-        return
-    supported = str(API_VERSION) if API_OLDEST == API_VERSION else f"{API_OLDEST} to {API_VERSION}"
-    outdated = core if task.api > API_VERSION else plugin
-    raise PluginIncompatibleError(
-        f"{plugin} needs plugin API {task.api}; {core} supports {supported}. Upgrade {outdated.name}.",
-        plugin=plugin.name,
-    )
+def _is_disabled(entry_point: EntryPoint, selection: Selection) -> bool:
+    return entry_point.group == TASKS and entry_point.name in selection.disabled_tasks
+
+
+def _settings_errors(loaded: Loaded) -> list[PoolkitError]:
+    errors: list[PoolkitError] = []
+    for module in loaded.hooks:
+        try:
+            loaded.read_settings(module.plugin, module.settings)
+        except StartupError as error:
+            errors += error.errors
+        except PluginError as error:
+            errors.append(error)
+    return errors
+
+
+def _read_settings(
+    plugin: Plugin, model: type[BaseModel], table: Mapping[str, object], *, known: Set[str]
+) -> BaseModel:
+    """Return a model's part of its plugin's table; `known` are the keys of all parts."""
+    values = {name: value for name, value in table.items() if name in _setting_names(model)}
+    listing = ", ".join(sorted(known)) or "none"
+    problems = [
+        f"{name}: no such setting.{did_you_mean(name, sorted(known))} Settings: {listing}."
+        for name in table
+        if name not in known
+    ]
+    settings: BaseModel | None = None
+    try:
+        settings = model.model_validate(values)
+    except ValidationError as error:
+        problems += [f"{complaint}." for complaint in complaints(error, values, model)]
+    subject = f"[plugins.{plugin.name}]"
+    raise_grouped([PluginConfigError(f"{subject} {problem}", plugin=plugin.name) for problem in problems])
+    assert settings is not None  # else there was a problem
+    return settings
+
+
+def _setting_names(model: type[BaseModel]) -> set[str]:
+    return {field.alias or name for name, field in model.model_fields.items()}
 
 
 def _warn_of_overrides(tasks: Sequence[LoadedTask]) -> None:

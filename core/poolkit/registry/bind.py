@@ -1,0 +1,198 @@
+"""Step 5: give a task its behavior for one model: its settings, and each operation's processor and wrappers."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from poolkit.contract import BindContext, Operation, PooledOutput, PoolingIOProcessor, PoolingTask, Prepared
+from poolkit.errors import PluginError, PluginInvalidError, PoolkitError
+from poolkit.models import ModelInfo
+from poolkit.registry.call import HookCaller, Observe, Observers, PostProcess, PreProcess
+from poolkit.registry.check import PROCESSOR_HOOKS, argument_problem
+from poolkit.registry.discover import Plugin
+from poolkit.registry.hooks import Wrapper
+from poolkit.registry.importing import import_object, plugin_code, raise_grouped
+from poolkit.registry.load import Loaded
+from poolkit.registry.select import Enabled
+
+if TYPE_CHECKING:
+    from poolkit.contract import PromptEncoder
+
+__all__ = ["BoundOperation", "BoundTask", "bind"]
+
+logger = logging.getLogger(__name__)
+
+Processor = PoolingIOProcessor[BaseModel, BaseModel]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoundOperation:
+    """One operation, ready to answer requests. Thread safe, as its processor and wrappers must be.
+
+    Attributes:
+        operation: the descriptor.
+        task: the name of the task it belongs to.
+        plugin: the plugin that provides the task.
+        processor: implements the hooks.
+        wrappers: surround the processor, outermost first.
+    """
+
+    operation: Operation
+    task: str
+    plugin: Plugin
+    processor: Processor
+    wrappers: tuple[Wrapper, ...]
+    _pre_process: HookCaller[Prepared] = field(repr=False)
+    _post_process: HookCaller[BaseModel] = field(repr=False)
+    _observers: Observers = field(repr=False)
+
+    def pre_process(self, request: BaseModel) -> Prepared:
+        """Return the prompts of a request.
+
+        Raises:
+            RequestError: a plugin says that the request is wrong.
+            HookError: a plugin failed.
+        """
+        return self._pre_process.call(request)
+
+    def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> BaseModel:
+        """Return the response.
+
+        Raises:
+            RequestError: a plugin says that the request is wrong.
+            HookError: a plugin failed.
+        """
+        return self._post_process.call(prepared, outputs)
+
+    def observe(self, observe: Observe) -> None:
+        """Call `observe(hook, plugin, seconds)` from now on after each call of a hook, in the thread of the call.
+
+        The seconds of a wrapper are without those of what it surrounds.
+        """
+        self._observers.append(observe)
+
+    def close(self) -> None:
+        """Close the processor and the wrappers. A failure is logged: the others must still be closed."""
+        try:
+            self.processor.close()
+        except (Exception, SystemExit):
+            logger.exception("Task %r of %s failed in close.", self.task, self.plugin)
+        for wrapper in self.wrappers:
+            wrapper.close()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoundTask:
+    """A task, ready to answer requests for one model.
+
+    Attributes:
+        task: the descriptor.
+        plugin: the plugin that provides it.
+        settings: its validated settings.
+        operations: by name, in the descriptor's order.
+    """
+
+    task: PoolingTask
+    plugin: Plugin
+    settings: BaseModel
+    operations: Mapping[str, BoundOperation]
+
+    def close(self) -> None:
+        """Close the processors and wrappers."""
+        _close(self.operations.values())
+
+
+def bind(loaded: Loaded, task: PoolingTask, model: ModelInfo, encoder: PromptEncoder) -> BoundTask:
+    """Import the processors of an enabled task and create them for one model, with the enabled plugins' wrappers.
+
+    On failure all of them are closed. A plugin that only `"*"` enabled and that fails to wrap is left out with a
+    warning.
+
+    Raises:
+        UnknownTaskError: the task is none of the enabled ones.
+        PluginError: a setting is wrong, or a processor cannot be imported or created, or breaks the contract.
+        ConfigError: a hook module refuses a setting of the operator's that it serves.
+        StartupError: several of these at once.
+    """
+    found = loaded.find(task)
+    settings = loaded.read_settings(found.plugin, task.settings)
+    operations: dict[str, BoundOperation] = {}
+    errors: list[PoolkitError] = []
+    for operation in task.operations:
+        context = BindContext(task, operation, settings, model, encoder)
+        wrappers = _wrap(loaded, context, errors)
+        try:
+            operations[operation.name] = _bind_operation(context, found.enabled, wrappers)
+        except PoolkitError as error:
+            errors.append(error)
+            for wrapper in wrappers:
+                wrapper.close()
+    if errors:
+        _close(operations.values())
+    raise_grouped(errors)
+    return BoundTask(task, found.plugin, settings, MappingProxyType(operations))
+
+
+def _close(operations: Iterable[BoundOperation]) -> None:
+    for operation in operations:
+        operation.close()
+
+
+def _wrap(loaded: Loaded, context: BindContext, errors: list[PoolkitError]) -> list[Wrapper]:
+    """Return the wrappers of one operation, outermost first; add to `errors` what must not be left out."""
+    wrappers: list[Wrapper] = []
+    for module in loaded.hooks:
+        try:
+            wrappers += module.wrap(context, loaded.read_settings(module.plugin, module.settings))
+        except PoolkitError as error:
+            if module.enabled.must_load or not isinstance(error, PluginError):
+                errors.append(error)
+            else:
+                logger.warning("%s is left out of task %r: %s", module.plugin, context.task.name, error, exc_info=error)
+    return wrappers
+
+
+def _bind_operation(context: BindContext, enabled: Enabled, wrappers: Sequence[Wrapper]) -> BoundOperation:
+    """Import and create an operation's processor, and put the wrappers around it.
+
+    Raises:
+        PluginLoadError: it raised.
+        PluginInvalidError: it breaks the contract.
+    """
+    path = context.operation.io_processor
+    processor_class = import_object(path, enabled, processor=path)
+    if not (isinstance(processor_class, type) and issubclass(processor_class, PoolingIOProcessor)):
+        raise PluginInvalidError(
+            f"{enabled.plugin}: {path} is not a class derived from PoolingIOProcessor.", plugin=enabled.plugin.name
+        )
+    for problem in (_signature_problem(processor_class, hook) for hook in PROCESSOR_HOOKS):
+        if problem is not None:
+            raise PluginInvalidError(f"{enabled.plugin}: {problem}", plugin=enabled.plugin.name)
+    with plugin_code(enabled, f"failed to create {processor_class.__name__}", processor=path):
+        processor = processor_class(context)
+    task, operation, observers = context.task.name, context.operation, Observers()
+    return BoundOperation(
+        operation,
+        task,
+        enabled.plugin,
+        processor,
+        tuple(wrappers),
+        PreProcess(processor, wrappers, operation, task=task, plugin=enabled.plugin, observers=observers),
+        PostProcess(processor, wrappers, operation, task=task, plugin=enabled.plugin, observers=observers),
+        observers,
+    )
+
+
+def _signature_problem(processor_class: type, hook: str) -> str | None:
+    method = inspect.getattr_static(processor_class, hook)
+    provided = PROCESSOR_HOOKS[hook]
+    if method is vars(PoolingIOProcessor)[hook]:
+        return f"{processor_class.__name__} does not define {hook}(self, {', '.join(provided)})."
+    return argument_problem(method, f"{processor_class.__name__}.{hook}", provided, is_method=True)

@@ -1,0 +1,212 @@
+"""Open tables: engines, model families and modules, dialects and modalities, each named by an entry point."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from dataclasses import dataclass
+
+from poolkit.errors import ConfigError, PluginError, PluginInvalidError, PoolkitError, did_you_mean
+from poolkit.registry.discover import KINDS, MODELS, EntryPoint, Plugin
+from poolkit.registry.importing import check_requirement, import_object
+from poolkit.registry.select import Enabled, Selection
+
+__all__ = ["Entries", "Failure", "check_names", "load_entry"]
+
+logger = logging.getLogger(__name__)
+
+NOUNS = {
+    "engine": "engine",
+    "dialect": "dialect",
+    "modality": "modality",
+    "family": "model family",
+    "module": "module",
+    "pooling": "pooling mode",
+    "reranker": "reranker",
+}
+"""What messages call an entry, by its kind."""
+PLURALS = {"modality": "modalities", "model family": "model families"}
+MODEL_KINDS = ("family", "module", "pooling", "reranker")
+FUNCTIONS: Mapping[str, tuple[str, ...]] = {"engine": ("load_engine",)}
+"""What an entry must be able to do, by its kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An entry point that cannot be used."""
+
+    entry_point: EntryPoint
+    plugin: Plugin
+    error: PoolkitError
+
+
+class Entries(Mapping[str, object]):
+    """The entries of one table by name: poolkit's own first, then those of plugins in the order of enabling.
+
+    Names are known without an import; an entry is imported when it is asked for. Asked for by its name, it is there or
+    an error says why not. `items` and `values` leave out, with a warning, what only `"*"` enabled and cannot be used.
+    """
+
+    def __init__(
+        self, selection: Selection, group: str, kind: str, *, failures: dict[tuple[str, EntryPoint], Failure]
+    ) -> None:
+        self._selection = selection
+        self._failures = failures
+        self._group = group
+        self._kind = kind or KINDS[group]
+        self._noun = NOUNS[self._kind]
+        self._providers: dict[str, list[tuple[Enabled, EntryPoint]]] = {}
+        for enabled in _providers(selection):
+            for entry_point in enabled.plugin.in_group(group):
+                if entry_point.kind == self._kind:
+                    self._providers.setdefault(entry_point.short_name, []).append((enabled, entry_point))
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names."""
+        return iter(self._providers)
+
+    def __len__(self) -> int:
+        """Return the number of names."""
+        return len(self._providers)
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether there is an entry of that name, without an import."""
+        return name in self._providers
+
+    def __getitem__(self, name: str) -> object:
+        """Import an entry.
+
+        Raises:
+            ConfigError: no enabled plugin has an entry of that name, or several have.
+            PluginError: it cannot be imported, or lacks a function.
+        """
+        enabled, entry_point = self._find(name)
+        return load_entry(entry_point, enabled, self._selection)
+
+    def provider(self, name: str) -> Plugin:
+        """Return the plugin that provides an entry, without an import. Raises ConfigError as `[name]` does."""
+        return self._find(name)[0].plugin
+
+    def items(self) -> ItemsView[str, object]:
+        """Import and return all entries, but for those that only `"*"` enabled and that cannot be used."""
+        return self._load_all().items()
+
+    def values(self) -> ValuesView[object]:
+        """Import and return all entries, but for those that only `"*"` enabled and that cannot be used."""
+        return self._load_all().values()
+
+    def _find(self, name: str) -> tuple[Enabled, EntryPoint]:
+        candidates = self._providers.get(name, [])
+        if not candidates:
+            raise self._unknown(name)
+        if len(candidates) > 1 and not candidates[0][0].plugin.is_builtin:
+            plugins = ", ".join(str(enabled.plugin) for enabled, _ in candidates)
+            raise ConfigError(
+                f"{self._noun} {name!r} is provided by {len(candidates)} enabled plugins: {plugins}. Keep one."
+            )
+        return candidates[0]
+
+    def _load_all(self) -> dict[str, object]:
+        entries: dict[str, object] = {}
+        for name, providers in self._providers.items():
+            try:
+                entries[name] = self[name]
+            except PoolkitError as error:
+                if any(enabled.must_load for enabled, _ in providers):
+                    raise
+                for enabled, entry_point in providers:
+                    self._quarantine(Failure(entry_point, enabled.plugin, error))
+        return entries
+
+    def _quarantine(self, failure: Failure) -> None:
+        key = (failure.plugin.name, failure.entry_point)
+        if key not in self._failures:
+            self._failures[key] = failure
+            logger.warning(
+                "%s %r of %s is not available: %s",
+                self._noun.capitalize(),
+                failure.entry_point.short_name,
+                failure.plugin,
+                failure.error,
+                exc_info=failure.error.__cause__,
+            )
+
+    def _unknown(self, name: str) -> ConfigError:
+        full_name = name if self._group in KINDS else f"{self._kind}.{name}"
+        for plugin in self._selection.installed.providers(self._group, full_name):
+            message = f"{self._noun} {name!r} is provided by {plugin}, which is "
+            if (disabled := self._selection.disabled_plugins.get(plugin.name)) is not None:
+                return ConfigError(f"{message}disabled {disabled.where}. Remove it from disable to use it.")
+            return ConfigError(
+                f"{message}installed but not enabled.\n"
+                f'  Enable it with  enable = ["{plugin.name}"]  in poolkit.toml, or --plugin {plugin.name}.'
+            )
+        hint = did_you_mean(name, self._providers)
+        plural = PLURALS.get(self._noun, f"{self._noun}s").capitalize()
+        listing = ", ".join(sorted(self._providers)) or "none"
+        return ConfigError(f"no {self._noun} named {name!r}.{hint}\n  {plural}: {listing}.")
+
+
+def load_entry(entry_point: EntryPoint, enabled: Enabled, selection: Selection) -> object:
+    """Import an entry and check that it has the functions of its kind.
+
+    Raises:
+        PluginError: it is for another poolkit, cannot be imported, or lacks a function.
+    """
+    check_requirement(enabled.plugin, selection.installed.core)
+    entry = import_object(entry_point.value, enabled, entry_point=str(entry_point))
+    missing = [
+        function for function in FUNCTIONS.get(entry_point.kind, ()) if not callable(getattr(entry, function, None))
+    ]
+    if missing:
+        raise PluginInvalidError(
+            f"{enabled.plugin}: {NOUNS[entry_point.kind]} {entry_point.short_name!r} ({entry_point.value}) "
+            f"has no function {' and no '.join(missing)}.",
+            plugin=enabled.plugin.name,
+        )
+    return entry
+
+
+def check_names(selection: Selection) -> list[PluginError]:
+    """Return what is wrong with the names of the enabled plugins' entries.
+
+    Warns instead where only `"*"` enabled the plugin, and where a name is one of poolkit's own, which stays.
+    """
+    errors: list[PluginError] = []
+    for enabled in selection.enabled:
+        for entry_point in enabled.plugin.entry_points:
+            is_entry = entry_point.group == MODELS or entry_point.kind in NOUNS
+            if not is_entry or (error := _name_error(entry_point, enabled)) is None:
+                if is_entry:
+                    _warn_if_taken(entry_point, enabled, selection)
+            elif enabled.must_load:
+                errors.append(error)
+            else:
+                logger.warning("Entry point %r is not available: %s", entry_point.name, error)
+    return errors
+
+
+def _name_error(entry_point: EntryPoint, enabled: Enabled) -> PluginInvalidError | None:
+    if entry_point.group != MODELS or (entry_point.kind in MODEL_KINDS and entry_point.short_name):
+        return None
+    return PluginInvalidError(
+        f"{enabled.plugin}: entry point {entry_point.name!r} in group {MODELS} must be named KIND.NAME."
+        f"{did_you_mean(entry_point.kind, MODEL_KINDS)} Kinds: {', '.join(MODEL_KINDS)}.",
+        plugin=enabled.plugin.name,
+    )
+
+
+def _warn_if_taken(entry_point: EntryPoint, enabled: Enabled, selection: Selection) -> None:
+    if not enabled.plugin.is_builtin and selection.installed.core.provides(entry_point.group, entry_point.name):
+        logger.warning(
+            "%s %r of %s does not replace the built-in one. Give it a name of its own.",
+            NOUNS[entry_point.kind].capitalize(),
+            entry_point.short_name,
+            enabled.plugin,
+        )
+
+
+def _providers(selection: Selection) -> Iterator[Enabled]:
+    """Yield who fills the tables: poolkit, whose own entries stay when its tasks are disabled, and the plugins."""
+    yield Enabled(selection.installed.core, None)
+    yield from (enabled for enabled in selection.enabled if enabled.named is not None)

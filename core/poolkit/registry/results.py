@@ -1,0 +1,109 @@
+"""Check what the hooks of an operation return: prompts that can be run, and a response that JSON can say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from math import isfinite
+from types import NoneType
+from typing import Literal, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel
+
+from poolkit.contract import ImagePrompt, PoolingParams, Prepared, TemplatedText, TextPair, TokenInputs
+
+__all__ = ["check_prepared", "check_response", "expect"]
+
+ResultT = TypeVar("ResultT")
+
+EXACT = (str, bytes, int, bool, NoneType)
+"""Types of fields that hold no float."""
+
+
+def expect(expected: type[ResultT], value: object) -> ResultT:
+    """Return the value, or raise TypeError if it is of another type."""
+    if not isinstance(value, expected):
+        raise TypeError(f"returned {type(value).__name__}, not {expected.__name__}")
+    return value
+
+
+def check_prepared(prepared: Prepared) -> None:
+    """Raise TypeError for prompts or parameters that cannot be run."""
+    if isinstance(prepared.prompts, str) or not isinstance(prepared.prompts, Sequence):
+        raise TypeError(f"Prepared.prompts is a {type(prepared.prompts).__name__}, not a sequence of prompts")
+    for index, prompt in enumerate(prepared.prompts):
+        if not isinstance(prompt, str | TextPair | TemplatedText | ImagePrompt | TokenInputs | Sequence):
+            raise TypeError(f"Prepared.prompts[{index}] is a {type(prompt).__name__}, not a text, a pair or token ids")
+    if isinstance(prepared.params, PoolingParams):
+        return
+    if not isinstance(prepared.params, Sequence):
+        raise TypeError(f"Prepared.params is a {type(prepared.params).__name__}, not PoolingParams or a sequence of it")
+    if len(prepared.params) != len(prepared.prompts):
+        raise TypeError(f"Prepared has {len(prepared.prompts)} prompts and {len(prepared.params)} params")
+
+
+def check_response(response: BaseModel, per_prompt: Sequence[str], prompts: int) -> None:
+    """Raise for a response with NaN, an infinity, or another number of items than prompts in a field of `per_prompt`.
+
+    JSON has no word for NaN: the client would read null.
+    """
+    place = _find_not_finite(response)
+    if place is not None:
+        raise ValueError(f"returned a response whose {place.lstrip('.')} is not finite")
+    for name in per_prompt:
+        items = getattr(response, name)
+        if len(items) != prompts:
+            raise TypeError(f"returned {len(items)} {name} for {prompts} prompts")
+
+
+def _find_not_finite(value: object) -> str | None:
+    """Return the place of the first NaN or infinity (".results[3].score"), or None if there is none."""
+    if isinstance(value, float):
+        return None if isfinite(value) else ""
+    if isinstance(value, BaseModel):
+        for name in _inexact_fields(type(value)):
+            if (place := _find_not_finite(getattr(value, name))) is not None:
+                return f".{name}{place}"
+        return _find_not_finite(value.__pydantic_extra__)
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if (place := _find_not_finite(item)) is not None:
+                return f"[{key!r}]{place}"
+    elif isinstance(value, list | tuple) and not _has_finite_sum(value):
+        for index, item in enumerate(value):
+            if (place := _find_not_finite(item)) is not None:
+                return f"[{index}]{place}"
+    elif hasattr(value, "dtype"):
+        import numpy as np  # here: listing plugins does not need it
+
+        array = np.asarray(value)
+        return "" if array.dtype.kind == "f" and not np.isfinite(array).all() else None
+    return None
+
+
+def _has_finite_sum(values: list[object] | tuple[object, ...]) -> bool:
+    """Return True for a list of finite floats, in one pass without Python code for each."""
+    if not values or type(values[0]) is not float:
+        return False
+    try:
+        return isfinite(sum(values))  # type: ignore[arg-type]  # what is no number raises
+    except TypeError:
+        return False
+
+
+@lru_cache(maxsize=256)
+def _inexact_fields(model: type[BaseModel]) -> tuple[str, ...]:
+    """Return the fields of a model that may hold a float, so that texts and token ids are not looked through."""
+    return tuple(name for name, field in model.model_fields.items() if not _is_exact(field.annotation, (model,)))
+
+
+def _is_exact(annotation: object, models: tuple[type[BaseModel], ...]) -> bool:
+    if annotation in EXACT or get_origin(annotation) is Literal:
+        return True
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if annotation in models or annotation.model_config.get("extra") == "allow":
+            return False
+        fields = annotation.model_fields.values()
+        return all(_is_exact(field.annotation, (*models, annotation)) for field in fields)
+    arguments = [argument for argument in get_args(annotation) if argument is not ...]
+    return bool(arguments) and all(_is_exact(argument, models) for argument in arguments)
