@@ -13,9 +13,10 @@ import textwrap
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from plugin_reference import reference_parts, table
+from plugin_reference import reference_parts
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from sections import table
 from typer.core import TyperGroup
 from typer.main import get_command
 

@@ -1,4 +1,4 @@
-"""The reference for plugin authors leaves nothing out. That it says what the code says, test_examples checks."""
+"""The references leave nothing out. That they say what the code says, test_examples checks."""
 
 import dataclasses
 import inspect
@@ -13,11 +13,11 @@ from poolkit import contract, errors
 from poolkit.cli.main import app
 
 PAGE = (ROOT / "docs" / "plugin-reference.md").read_text(encoding="utf-8")
+NAMES = (ROOT / "docs" / "api-reference.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^#{3,4} `(\w+).*?`\n(.*?)(?=^#|\Z)", PAGE, flags=re.MULTILINE | re.DOTALL))
 """What stands below the heading of each class and function."""
 
 PUBLIC = [name for name in contract.__all__ if name in poolkit.__all__]
-ERRORS = [name for name in errors.__all__ if inspect.isclass(getattr(errors, name))]
 RECORDS = [getattr(contract, name) for name in PUBLIC if dataclasses.is_dataclass(getattr(contract, name))]
 HOOKS = [
     hook
@@ -47,9 +47,18 @@ def test_every_field_of_what_a_plugin_gets_and_gives_is_documented(record):
     assert documented == [field.name for field in dataclasses.fields(record)]
 
 
-@pytest.mark.parametrize("names", [PUBLIC, ERRORS, poolkit.testing.__all__], ids=["contract", "errors", "testing"])
-def test_every_public_name_is_on_the_page(names):
-    assert [name for name in names if not re.search(rf"\b{name}\b", PAGE)] == []
+@pytest.mark.parametrize("module", [poolkit, errors, poolkit.testing], ids=lambda module: module.__name__)
+def test_every_public_name_has_a_section(module):
+    headings = re.findall(r"^#{3,4} `(\w+)", PAGE + NAMES, flags=re.MULTILINE)
+
+    assert [name for name in module.__all__ if headings.count(name) != 1] == []
+
+
+@pytest.mark.parametrize("method", ["embed", "rerank", "encode", "run", "close"])
+def test_what_can_be_called_on_a_class_is_in_its_section(method):
+    [section] = re.findall(r"^### `LLM`\n(.*?)^### ", NAMES, flags=re.MULTILINE | re.DOTALL)
+
+    assert f"\n`{method}(" in section
 
 
 def test_every_command_for_plugins_is_on_the_page():
