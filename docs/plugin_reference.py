@@ -16,11 +16,23 @@ import poolkit
 import poolkit.testing
 from poolkit import errors
 from poolkit.cli.main import app
-from poolkit.contract import dialect, encoder, engine, hooks, model_info, model_specs, outputs, params, prompts, task
+from poolkit.contract import (
+    dialect,
+    encoder,
+    engine,
+    hooks,
+    model_files,
+    model_info,
+    model_specs,
+    outputs,
+    params,
+    prompts,
+    task,
+)
 
 __all__ = ["reference_parts"]
 
-CONTRACT = (prompts, params, outputs, task, hooks, dialect, encoder, engine, model_info, model_specs)
+CONTRACT = (prompts, params, outputs, task, hooks, dialect, encoder, engine, model_info, model_specs, model_files)
 """The modules of the contract, in the order of the page."""
 
 ROOMS = {

@@ -67,7 +67,10 @@ def describe_record(node: ast.ClassDef, *, fields: list[tuple[str, ...]] | None 
             meanings.get(field.target.id, ""),
         )
         for field in node.body
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.target.id[0] != "_"
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and field.target.id[0] != "_"
+        and not ast.unparse(field.annotation).startswith("ClassVar")
     ]
     values = [
         (f"`{ast.unparse(value.targets[0])}`", f"`{ast.unparse(value.value)}`")

@@ -14,6 +14,7 @@ from poolkit.config import ModelConfig, PoolerConfig
 from poolkit.contract import Activation, EncodedPrompt, Output, PoolingParams, PoolingTask, Tokenizer
 from poolkit.models import read_model
 from poolkit.tokenization import Encoder
+from reading import read, tables
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +44,7 @@ def make_task(output: Output, activation: Activation = Activation.IDENTITY, *, h
 
 def load_encoder(folder: Path | str) -> Encoder:
     """Return what makes token ids of prompts for the model in `folder`."""
-    return Encoder(load_tokenizer(folder), read_model(ModelConfig(model=str(folder))))
+    return Encoder(load_tokenizer(folder), read(folder))
 
 
 def load_tokenizer(folder: Path | str) -> Tokenizer:
@@ -51,7 +52,7 @@ def load_tokenizer(folder: Path | str) -> Tokenizer:
     from poolkit.tokenization import tokenizer
 
     config = ModelConfig(model=str(folder))
-    return tokenizer.load_tokenizer(read_model(config), config=config)
+    return tokenizer.load_tokenizer(read(folder), config=config)
 
 
 def load_engine(
@@ -63,7 +64,7 @@ def load_engine(
     config = ModelConfig(
         **{"model": str(folder), "dtype": "float32", "pooler_config": pooler or PoolerConfig(), **settings}
     )
-    return torch_engine.load_engine(read_model(config), task=task, config=config)
+    return torch_engine.load_engine(read_model(config, tables()), task=task, config=config)
 
 
 def run(

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TYPE_CHECKING
+
 import pytest
 
-from poolkit.config import ModelConfig
+from poolkit.config import ModelConfig, PluginConfig
 from poolkit.errors import ModelError
-from poolkit.models import read_model
+from poolkit.models import ModelTables, read_model
+from poolkit.registry import MODELS, Registry
 
-__all__ = ["read", "refusal"]
+if TYPE_CHECKING:
+    from poolkit.models import ModelInfo
+
+__all__ = ["read", "refusal", "tables"]
 
 
-def read(folder, **settings):
+@cache
+def tables() -> ModelTables:
+    """Return poolkit's own entries."""
+    registry = Registry.load(PluginConfig())
+    return ModelTables(**{kind: registry.entries(MODELS, kind) for kind in ModelTables.__dataclass_fields__})
+
+
+def read(folder, **settings) -> ModelInfo:
     """Return what the files say, with settings of `ModelConfig`."""
-    return read_model(ModelConfig(model=str(folder), **settings))
+    return read_model(ModelConfig(model=str(folder), **settings), tables())
 
 
 def refusal(folder, **settings):

@@ -39,6 +39,7 @@ from poolkit.server import create_app
 from poolkit.testing import FakeEngine
 from poolkit.tokenization import Encoder
 from poolkit_tasks.token_embed import TOKEN_EMBED
+from reading import tables
 
 if TYPE_CHECKING:
     from poolkit.engine.torch_engine import TorchEngine
@@ -102,7 +103,7 @@ def serve(folder: Path, *, flash: bool = True, **settings: object) -> Iterator[t
 
     pooler = PoolerConfig(enable_flash_late_interaction=flash)
     config = ModelConfig(**{"model": str(folder), "dtype": "float32", "pooler_config": pooler, **settings})
-    info = read_model(config)
+    info = read_model(config, tables())
     encoder = Encoder(load_tokenizer(folder), info)
     engine = Watched(torch_engine.load_engine(info, task=TOKEN_EMBED, config=config))
     registry = Registry.load(PluginConfig())

@@ -13,10 +13,10 @@ from sentence_transformers.sentence_transformer.modules import Dropout, LayerNor
 
 from checkpoints import WIDTH, real_texts, write_json
 from engines import TOLERANCE, decision, largest_difference, load_encoder, load_engine
-from poolkit.config import ModelConfig
 from poolkit.contract import PoolingParams
 from poolkit.errors import ModelError
-from poolkit.models import Decision, Similarity, read_model
+from poolkit.models import Decision, Similarity
+from reading import read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -86,7 +86,7 @@ def test_layers_after_pooling_run_in_their_order(tmp_path, bert, is_old):
         is_old=is_old,
     )
     check(folder)
-    info = read_model(ModelConfig(model=str(folder)))
+    info = read(folder)
     assert (info.embedding_size, info.token_vector_size, info.pooling.normalizes) == (20, WIDTH, False)
     assert [one for one in info.decisions if one.name == "layer"] == [
         Decision("layer", "Normalize", "2_Normalize/config.json"),
@@ -108,7 +108,7 @@ def test_layers_before_pooling_work_on_token_vectors(tmp_path, bert):
         dense(48, 16),
     )
     check(folder)
-    info = read_model(ModelConfig(model=str(folder)))
+    info = read(folder)
     assert (info.embedding_size, info.token_vector_size) == (16, 24)
 
 
@@ -128,7 +128,7 @@ def test_token_vectors_may_be_a_weighted_mean_of_layers(tmp_path, checkpoint, fa
 def test_a_mean_of_layers_that_the_base_does_not_give_changes_nothing(tmp_path, bert):
     folder = save(tmp_path, Transformer(bert), WeightedLayerPooling(WIDTH, 3, 1), Pooling(WIDTH, "mean"))
     check(folder)
-    report = read_model(ModelConfig(model=str(folder))).decisions
+    report = read(folder).decisions
     assert Decision("token vectors", "the last layer's", "config.json has no output_hidden_states") in report
 
 
@@ -164,7 +164,7 @@ def test_routes_may_begin_with_the_same_base(tmp_path, bert):
     routes = Router.for_query_document([base, pooling, dense(WIDTH, 24)], [base, pooling], default_route="query")
     folder = save(tmp_path, routes)
     with pytest.raises(ModelError) as caught:
-        read_model(ModelConfig(model=str(folder)))
+        read(folder)
     assert str(caught.value) == (
         f"The last layers of {folder} give queries 24 numbers and documents 48; poolkit runs models that give both "
         "alike."
@@ -174,7 +174,7 @@ def test_routes_may_begin_with_the_same_base(tmp_path, bert):
     reference = SentenceTransformer(str(folder), device="cpu")
     assert_alike(answer(folder, "document"), reference.encode_document(TEXTS))
     assert_alike(answer(folder, None), reference.encode(TEXTS))
-    assert read_model(ModelConfig(model=str(folder))).text.default_input_type == "query"
+    assert read(folder).text.default_input_type == "query"
 
 
 def test_routes_with_bases_of_their_own_are_refused(tmp_path, bert):
@@ -183,7 +183,7 @@ def test_routes_with_bases_of_their_own_are_refused(tmp_path, bert):
     )
     folder = save(tmp_path, routes)
     with pytest.raises(ModelError) as caught:
-        read_model(ModelConfig(model=str(folder)))
+        read(folder)
     assert str(caught.value) == (
         f"{folder / 'modules.json'} lists Transformer, Pooling, Transformer, Pooling; it must be one Transformer, the "
         "same for all routes, then what works on its token vectors."
@@ -194,7 +194,7 @@ def test_routes_that_are_neither_for_queries_nor_documents_are_refused(tmp_path,
     routes = Router({"left": [dense(WIDTH, 8)], "right": [dense(WIDTH, 8)]})
     folder = save(tmp_path, Transformer(bert), Pooling(WIDTH, "mean"), routes)
     with pytest.raises(ModelError) as caught:
-        read_model(ModelConfig(model=str(folder)))
+        read(folder)
     assert str(caught.value) == (
         f"{folder / '2_Router' / 'router_config.json'} has the routes 'left', 'right' and none for query texts; "
         "poolkit routes queries and documents."
@@ -217,7 +217,7 @@ def test_vectors_are_cut_where_the_saved_model_cuts_them(tmp_path, bert):
     expected = SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
     assert expected.shape[1] == 16
     assert_alike(answer(folder), expected)
-    info = read_model(ModelConfig(model=str(folder)))
+    info = read(folder)
     assert (info.embedding_size, info.vector.dimensions, info.vector.matryoshka_dimensions) == (WIDTH, 16, (16,))
     source = "config_sentence_transformers.json truncate_dim"
     assert Decision("dimensions", "16", source) in info.decisions
@@ -226,6 +226,6 @@ def test_vectors_are_cut_where_the_saved_model_cuts_them(tmp_path, bert):
 @pytest.mark.parametrize("name", ["cosine", "dot", "euclidean", "manhattan"])
 def test_the_similarity_is_the_one_that_was_saved(tmp_path, bert, name):
     folder = save(tmp_path, Transformer(bert), Pooling(WIDTH, "mean"), similarity_fn_name=name)
-    info = read_model(ModelConfig(model=str(folder)))
+    info = read(folder)
     assert info.vector.similarity is Similarity(name)
     assert Decision("similarity", name, "config_sentence_transformers.json") in info.decisions

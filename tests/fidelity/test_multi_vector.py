@@ -14,10 +14,9 @@ from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from checkpoints import WIDTH, real_texts, write_json
 from engines import TOLERANCE, decision, load_encoder, load_engine, make_task
 from multi_vector import MISSING, PUNCTUATION, QUERIES, QUERY_LENGTH, dense, save_native, save_pylate, save_stanford
-from poolkit.config import ModelConfig
 from poolkit.contract import Activation, EncodedPrompt, Output, PoolingParams
 from poolkit.errors import ModelError
-from poolkit.models import read_model
+from reading import read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -124,7 +123,7 @@ def test_a_checkpoint_of_stanford_with_another_base_answers_as_in_multi_vector_e
 
 def test_a_token_vector_model_is_served_for_its_token_vectors(tmp_path):
     folder = save_pylate(tmp_path, "bert")
-    info = read_model(ModelConfig(model=str(folder)))
+    info = read(folder)
     assert info.outputs == (Output.TOKEN_VECTORS, Output.HIDDEN)
     assert info.token_vector_size == 24
     assert (info.max_model_len, info.longest("query"), info.longest(None)) == (90, 32, 90)

@@ -130,8 +130,7 @@ def test_no_other_model_is_taken_for_one_that_pools_itself(tmp_path):
     write_json(folder / "sentence_bert_config.json", {"module_output_name": "sentence_embedding"})
     assert refusal(folder) == (
         f"{folder / 'sentence_bert_config.json'} has module_output_name 'sentence_embedding', but BertModel gives "
-        "token vectors: poolkit runs CLIPModel, SiglipModel, Siglip2Model, ColPaliForRetrieval, ColQwen2ForRetrieval, "
-        "ColModernVBertForRetrieval so."
+        "token vectors: poolkit runs the families clip, colmodernvbert, colpali, colqwen2, siglip, siglip2 so."
     )
 
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 import pytest
 
 from checkpoints import make_checkpoint
-from poolkit.config import ModelConfig
 from poolkit.contract import Activation
 from poolkit.errors import ModelError
-from poolkit.models import Decision, ProblemType, read_model
-
-
-def read(folder, **settings):
-    return read_model(ModelConfig(model=str(folder), **settings))
+from poolkit.models import Decision, ProblemType
+from reading import read
 
 
 def label_activation(info):

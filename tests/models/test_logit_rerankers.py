@@ -7,10 +7,10 @@ import json
 import pytest
 
 from checkpoints import write_json
-from poolkit.config import ModelConfig
 from poolkit.contract import Activation, Output
 from poolkit.errors import ConfigError, ModelError
-from poolkit.models import Decision, LogitScore, read_model
+from poolkit.models import Decision, LogitScore
+from reading import read
 from rerankers import GEMMA, KNOWN, MXBAI, QWEN3
 
 BEST_IS_LOGITS = (Output.LOGITS, Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN)
@@ -44,10 +44,6 @@ def add_logit_score(folder, **settings):
         {"transformer_task": "text-generation", "modality_config": modalities, "module_output_name": "causal_logits"},
     )
     return folder
-
-
-def read(folder, **settings):
-    return read_model(ModelConfig(model=str(folder), **settings))
 
 
 def decisions(info):

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from checkpoints import make_checkpoint, write_json
+from poolkit import LLM
 from poolkit.config import ModelConfig, PoolerConfig
 from poolkit.contract import Output
+from poolkit.errors import UnsupportedTaskError
 from poolkit.models import Decision, PoolingMode
 from reading import read, refusal
 
@@ -44,16 +46,16 @@ def test_the_packaged_default_is_found_by_name(name, minilm):
         Decision("model", str(minilm), name),
         Decision("architecture", "BertModel", "config.json"),
         Decision("max length", "256 tokens", "sentence_bert_config.json"),
+        Decision("prompts", "none", "the model's files name none"),
         Decision("pooling", "mean", "1_Pooling/config.json"),
         Decision("dimensions", "384", "config.json"),
-        Decision("prompts", "none", "the model's files name none"),
     )
 
 
 def test_reading_a_model_does_not_import_torch():
     code = (
-        "import sys; from poolkit.config import ModelConfig; from poolkit.models import read_model; "
-        "read_model(ModelConfig()); print('torch' in sys.modules, 'transformers' in sys.modules)"
+        "import sys; sys.path.insert(0, 'tests'); from reading import read; "
+        "read('all-MiniLM-L6-v2'); print('torch' in sys.modules, 'transformers' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "False False\n"
@@ -137,11 +139,12 @@ def test_old_pooling_flags_are_concatenated_in_their_own_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("family", "mode", "kind"), [("bert", "cls", "an encoder"), ("llama", "lasttoken", "a decoder")]
+    ("family", "mode", "kind"),
+    [("bert", "cls", "the architecture, an encoder"), ("llama", "lasttoken", "the family decoder")],
 )
 def test_without_modules_the_architecture_decides_the_pooling(checkpoint, family, mode, kind):
     info = read(checkpoint(family, sentence_transformers=False))
-    assert Decision("pooling", mode, f"the architecture, {kind}; there is no Pooling module") in info.decisions
+    assert Decision("pooling", mode, f"{kind}; there is no Pooling module") in info.decisions
     assert info.pooling.modes == (PoolingMode(mode),)
 
 
@@ -217,23 +220,46 @@ def test_matryoshka_dimensions_come_from_the_config(checkpoint):
     )
 
 
-def test_an_unknown_module_is_refused(bert):
+MODULES = "Dense, Dropout, LayerNorm, LogitScore, MultiVectorMask, Normalize, Pooling, WeightedLayerPooling"
+
+
+@pytest.mark.parametrize(
+    ("index", "module_type", "reason"),
+    [
+        (
+            3,
+            "sentence_transformers.models.Normalise",
+            "'Normalise'. Did you mean 'Normalize'?",
+        ),
+        (1, "my_code.Pooling", "'my_code.Pooling'. Did you mean 'Pooling'?"),
+    ],
+)
+def test_a_model_with_an_unknown_module_gives_hidden_states_alone(bert, index, module_type, reason):
+    set_module(bert, index, type=module_type)
+    info = read(bert)
+    assert info.outputs == (Output.HIDDEN,)
+    name = reason.partition(". ")[0]
+    told = f"{bert / 'modules.json'} lists {name}: no module named {reason}\n  Modules: {MODULES}."
+    assert info.unsupported == {Output.VECTOR: told, Output.TOKEN_VECTORS: told}
+
+
+def test_a_task_that_needs_what_an_unknown_module_makes_says_so(bert):
     set_module(bert, 3, type="sentence_transformers.models.Normalise")
-    assert refusal(bert) == (
-        f"{bert / 'modules.json'} lists a module of type 'sentence_transformers.models.Normalise', which poolkit "
-        "cannot run. Did you mean 'Normalize'? It knows sentence-transformers' own Transformer, "
-        "WeightedLayerPooling, Pooling, Dense, LayerNorm, Normalize, Router, MultiVectorMask, LogitScore, "
-        "Dropout."
+    reason = (
+        f"{bert / 'modules.json'} lists 'Normalise': no module named 'Normalise'. Did you mean 'Normalize'?\n"
+        f"  Modules: {MODULES}."
     )
-
-
-def test_a_module_from_somewhere_else_is_refused(bert):
-    set_module(bert, 1, type="my_code.Pooling")
-    assert refusal(bert) == (
-        f"{bert / 'modules.json'} lists a module of type 'my_code.Pooling', which poolkit cannot run. Did you mean "
-        "'Pooling'? It knows sentence-transformers' own Transformer, WeightedLayerPooling, Pooling, Dense, LayerNorm, "
-        "Normalize, Router, MultiVectorMask, LogitScore, "
-        "Dropout."
+    with pytest.raises(UnsupportedTaskError) as caught:
+        LLM(str(bert), task="embed")
+    assert str(caught.value) == (
+        f"model {str(bert)!r} cannot serve 'embed': {reason}\n"
+        "  The model produces hidden. It can serve: none of the enabled tasks."
+    )
+    with pytest.raises(UnsupportedTaskError) as caught:
+        LLM(str(bert))
+    assert str(caught.value) == (
+        f"model {str(bert)!r} cannot serve any enabled task. {reason}\n"
+        "  The model produces hidden. Enabled tasks: classify, embed, reward, token_classify, token_embed."
     )
 
 
@@ -253,8 +279,8 @@ def test_an_unknown_pooling_mode_is_refused(bert):
     path = bert / "1_Pooling" / "config.json"
     edit(path, pooling_mode="lasttokens")
     assert refusal(bert) == (
-        f"{path} has pooling_mode 'lasttokens', which poolkit does not know. Did you mean 'lasttoken'? It knows cls, "
-        "mean, max, mean_sqrt_len_tokens, weightedmean, lasttoken."
+        f"{path} has pooling_mode 'lasttokens': no pooling mode named 'lasttokens'. Did you mean 'lasttoken'?\n"
+        "  Pooling modes: cls, lasttoken, max, mean, mean_sqrt_len_tokens, weightedmean."
     )
     write_json(path, {"word_embedding_dimension": 48, "pooling_mode_median_tokens": True})
     assert refusal(bert) == (
@@ -307,10 +333,9 @@ def test_prompts_are_read_with_their_names_and_the_default_among_them(bert):
     info = read(bert)
     assert info.text.prompts == {"query": "query: ", "document": "", "summary": ""}
     assert (info.text.default_prompt_name, info.pooling.includes_prompt) == ("query", False)
-    assert info.decisions[-2:] == (
-        Decision("prompt 'query'", "'query: ', put before a text by default", "config_sentence_transformers.json"),
-        Decision("prompt tokens", "left out of pooling", "include_prompt of the Pooling module"),
-    )
+    source = "config_sentence_transformers.json"
+    assert Decision("prompt 'query'", "'query: ', put before a text by default", source) in info.decisions
+    assert Decision("prompt tokens", "left out of pooling", "include_prompt of the Pooling module") in info.decisions
 
 
 def test_prompts_that_are_no_object_are_refused(bert):
@@ -356,7 +381,7 @@ def test_old_weights_are_fetched_only_where_there_are_no_safetensors(tmp_path, m
 
     import huggingface_hub
 
-    from poolkit.models._files import find_model_folder
+    from poolkit.models.files import find_model_folder
 
     def snapshot_download(_, *, allow_patterns, **__):
         for name in on_the_hub:

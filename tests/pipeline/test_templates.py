@@ -7,7 +7,7 @@ import pytest
 from poolkit import LLM, ScoreTemplate, TemplatedText
 from poolkit.errors import ConfigError, RequestError
 from poolkit.models import ModelInfo, ScorePrompt, TextSpec, VectorSpec
-from poolkit.models._logit_rerankers import TEMPLATES
+from poolkit.models.rerankers import TEMPLATES
 from rerankers import GEMMA, KNOWN, MXBAI, QWEN3, make_reranker
 
 VLLM_QWEN3 = """<|im_start|>system

@@ -12,11 +12,13 @@ import pytest
 import torch
 import transformers
 
-from checkpoints import VOCABULARY, WIDTH, real_texts
+from checkpoints import VOCABULARY, WIDTH, real_texts, write_json
 from closeness import assert_close
 from poolkit import LLM, PoolerConfig, PoolingParams
 from poolkit.errors import ConfigError, ModelError, RequestError, UnsupportedTaskError
+from poolkit.models import Decision
 from poolkit.server import create_app
+from reading import read
 from serving import ask
 
 pytestmark = [
@@ -235,15 +237,13 @@ def test_a_reward_model_reads_the_last_token_or_each_as_pooling_type_says(checkp
         check(run(llm), logits)
 
 
-def test_qwens_process_reward_models_have_their_own_tag():
-    from poolkit.config import ModelConfig
-    from poolkit.models._heads import read_steps
-
-    steps = read_steps(ModelConfig(), "Qwen2ForProcessRewardModel", labels=2, vocab_size=152064)
-    assert steps.step_tag_id == 151651
-    assert [(one.name, one.value, one.source) for one in steps.decisions] == [
-        ("steps", "the rows at token 151651", "the architecture, Qwen2ForProcessRewardModel")
-    ]
+def test_qwens_process_reward_models_have_their_own_tag(tmp_path):
+    sizes = {"hidden_size": 8, "vocab_size": 152064, "max_position_embeddings": 32}
+    architecture = "Qwen2ForProcessRewardModel"
+    write_json(tmp_path / "config.json", {"architectures": [architecture], "model_type": "qwen2", **sizes})
+    info = read(tmp_path)
+    assert (info.steps.tag_id, info.num_labels) == (151651, 2)
+    assert Decision("steps", "the rows at token 151651", f"the architecture, {architecture}") in info.decisions
 
 
 def test_offline_and_online_give_the_same(token_folder):

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from poolkit.config import ModelConfig
+from poolkit.contract.model_files import ModelFamily
 from poolkit.contract.model_specs import (
     ClassifierSpec,
-    DenseSpec,
     ImageSpec,
     InputType,
     MultiVectorSpec,
@@ -61,6 +61,9 @@ class ModelInfo:
         steps: how a process reward model scores the steps of a text.
         multi_vector: how a multi-vector model reads and answers; None for other models.
         images: how it reads images; None if it reads texts alone.
+        task_modules: what plugins' readers made of modules whose work a task's own head does, by the module's type.
+        families: those it belongs to, for engines that treat them apart.
+        unsupported: why the model cannot give an output that it would give otherwise.
         config: what the operator asked for. It decides where a request leaves something open.
         decisions: every resolved value and its source.
     """
@@ -79,6 +82,9 @@ class ModelInfo:
     steps: StepSpec = field(default_factory=StepSpec)
     multi_vector: MultiVectorSpec | None = None
     images: ImageSpec | None = None
+    task_modules: Mapping[str, object] = field(default_factory=dict)
+    families: tuple[ModelFamily, ...] = ()
+    unsupported: Mapping[Output, str] = field(default_factory=dict)
     config: ModelConfig = field(default_factory=ModelConfig)
     decisions: tuple[Decision, ...] = ()
 
@@ -100,8 +106,8 @@ class ModelInfo:
     @property
     def token_vector_size(self) -> int:
         """Width of the vector of each token, after the layers that the model has for them."""
-        layers = reversed(self.pooling.token_layers)
-        return next((spec.out_features for spec in layers if isinstance(spec, DenseSpec)), self.hidden_size)
+        widths = (spec.out_features for spec in reversed(self.pooling.token_layers))
+        return next((width for width in widths if width is not None), self.hidden_size)
 
     def longest(self, input_type: InputType | None) -> int:
         """Return the longest prompt of an input type in tokens, special tokens included."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, Protocol, TypeAlias
 
 from poolkit.contract.outputs import Activation
 
@@ -89,6 +89,39 @@ class TextSpec:
     default_input_type: InputType = "document"
 
 
+class LayerSpec(Protocol):
+    """One step from hidden states to vectors, row by row. `str()` of it is what the start-up report says."""
+
+    @property
+    def folder(self) -> Path:
+        """Holds the weights."""
+        ...
+
+    @property
+    def only_for(self) -> InputType | None:
+        """The input type whose rows it takes; the others pass by. None for all."""
+        ...
+
+    @property
+    def in_features(self) -> int | None:
+        """Width of the rows it takes; None for any."""
+        ...
+
+    @property
+    def out_features(self) -> int | None:
+        """Width of the rows it gives; None for that of those it takes."""
+        ...
+
+    @property
+    def load(self) -> str:
+        """The dotted path "module:function" of what loads its weights, imported when the model is loaded.
+
+        The function is given the spec and `device`, as torch names it, and returns a function from rows to rows:
+        torch tensors on that device, in float32. (rows, in_features) -> (rows, out_features)
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseSpec:
     """A dense layer: where its weights lie and what is applied to what it gives.
@@ -102,6 +135,8 @@ class DenseSpec:
         has_residual: whether the row it takes is added to the row it gives, by a matrix where their widths differ.
         only_for: the input type whose rows it takes; the others pass by. None for all.
     """
+
+    load: ClassVar[str] = "poolkit.engine.heads.layers:load_dense"
 
     folder: Path
     in_features: int
@@ -121,9 +156,21 @@ class DenseSpec:
 class LayerNormSpec:
     """A LayerNorm with weights of its own. See `DenseSpec` for what the names stand for."""
 
+    load: ClassVar[str] = "poolkit.engine.heads.layers:load_layer_norm"
+
     folder: Path
     size: int
     only_for: InputType | None = None
+
+    @property
+    def in_features(self) -> int:
+        """Width of the rows it takes."""
+        return self.size
+
+    @property
+    def out_features(self) -> int:
+        """Width of the rows it gives."""
+        return self.size
 
     def __str__(self) -> str:
         """Return the start-up report's words for it."""
@@ -134,16 +181,24 @@ class LayerNormSpec:
 class NormalizeSpec:
     """Rows are divided by their L2 norm, before further layers. See `DenseSpec` for what `only_for` stands for."""
 
+    load: ClassVar[str] = "poolkit.engine.heads.layers:load_normalize"
+
     folder: Path
     only_for: InputType | None = None
+
+    @property
+    def in_features(self) -> int | None:
+        """None: it takes rows of any width."""
+        return None
+
+    @property
+    def out_features(self) -> int | None:
+        """None: the rows keep their width."""
+        return None
 
     def __str__(self) -> str:
         """Return the start-up report's words for it."""
         return "Normalize"
-
-
-LayerSpec: TypeAlias = DenseSpec | LayerNormSpec | NormalizeSpec
-"""One step from hidden states to vectors, row by row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,9 +380,13 @@ class ImageSpec:
     Attributes:
         patch_size: of the squares that it cuts an image into, in pixels a side.
         expansion: how every text is filled up, as it was in training; None where none is.
-        searches_images: whether it reads texts as queries alone, and only images are documents.
+        searches_images: True if it reads texts as queries alone, and only images are documents.
+        repeats_bos: True if a query that images are searched with starts with the tokenizer's bos_token once more.
+        ends_in_newline: True if such a query ends in a newline.
     """
 
     patch_size: int
     expansion: Expansion | None = None
     searches_images: bool = False
+    repeats_bos: bool = False
+    ends_in_newline: bool = False

@@ -23,7 +23,8 @@ from poolkit.contract.model_specs import (
     TextSpec,
     VectorSpec,
 )
-from poolkit.models._read import read_model
+from poolkit.models.files import find_model_folder
+from poolkit.models.read import ModelTables, read_model
 
 __all__ = [
     "ClassifierSpec",
@@ -37,6 +38,7 @@ __all__ = [
     "LayerSpec",
     "LogitScore",
     "ModelInfo",
+    "ModelTables",
     "MultiVectorSpec",
     "NormalizeSpec",
     "PoolingMode",
@@ -48,5 +50,6 @@ __all__ = [
     "StepSpec",
     "TextSpec",
     "VectorSpec",
+    "find_model_folder",
     "read_model",
 ]

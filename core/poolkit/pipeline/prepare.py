@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 from poolkit.config import ModelConfig, PluginConfig
 from poolkit.contract import EngineProvider, Output, Tokenizer
-from poolkit.errors import ConfigError
-from poolkit.models import ModelInfo, read_model
+from poolkit.errors import ConfigError, ModelError, PoolkitError
+from poolkit.models import ModelInfo, ModelTables, find_model_folder, read_model
 from poolkit.pipeline.pooler_config import check_pooler
-from poolkit.registry import BoundTask, Registry
+from poolkit.registry import MODELS, BoundTask, Registry
 from poolkit.tokenization import Encoder, ImageReader
 from poolkit.tokenization.score_template import ScoreTemplate
 
 __all__ = ["PreparedModel", "prepare_model"]
+
+
+MODEL_KINDS = ("family", "module", "pooling", "reranker")
+
+
+class Describe(Protocol):
+    """Describes a model whose folder core cannot read."""
+
+    def __call__(self, folder: Path, *, config: ModelConfig) -> ModelInfo | None:
+        """Return what the model is, or None if it is none of the engine's own."""
+        ...
 
 
 class LoadTokenizer(Protocol):
@@ -57,7 +69,8 @@ def prepare_model(config: ModelConfig, plugins: PluginConfig) -> PreparedModel:
     if len(named) > 1:
         raise ConfigError(f"task is {config.task!r} and pooler_config.task is {pooler.task!r}. Name one task.")
     registry = Registry.load(plugins, needs=("enable_chunked_processing",) if pooler.enable_chunked_processing else ())
-    info = read_model(config)
+    provider = registry.import_engine(config.engine)
+    info = _read(config, registry, provider)
     task = registry.get_pooling_task(registry.supported_tasks(info), *named, model=info)
     check_pooler(pooler, task=task, model=info)
     if config.score_template is not None and task.output is not Output.LOGITS:
@@ -67,12 +80,30 @@ def prepare_model(config: ModelConfig, plugins: PluginConfig) -> PreparedModel:
         )
     if task.output is Output.LOGITS:
         ScoreTemplate.of(info)  # a bad template is told as such, not as the failure of the task that would use it
-    provider = registry.import_engine(config.engine)
     images = ImageReader(info) if info.images is not None else None
     load = getattr(provider, "load_tokenizer", None) or _tokenizer_loader()
     encoder = Encoder(load(info, config=config), info, images=images)
     bound = registry.bind(task, info, encoder)
     return PreparedModel(info, bound, encoder, provider, registry)
+
+
+def _read(config: ModelConfig, registry: Registry, provider: EngineProvider) -> ModelInfo:
+    """Return what the model's files say: by the engine, if it knows the folder, else as all other models are read."""
+    folder = find_model_folder(config)
+    describe: Describe | None = getattr(provider, "describe", None)
+    try:
+        described = describe(folder, config=config) if describe is not None else None
+    except PoolkitError:
+        raise
+    except Exception as exc:
+        raise ModelError(
+            f"Engine {config.engine!r} failed to describe the model in {folder}: {type(exc).__name__}: {exc}"
+        ) from exc
+    if described is not None:
+        return replace(described, config=config)
+    family, module, pooling, reranker = (registry.entries(MODELS, kind) for kind in MODEL_KINDS)
+    tables = ModelTables(family=family, module=module, pooling=pooling, reranker=reranker)
+    return read_model(config, tables, folder=folder)
 
 
 def _tokenizer_loader() -> LoadTokenizer:

@@ -143,6 +143,8 @@ def _follow(loaded: Loaded, found: LoadedTask) -> LoadedTask:
 def _unsupported_reason(found: LoadedTask, task: PoolingTask, model: ModelInfo) -> str | None:
     """Return why the model cannot serve the task, or None if it can."""
     if task.output not in model.outputs:
+        if task.output in model.unsupported:
+            return model.unsupported[task.output]
         pooling_type = model.config.pooler_config.pooling_type
         if task.output is Output.VECTOR and pooling_type in ("ALL", "STEP"):
             leaves = f"pooler_config.pooling_type {pooling_type} leaves each token its own"
@@ -254,8 +256,9 @@ def _serves_nothing(loaded: Loaded, model: ModelInfo | None) -> UnsupportedTaskE
     """Return the error for a model that no enabled task fits. It names no task."""
     subject = "the model" if model is None else f"model {model.name!r}"
     produces = "" if model is None else f"The model produces {', '.join(model.outputs)}. "
+    reasons = "" if model is None else "".join(f" {reason.rstrip('.')}." for reason in {*model.unsupported.values()})
     return UnsupportedTaskError(
-        f"{subject} cannot serve any enabled task.\n  {produces}{_list_enabled(loaded)}", task=""
+        f"{subject} cannot serve any enabled task.{reasons}\n  {produces}{_list_enabled(loaded)}", task=""
     )
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
-from poolkit import ModelInfo
+from poolkit import ModelInfo, Module, TaskModule
 from poolkit.errors import ModelError
 
-__all__ = ["Activation", "Pooling", "SpladeFiles", "read_splade_files", "why_not"]
+__all__ = ["Activation", "Pooling", "SpladeFiles", "read_module", "splade_files", "why_not"]
 
 
 class Pooling(StrEnum):
@@ -42,35 +40,32 @@ class SpladeFiles:
     max_active_dims: int | None = None
 
 
-def read_splade_files(folder: Path) -> SpladeFiles:
-    """Read them from a model's folder. A plain checkpoint, which has none, is a SparseEncoder by default.
+def read_module(module: Module) -> TaskModule:
+    """Read a SpladePooling.
 
     Raises:
-        ModelError: a file cannot be read, or asks for something that this task does not have.
+        ModelError: it asks for something that this task does not have.
     """
-    modules = _read(folder / "modules.json")
-    paths = [
-        str(module["path"])
-        for module in (modules if isinstance(modules, list) else [])
-        if str(module.get("type", "")).endswith(".SpladePooling")
-    ]
-    source = folder / paths[0] / "config.json" if paths else folder
-    pooling = _read(source) if paths else {}
-    shared = _read(folder / "config_sentence_transformers.json")
-    max_active_dims = shared.get("max_active_dims") if isinstance(shared, dict) else None
-    if not isinstance(pooling, dict):
-        raise ModelError(f"{source} is missing or holds no object. Fetch the model again.")
+    settings, max_active_dims = module.settings(), module.shared().get("max_active_dims")
     try:
-        return SpladeFiles(
-            Pooling(pooling.get("pooling_strategy", Pooling.MAX)),
-            Activation(pooling.get("activation_function", Activation.RELU)),
+        files = SpladeFiles(
+            Pooling(str(settings.get("pooling_strategy", Pooling.MAX))),
+            Activation(str(settings.get("activation_function", Activation.RELU))),
             max_active_dims if isinstance(max_active_dims, int) else None,
         )
     except ValueError as exc:
         raise ModelError(
-            f"{source} asks for a SpladePooling that poolkit-splade does not have: {exc}. "
+            f"{module.path} asks for a SpladePooling that poolkit-splade does not have: {exc}. "
             f"It has pooling_strategy {' or '.join(Pooling)} and activation_function {' or '.join(Activation)}."
         ) from exc
+    return TaskModule(files)
+
+
+def splade_files(model: ModelInfo) -> SpladeFiles:
+    """Return what the files of a model say. A checkpoint without a SpladePooling is a SparseEncoder by default."""
+    files = model.task_modules.get("SpladePooling", SpladeFiles())
+    assert isinstance(files, SpladeFiles)
+    return files
 
 
 def why_not(model: ModelInfo) -> str | None:
@@ -78,13 +73,3 @@ def why_not(model: ModelInfo) -> str | None:
     if model.architecture.endswith("ForMaskedLM"):
         return None
     return "it has no masked language model head"
-
-
-def _read(path: Path) -> object:
-    if not path.is_file():
-        return None
-    try:
-        content: object = json.loads(path.read_text("utf-8"))
-    except ValueError as exc:
-        raise ModelError(f"{path} is not JSON: {exc}. Fetch the model again.") from exc
-    return content

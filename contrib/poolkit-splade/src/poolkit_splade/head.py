@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from poolkit import Head, ModelInfo, Pooled, load_masked_lm_head
-from poolkit_splade.files import Activation, Pooling, SpladeFiles, read_splade_files
+from poolkit_splade.files import Activation, Pooling, SpladeFiles, splade_files
 
 if TYPE_CHECKING:
     from poolkit import Segments
@@ -21,7 +21,7 @@ BLOCK_TOKENS = 256
 
 def create_head(info: ModelInfo, *, device: torch.device) -> Head:
     """Return the head of a model: its own masked language model head, then SPLADE's pooling."""
-    return SpladeHead(load_masked_lm_head(info, device=device), read_splade_files(info.path))
+    return SpladeHead(load_masked_lm_head(info, device=device), splade_files(info))
 
 
 class SpladeHead:

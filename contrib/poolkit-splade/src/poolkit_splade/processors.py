@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 
 from poolkit import BindContext, PooledOutput, PoolingIOProcessor, PoolingParams, Prepared, Usage
-from poolkit_splade.files import read_splade_files
+from poolkit_splade.files import splade_files
 from poolkit_splade.schema import (
     IndexedWeights,
     Settings,
@@ -27,7 +27,7 @@ class SparseEmbeddingsProcessor(PoolingIOProcessor[SparseEmbeddingsRequest, Spar
         super().__init__(context)
         assert isinstance(context.settings, Settings)
         self._threshold = context.settings.threshold
-        self._top_k = context.settings.top_k or read_splade_files(context.model.path).max_active_dims
+        self._top_k = context.settings.top_k or splade_files(context.model).max_active_dims
 
     def pre_process(self, request: SparseEmbeddingsRequest) -> Prepared:
         """Return the texts."""

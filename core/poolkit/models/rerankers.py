@@ -1,8 +1,9 @@
 """Recognises rerankers that answer by a token: a causal LM whose score is the logit of "yes" less that of "no".
 
 What a model's own files say comes first: sentence-transformers' LogitScore module, then vLLM's `classifier_from_token`.
-Only the known families are recognised without either, by the text of their chat template or by their name: nothing
-else tells a reranker from the chat model that it was made of. Their prompt templates ship beside this module.
+Only known families (the table `reranker`) are recognised without either, by the text of their chat template or by their
+name: nothing else tells a reranker from the chat model that it was made of. poolkit's own are below; their prompt
+templates ship beside this module.
 """
 
 from __future__ import annotations
@@ -12,19 +13,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from poolkit.config import ModelConfig
+from poolkit.contract.model_files import SHARED, ModelFiles, RerankerFamily, read_object
 from poolkit.contract.model_info import Decision
 from poolkit.contract.model_specs import LogitScore, RerankerSpec, ScorePrompt
 from poolkit.errors import ConfigError, ModelError
-from poolkit.models._files import read_object
-from poolkit.models._sentence_transformers import SentenceTransformersFiles
 
-__all__ = ["read_reranker"]
+__all__ = ["BGE_V2_GEMMA", "MXBAI_V2", "QWEN3", "read_reranker"]
 
 TEMPLATES = Path(__file__).parent / "score_templates"
 
 TRANSFORMER_FILE = "sentence_bert_config.json"
-SHARED_FILE = "config_sentence_transformers.json"
 TEMPLATE_KEYS = frozenset(("add_generation_prompt", "restore_suffix"))
 """What sentence-transformers hands to a chat template and poolkit knows. It always keeps the suffix."""
 
@@ -32,88 +30,74 @@ METHODS = {"from_2_way_softmax": 2, "no_post_processing": 1}
 """vLLM's ways to make a score of tokens' logits, each with the number of tokens that make one score."""
 
 
+QWEN3 = RerankerFamily(
+    name=re.compile(r"qwen3[-_.]reranker", re.IGNORECASE),
+    model_type="qwen3",
+    logit_score=LogitScore("yes", "no"),
+    template=TEMPLATES / "qwen3_reranker.jinja",
+    phrase="Judge whether the Document meets the requirements based on the Query and the Instruct provided.",
+    flag="is_original_qwen3_reranker",
+)
+MXBAI_V2 = RerankerFamily(
+    name=re.compile(r"mxbai[-_.]rerank[-_.](base|large)[-_.]v2", re.IGNORECASE),
+    model_type="qwen2",
+    logit_score=LogitScore("1", "0"),
+    template=TEMPLATES / "mxbai_rerank_v2.jinja",
+    phrase="You are a search relevance expert who evaluates how well documents match search queries.",
+)
+BGE_V2_GEMMA = RerankerFamily(
+    name=re.compile(r"bge[-_.]reranker[-_.]v2[-_.]gemma", re.IGNORECASE),
+    model_type="gemma",
+    logit_score=LogitScore("Yes"),
+    template=TEMPLATES / "bge_reranker_v2_gemma.jinja",
+    phrase="Given a query A and a passage B, determine whether the passage contains an answer to the query",
+)
+
+
 @dataclass(frozen=True, slots=True)
-class Family:
-    """Rerankers that are known by name.
+class _Match:
+    """A family that the model belongs to, with its entry's name and what says so."""
 
-    Attributes:
-        name: what a repository's or a folder's name holds.
-        model_type: config.json's.
-        tokens: those whose logits are the score.
-        template: name of the file in `TEMPLATES`.
-        phrase: stands in the family's prompt and in no other model's.
-    """
-
-    name: re.Pattern[str]
-    model_type: str
-    tokens: LogitScore
-    template: str
-    phrase: str
-
-
-QWEN3 = Family(
-    re.compile(r"qwen3[-_.]reranker", re.IGNORECASE),
-    "qwen3",
-    LogitScore("yes", "no"),
-    "qwen3_reranker.jinja",
-    "Judge whether the Document meets the requirements based on the Query and the Instruct provided.",
-)
-FAMILIES = (
-    QWEN3,
-    Family(
-        re.compile(r"mxbai[-_.]rerank[-_.](base|large)[-_.]v2", re.IGNORECASE),
-        "qwen2",
-        LogitScore("1", "0"),
-        "mxbai_rerank_v2.jinja",
-        "You are a search relevance expert who evaluates how well documents match search queries.",
-    ),
-    Family(
-        re.compile(r"bge[-_.]reranker[-_.]v2[-_.]gemma", re.IGNORECASE),
-        "gemma",
-        LogitScore("Yes"),
-        "bge_reranker_v2_gemma.jinja",
-        "Given a query A and a passage B, determine whether the passage contains an answer to the query",
-    ),
-)
+    name: str
+    family: RerankerFamily
+    evidence: str
 
 
 def read_reranker(
-    config: ModelConfig, hf: Mapping[str, object], architecture: str, *, files: SentenceTransformersFiles
+    files: ModelFiles, table: Mapping[str, RerankerFamily], *, makes_vectors: bool
 ) -> tuple[RerankerSpec, tuple[Decision, ...]]:
     """Return how the model answers with a token, and the template of its prompts, as far as it has them, and why.
 
     Args:
-        config: what the user asked for; its `score_template` goes before every other.
-        hf: config.json with the user's overrides.
-        architecture: the first of its `architectures`.
-        files: what sentence-transformers saved.
+        files: the model's; the operator's `score_template` goes before every other.
+        table: the families that are recognised by themselves.
+        makes_vectors: True if its modules make vectors of what the base gives, so that it is no reranker.
 
     Raises ModelError where a file says what poolkit cannot do, and ConfigError where the operator's template cannot be
     read.
     """
-    folder, logit_score = files.folder, files.logit_score
-    if files.layers.pooling or files.multi_vector is not None or files.is_sparse:
+    if makes_vectors:
         return RerankerSpec(), ()
+    hf_config, folder, architecture = files.hf_config, files.folder, files.architecture
+    logit_score = next((module.path for module in files.modules if module.type == "LogitScore"), None)
     chat_template = _chat_template(folder)
-    recognised = _family(config, hf, folder, chat_template)
-    family, evidence = recognised if recognised is not None else (None, "")
+    match = _match(files, table, chat_template)
     found: tuple[LogitScore, str] | None = None
     if logit_score is not None:
-        found = _read_logit_score(logit_score), f"{logit_score.name}/config.json"
-    elif hf.get("classifier_from_token") is not None:
-        where = "hf_overrides" if "classifier_from_token" in config.hf_overrides else "config.json"
-        found = _read_classifier_from_token(hf, folder), f"{where} classifier_from_token"
-        if family is None and hf.get("is_original_qwen3_reranker"):
-            family, evidence = QWEN3, f"{where} is_original_qwen3_reranker"
-    elif family is not None and architecture.endswith("ForCausalLM"):
-        found = family.tokens, evidence
+        found = _read_logit_score(logit_score), f"{logit_score.parent.name}/config.json"
+    elif hf_config.get("classifier_from_token") is not None:
+        where = "hf_overrides" if "classifier_from_token" in files.config.hf_overrides else "config.json"
+        found = _read_classifier_from_token(hf_config, folder), f"{where} classifier_from_token"
+        for name, family in table.items():
+            if match is None and family.flag is not None and hf_config.get(family.flag):
+                match = _Match(name, family, f"{where} {family.flag}")
+    elif match is not None and architecture.endswith("ForCausalLM"):
+        found = match.family.logit_score, match.evidence
 
     if found is None and not architecture.endswith("ForSequenceClassification"):
         return RerankerSpec(), ()
     tokens, source = found if found is not None else (None, "")
-    prompt, prompt_decision = _score_prompt(
-        config, family, evidence, folder, chat_template, is_causal=tokens is not None
-    )
+    prompt, prompt_decision = _score_prompt(files, match, chat_template, is_causal=tokens is not None)
     decisions = []
     if tokens is not None:
         decisions.append(Decision("score", str(tokens), source))
@@ -122,8 +106,7 @@ def read_reranker(
     return RerankerSpec(logit_score=tokens, prompt=prompt), tuple(decisions)
 
 
-def _read_logit_score(module: Path) -> LogitScore:
-    path = module / "config.json"
+def _read_logit_score(path: Path) -> LogitScore:
     settings = read_object(path) or {}
     yes, no = settings.get("true_token_id"), settings.get("false_token_id")
     if not isinstance(yes, int) or not isinstance(no, int | None):
@@ -131,8 +114,8 @@ def _read_logit_score(module: Path) -> LogitScore:
     return LogitScore(yes, no)
 
 
-def _read_classifier_from_token(hf: Mapping[str, object], folder: Path) -> LogitScore:
-    named, method = hf["classifier_from_token"], hf.get("method")
+def _read_classifier_from_token(hf_config: Mapping[str, object], folder: Path) -> LogitScore:
+    named, method = hf_config["classifier_from_token"], hf_config.get("method")
     if method is not None and method not in METHODS:
         raise ModelError(
             f"config.json of the model in {folder} has method {method!r}, which poolkit does not know. It knows "
@@ -150,42 +133,34 @@ def _read_classifier_from_token(hf: Mapping[str, object], folder: Path) -> Logit
     )
 
 
-def _family(
-    config: ModelConfig, hf: Mapping[str, object], folder: Path, chat_template: str | None
-) -> tuple[Family, str] | None:
-    """Return the family that the model belongs to, and what says so."""
-    for family in FAMILIES:
-        if hf.get("model_type") != family.model_type:
+def _match(files: ModelFiles, table: Mapping[str, RerankerFamily], chat_template: str | None) -> _Match | None:
+    for name, family in table.items():
+        if files.model_type != family.model_type:
             continue
         if chat_template is not None and family.phrase in chat_template:
-            return family, "its chat template"
-        for name in _names(config, hf, folder):
-            if family.name.search(name):
-                return family, f"the name {name!r}"
+            return _Match(name, family, "its chat template")
+        for called in _names(files):
+            if family.name.search(called):
+                return _Match(name, family, f"the name {called!r}")
     return None
 
 
-def _names(config: ModelConfig, hf: Mapping[str, object], folder: Path) -> Iterator[str]:
-    """Yield what the model is called: by the user, by its folder, and by who made config.json."""
-    if not Path(config.model).expanduser().is_dir():
-        yield config.model
-    path = folder.resolve()
+def _names(files: ModelFiles) -> Iterator[str]:
+    """Yield the model's names: the operator's, its folder's, and the one in config.json."""
+    if not Path(files.config.model).expanduser().is_dir():
+        yield files.config.model
+    path = files.folder.resolve()
     # The hub's cache keeps a model in models--Qwen--Qwen3-Reranker-0.6B/snapshots/<commit>.
     yield path.parent.parent.name if path.parent.name == "snapshots" else path.name
-    made_of = hf.get("_name_or_path")
+    made_of = files.hf_config.get("_name_or_path")
     if isinstance(made_of, str):
         yield made_of.rstrip("/").rpartition("/")[2]
 
 
 def _score_prompt(
-    config: ModelConfig,
-    family: Family | None,
-    evidence: str,
-    folder: Path,
-    chat_template: str | None,
-    *,
-    is_causal: bool,
+    files: ModelFiles, match: _Match | None, chat_template: str | None, *, is_causal: bool
 ) -> tuple[ScorePrompt | None, Decision]:
+    config, folder = files.config, files.folder
     variables = _special_tokens(folder)
     if config.score_template is not None:
         path = config.score_template.expanduser()
@@ -199,10 +174,12 @@ def _score_prompt(
     own = _own_prompt(folder, chat_template, variables, is_causal=is_causal)
     if own is not None:
         return own, Decision("score template", "the model's chat template", TRANSFORMER_FILE)
-    if family is not None:
-        text = (TEMPLATES / family.template).read_text("utf-8")
-        prompt = ScorePrompt(template=text, source=f"score template {family.template}", variables=variables)
-        return prompt, Decision("score template", f"{family.template}, shipped with poolkit", evidence)
+    if match is not None:
+        path = match.family.template
+        owner = "shipped with poolkit" if path.parent == TEMPLATES else f"that of reranker {match.name!r}"
+        text = path.read_text("utf-8")
+        prompt = ScorePrompt(template=text, source=f"score template {path.name}", variables=variables)
+        return prompt, Decision("score template", f"{path.name}, {owner}", match.evidence)
     return None, Decision("score template", "none: query and document as the tokenizer joins two texts", "no file")
 
 
@@ -227,7 +204,7 @@ def _own_prompt(
             f"{folder / TRANSFORMER_FILE} hands {unknown[0]!r} to the chat template; poolkit knows "
             f"{' and '.join(sorted(TEMPLATE_KEYS))}. Set score_template to a template of your own."
         )
-    shared = read_object(folder / SHARED_FILE) or {}
+    shared = read_object(folder / SHARED) or {}
     prompts, default = shared.get("prompts"), shared.get("default_prompt_name")
     instruction = prompts.get(default) if isinstance(prompts, dict) and isinstance(default, str) else None
     return ScorePrompt(

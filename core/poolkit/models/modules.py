@@ -11,28 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from poolkit.contract.model_files import Module, read_json, read_object
 from poolkit.contract.model_specs import InputType
-from poolkit.errors import ModelError, did_you_mean
-from poolkit.models._files import read_json, read_object
+from poolkit.errors import ModelError
 
-__all__ = ["KNOWN_MODULES", "Module", "Modules", "read_modules"]
+__all__ = ["Modules", "read_modules"]
 
-KNOWN_MODULES = (
-    "Transformer",
-    "WeightedLayerPooling",
-    "Pooling",
-    "Dense",
-    "LayerNorm",
-    "Normalize",
-    "Router",
-    "MultiVectorMask",
-    "LogitScore",
-    "Dropout",
-)
-SPARSE_POOLING = "SpladePooling"
-"""Makes sparse weights of hidden states: a plugin's head does that."""
-
-RENAMED = {"Asym": "Router", "CLIPModel": "Transformer"}
+THEIRS = "sentence_transformers."
+RENAMED = {"Asym": "Router", "CLIPModel": "Transformer", "MLMTransformer": "Transformer"}
+"""Former names of sentence-transformers' own types."""
 PYLATE = "pylate.models.Dense.Dense"
 """PyLate's own module, which is sentence-transformers' Dense on token vectors."""
 
@@ -41,74 +28,61 @@ MODALITY = "text"
 
 
 @dataclass(frozen=True, slots=True)
-class Module:
-    """One module: its class, where its files lie, and the input type that it is for (None: all)."""
-
-    kind: str
-    folder: Path
-    only_for: InputType | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Modules:
-    """All modules of a model, in order.
+    """The modules of a model after its Transformer.
 
     Attributes:
-        listed: the modules, routers unfolded; () where there is no modules.json.
-        default_input_type: which route a prompt takes where nobody says what it is; None where there are no routes.
-        is_pylate: whether PyLate saved the model.
+        listed: the modules in order, routers unfolded.
+        default_input_type: the input type whose route a prompt takes if a request does not say; None if there are no
+            routes.
+        is_pylate: True if PyLate saved the model.
     """
 
     listed: tuple[Module, ...] = ()
     default_input_type: InputType | None = None
     is_pylate: bool = False
 
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The class of each module."""
-        return tuple(module.kind for module in self.listed)
 
+def read_modules(root: Path) -> tuple[Path | None, Modules]:
+    """Read the modules of the model in folder `root`: the folder of its Transformer, and the modules after that.
 
-def read_modules(root: Path) -> Modules:
-    """Read the modules of the model in folder `root`."""
+    The folder is None if there is no modules.json.
+    """
     source = root / "modules.json"
     entries = read_json(source)
     if entries is None:
-        return Modules()
+        return None, Modules()
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ModelError(f"{source} must hold a list of modules. Repair it, or fetch the model again.")
     listed: list[Module] = []
     default: InputType | None = None
     for entry in entries:
-        kind, folder = _kind(entry.get("type"), source), root / str(entry.get("path", ""))
-        if kind == "Router":
-            routed, default = _unfold(folder)
+        module_type, folder = _type(entry.get("type")), root / str(entry.get("path", ""))
+        if module_type == "Router":
+            routed, default = _unfold(folder, root)
             listed += routed
         else:
-            listed.append(Module(kind, folder))
-    kinds = [module.kind for module in listed]
-    if kinds[:1] != ["Transformer"] or kinds.count("Transformer") > 1:
+            listed.append(Module(type=module_type, folder=folder, root=root))
+    types = [module.type for module in listed]
+    if types[:1] != ["Transformer"] or types.count("Transformer") > 1:
         raise ModelError(
-            f"{source} lists {', '.join(kinds) or 'nothing'}; it must be one Transformer, the same for all "
+            f"{source} lists {', '.join(types) or 'nothing'}; it must be one Transformer, the same for all "
             "routes, then what works on its token vectors."
         )
-    return Modules(tuple(listed), default, is_pylate=any(entry.get("type") == PYLATE for entry in entries))
+    is_pylate = any(entry.get("type") == PYLATE for entry in entries)
+    return listed[0].folder, Modules(tuple(listed[1:]), default, is_pylate)
 
 
-def _kind(dotted: object, source: Path) -> str:
-    kind = str(dotted).rpartition(".")[2]
-    kind = RENAMED.get(kind, kind)
-    is_theirs = str(dotted).startswith("sentence_transformers.") or dotted == PYLATE
-    if not is_theirs or kind not in (*KNOWN_MODULES, SPARSE_POOLING):
-        raise ModelError(
-            f"{source} lists a module of type {dotted!r}, which poolkit cannot run.{did_you_mean(kind, KNOWN_MODULES)} "
-            f"It knows sentence-transformers' own {', '.join(KNOWN_MODULES)}."
-        )
-    return kind
+def _type(dotted: object) -> str:
+    """Return the name of a type of module in the table: short for sentence-transformers' own."""
+    if not str(dotted).startswith(THEIRS) and dotted != PYLATE:
+        return str(dotted)
+    name = str(dotted).rpartition(".")[2]
+    return RENAMED.get(name, name)
 
 
-def _unfold(folder: Path) -> tuple[list[Module], InputType]:
-    """Return a router's modules, and the input type whose route a prompt takes where nobody says what it is."""
+def _unfold(folder: Path, root: Path) -> tuple[list[Module], InputType]:
+    """Return a router's modules, and the input type whose route a prompt takes if a request does not say."""
     path, settings = next(
         ((folder / name, found) for name in ROUTER_FILES if (found := read_object(folder / name)) is not None),
         (folder / ROUTER_FILES[0], {}),
@@ -116,7 +90,7 @@ def _unfold(folder: Path) -> tuple[list[Module], InputType]:
     types, structure, parameters = (settings.get(key) for key in ("types", "structure", "parameters"))
     if not isinstance(types, dict) or not isinstance(structure, dict) or not isinstance(parameters, dict):
         raise ModelError(f"{path} must hold types, structure and parameters. Fetch the model again.")
-    kinds = {str(name): _kind(dotted, path) for name, dotted in types.items()}
+    types_by_name = {str(name): _type(dotted) for name, dotted in types.items()}
     routes = {str(route): [str(name) for name in names] for route, names in structure.items()}
     query = _route(routes, parameters, "query", path)
     document = _route(routes, parameters, "document", path)
@@ -135,13 +109,17 @@ def _unfold(folder: Path) -> tuple[list[Module], InputType]:
     unfolded: list[tuple[str, InputType | None]] = [(name, None) for name in routes[query][:shared]]
     unfolded += [(name, "query") for name in routes[query][shared:]]
     unfolded += [(name, "document") for name in routes[document][shared:]]
-    return [Module(kinds[name], folder / name, only_for) for name, only_for in unfolded], default
+    modules = [
+        Module(type=types_by_name[name], folder=folder / name, root=root, only_for=only_for)
+        for name, only_for in unfolded
+    ]
+    return modules, default
 
 
 def _shared(query: Sequence[str], document: Sequence[str]) -> int:
     """Return how many modules at their start two routes share."""
     pairs = zip(query, document, strict=False)
-    return next((i for i, (one, other) in enumerate(pairs) if one != other), min(len(query), len(document)))
+    return next((place for place, (left, right) in enumerate(pairs) if left != right), min(len(query), len(document)))
 
 
 def _route(

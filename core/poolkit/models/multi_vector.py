@@ -1,4 +1,4 @@
-"""Reads what a multi-vector model (ColBERT and its kin) says of queries and documents, whoever saved it.
+"""Reads how a multi-vector model (ColBERT and the like) treats queries and documents, whoever saved it.
 
 Three kinds of files say it: sentence-transformers' own since 6.0, PyLate's, and `artifact.metadata` of Stanford's
 ColBERT. What each leaves open is what sentence-transformers' MultiVectorEncoder takes.
@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from poolkit.contract.model_files import ModelFiles, read_object
 from poolkit.contract.model_info import Decision
 from poolkit.contract.model_specs import DenseSpec, Expansion, MultiVectorSpec
 from poolkit.errors import ModelError
-from poolkit.models._files import read_object
-from poolkit.models._modules import Modules
 
-__all__ = ["MultiVectorFiles", "is_stanford", "read_multi_vector", "read_stanford", "resolve_multi_vector"]
+__all__ = ["MultiVectorFiles", "read_multi_vector", "resolve_multi_vector"]
 
 STANFORD = "HF_ColBERT"
 METADATA = "artifact.metadata"
@@ -42,7 +41,7 @@ PYLATE_KEYS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MultiVectorFiles:
-    """What the files of a multi-vector model say. The names are those of `MultiVectorSpec`; None is left open.
+    """Content of a multi-vector model's files. The names are those of `MultiVectorSpec`; None is left open.
 
     Attributes:
         prompts: put before a text of each input type; they hold the markers.
@@ -62,29 +61,18 @@ class MultiVectorFiles:
     source: str
 
 
-def is_stanford(folder: Path) -> bool:
-    """Return whether Stanford's ColBERT saved the model in `folder`."""
-    architectures = (read_object(folder / "config.json") or {}).get("architectures")
-    return isinstance(architectures, list) and STANFORD in architectures
-
-
-def read_multi_vector(
-    root: Path, modules: Modules, *, shared: Mapping[str, object], transformer: Mapping[str, object]
-) -> MultiVectorFiles | None:
-    """Read a model with a modules.json, or return None where it is no multi-vector model.
-
-    Args:
-        root: the model's folder.
-        modules: what modules.json lists.
-        shared: config_sentence_transformers.json.
-        transformer: the Transformer module's own settings.
-    """
-    mask = next((module.folder / "config.json" for module in modules.listed if module.kind == "MultiVectorMask"), None)
-    is_theirs = modules.is_pylate or any(key in shared for key in PYLATE_PREFIXES.values())
-    if not (mask or is_theirs or shared.get("model_type") in MODEL_TYPES or is_stanford(modules.listed[0].folder)):
+def read_multi_vector(files: ModelFiles) -> MultiVectorFiles | None:
+    """Return what the files say, or None if it is no multi-vector model."""
+    architectures = files.hf_config.get("architectures")
+    is_stanford = isinstance(architectures, list) and STANFORD in architectures
+    if not files.has_modules:
+        return _read_stanford(files.folder) if is_stanford else None
+    shared, folder = files.shared, files.folder
+    mask = next((module.path for module in files.modules if module.type == "MultiVectorMask"), None)
+    is_theirs = files.is_pylate or any(key in shared for key in PYLATE_PREFIXES.values())
+    if not (mask or is_theirs or shared.get("model_type") in MODEL_TYPES or is_stanford):
         return None
-    folder = modules.listed[0].folder
-    knobs = {**_pylate_knobs(shared), **{key: transformer[key] for key in KNOBS if key in transformer}}
+    knobs = {**_pylate_knobs(shared), **{key: files.transformer[key] for key in KNOBS if key in files.transformer}}
     prompts = shared.get("prompts")
     prompts = dict(prompts) if isinstance(prompts, dict) else {}
     markers = {kind: str(shared[key] or "") for kind, key in PYLATE_PREFIXES.items() if key in shared}
@@ -95,7 +83,9 @@ def read_multi_vector(
     tasks = skips.get("skiplist_tasks") or ("document",)
     expansion = _read_expansion(knobs.get("query_expansion"), folder)
     if expansion is not None and mask is None and shared.get("model_type") == "MultiVectorEncoder":
-        raise ModelError(f"{root / 'modules.json'} lists no MultiVectorMask, without which query expansion is lost.")
+        raise ModelError(
+            f"{files.root / 'modules.json'} lists no MultiVectorMask, without which query expansion is lost."
+        )
     return MultiVectorFiles(
         query_length=_length(knobs, "query_length"),
         document_length=_length(knobs, "document_length"),
@@ -105,11 +95,11 @@ def read_multi_vector(
         skiplist=_strings(PUNCTUATION if words is None else words),
         skips_in=_strings([tasks] if isinstance(tasks, str) else tasks),
         kept_token_ids=_integers(skips.get("keep_only_token_ids")),
-        source="config_sentence_transformers.json" if is_theirs else f"{modules.listed[0].folder.name}/…",
+        source="config_sentence_transformers.json" if is_theirs else f"{folder.name}/…",
     )
 
 
-def read_stanford(folder: Path) -> MultiVectorFiles:
+def _read_stanford(folder: Path) -> MultiVectorFiles:
     """Read a checkpoint of Stanford's ColBERT."""
     try:
         metadata = json.loads((folder / METADATA).read_text("utf-8"))

