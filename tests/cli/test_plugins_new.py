@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from poolkit.cli import main
+from poolkit.cli.plugins_new import Kind
 
 ROOT = Path(__file__).parents[2]
 NAME = "the-mood-of-sentences-in-old-letters2"
@@ -28,6 +30,7 @@ FILES = [
     f"src/{MODULE}/py.typed",
     "tests/test_plugin.py",
 ]
+"""What a package with a task consists of."""
 
 
 @pytest.fixture
@@ -57,11 +60,16 @@ def run_module(*arguments: object, folder: Path, environment: Mapping[str, str] 
     return done.stdout
 
 
+@pytest.fixture(scope="module", params=Kind)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a package as it was written."""
+def package(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a package of a kind, as it was written."""
     folder = tmp_path_factory.mktemp("empty")
-    command = [sys.executable, "-c", "from poolkit.cli import main; main()", "plugins", "new", NAME]
+    command = [sys.executable, "-c", "from poolkit.cli import main; main()", "plugins", "new", NAME, "--kind", kind]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return folder / PLUGIN
 
@@ -92,8 +100,9 @@ def test_it_writes_a_package_and_tells_the_next_commands(new, tmp_path, monkeypa
 
 
 def test_nothing_of_the_template_is_left(package):
-    for file in FILES:
-        text = (package / file).read_text(encoding="utf-8")
+    texts = [path.read_text(encoding="utf-8") for path in package.rglob("*") if path.is_file()]
+    assert len(texts) >= 5
+    for text in texts:
         assert "${" not in text
         assert "$m" not in text
         assert ".template" not in text
@@ -130,7 +139,8 @@ def test_a_name_that_cannot_be_one_is_refused(new, tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("embed", "'embed' is a task of poolkit itself. Choose another name"),
+        ("embed", "'embed' is a name of poolkit's own (task). Choose another name"),
+        ("openai", "'openai' is a name of poolkit's own (dialect). Choose another name"),
         ("tasks", "there is a package poolkit_tasks already, in {}. Choose another name"),
     ],
 )
@@ -158,8 +168,8 @@ def test_the_written_package_passes_its_own_tests(package, site):
     assert " passed" in run_module("pytest", "-W", "error", "-p", "no:cacheprovider", folder=package, environment=site)
 
 
-def test_the_written_package_is_linted_and_formatted(new, package, tmp_path):
-    new(SHORT_NAME, "--output", tmp_path)
+def test_the_written_package_is_linted_and_formatted(new, kind, package, tmp_path):
+    new(SHORT_NAME, "--kind", kind, "--output", tmp_path)
     for folder in (package, tmp_path / f"poolkit-{SHORT_NAME}"):
         run_module("ruff", "check", "--isolated", "--no-cache", folder=folder)
         run_module("ruff", "format", "--isolated", "--no-cache", "--check", folder=folder)
@@ -169,12 +179,27 @@ def test_the_written_package_is_strictly_typed(package, site):
     run_module("mypy", "--cache-dir", ROOT / ".mypy_cache" / "written", folder=package, environment=site)
 
 
-def test_the_command_that_is_told_asks_what_the_task_shows_as_its_example(new, tmp_path, site):
-    _, out, _ = new(NAME, "--output", tmp_path, "--json")
-    asked = json.loads(out)["next"][-1].split("-d ")[1].strip("'")
-    code = f"import json, {MODULE} as plugin;print(json.dumps(plugin.CompareRequest.model_json_schema()['examples']))"
+def test_the_commands_that_are_told_get_an_answer(new, kind, tmp_path, site):
+    _, out, _ = new(NAME, "--kind", kind, "--output", tmp_path, "--json")
+    _, serve, curl = json.loads(out)["next"]
+    [path, body] = re.fullmatch(r"curl -s http://127\.0\.0\.1:8000(\S+) -d '(.*)'", curl).groups()
+    code = (
+        "import asyncio, httpx, sys\n"
+        "from poolkit import create_app\n"
+        "from poolkit.testing import fake_model\n"
+        "options, path, body = sys.argv[1:]\n"
+        "words = options.split()\n"
+        "plugin, *task = [word for word in words[2:] if word[0] != '-']\n"
+        "with fake_model(*task, plugin=plugin) as served:\n"
+        "    transport = httpx.ASGITransport(create_app(served))\n"
+        "    async def send():\n"
+        "        async with httpx.AsyncClient(transport=transport, base_url='http://test') as client:\n"
+        "            return await client.post(path, content=body)\n"
+        "    response = asyncio.run(send())\n"
+        "    print(response.status_code)\n"
+    )
     shown = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **site}, check=True, capture_output=True, text=True
+        [sys.executable, "-c", code, serve, path, body], env={**os.environ, **site}, capture_output=True, text=True
     )
 
-    assert json.loads(shown.stdout) == [json.loads(asked)]
+    assert shown.stdout == "200\n", shown.stderr

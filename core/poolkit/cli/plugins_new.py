@@ -1,7 +1,7 @@
-"""`poolkit plugins new`: writes a package with a task of its own, which installs, serves and passes its tests as it is.
+"""`poolkit plugins new`: writes a package of a kind of one's choice, which installs and passes its tests as it is.
 
-The package is the folder `plugin_template` beside this module: file names and texts with `$plugin`, `$module`, `$task`,
-`$route` and `$request` in them.
+The packages are the folders of `plugin_templates` beside this module: file names and texts with `$plugin`, `$module`,
+`$task`, `$route` and `$request` in them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import importlib.util
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
@@ -22,7 +24,7 @@ import typer
 from poolkit.config import PluginConfig
 from poolkit.registry import list_plugins
 
-__all__ = ["new"]
+__all__ = ["Kind", "new"]
 
 PREFIX = "poolkit-"
 SUFFIX = ".template"
@@ -31,31 +33,64 @@ SUFFIX = ".template"
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 NAME_RULE = "Use lower-case letters, digits and single hyphens, a letter first."
 
-EXAMPLE_REQUEST = '{"query": "Why does dough grow?", "texts": ["Yeast makes gas.", "Stock prices fell."]}'
+
+class Kind(StrEnum):
+    """What a package adds to poolkit."""
+
+    TASK = "task"
+    HOOKS = "hooks"
+    DIALECT = "dialect"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How what was written is served and asked.
+
+    Attributes:
+        options: of `poolkit serve`, beside the plugin.
+        route: the path; below a folder of its own where it is the plugin's, for no name to take a path of poolkit's.
+        request: the JSON that is sent there.
+    """
+
+    options: str
+    route: str
+    request: str
+
+
+TEXTS = '["Yeast makes gas.", "Stock prices fell."]'
+
+ASKED = {
+    Kind.TASK: Asked(" --task {task}", "/{name}/compare", f'{{"query": "Why does dough grow?", "texts": {TEXTS}}}'),
+    Kind.HOOKS: Asked("", "/v1/embeddings", f'{{"input": {TEXTS}}}'),
+    Kind.DIALECT: Asked("", "/{name}/vectors", f'{{"texts": {TEXTS}}}'),
+}
 
 
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What the task is to be called, such as  ner .")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the task, the hooks or the dialect, such as  ner .")
+    ],
+    kind: Annotated[Kind, typer.Option(help="What the package adds to poolkit.")] = Kind.TASK,
     output: Annotated[
         Path, typer.Option(help="Folder to write poolkit-NAME into.", metavar="DIR", file_okay=False)
     ] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the next commands.")] = False,
 ) -> None:
-    """Write a package with a task of its own.
+    """Write a package with a task of its own, or with another addition to poolkit.
 
     It can be installed, served and tested as it is. Change it into what you need.
     """
     name = name.removeprefix(PREFIX)
-    if (problem := _name_problem(name)) is not None:
+    if (problem := _name_problem(name, kind)) is not None:
         raise typer.BadParameter(problem, param_hint="NAME")
     folder = output / f"{PREFIX}{name}"
     if folder.exists():
         raise typer.BadParameter(f"'{folder}' is there already, and is left as it is", param_hint="NAME")
-    files = dict(_render(name))
+    files = dict(_render(name, kind))
     for path, text in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
-    commands = _next_commands(name, folder)
+    commands = _next_commands(name, kind, folder)
     if as_json:
         written = {"folder": str(folder), "files": sorted(map(str, files)), "next": commands}
         typer.echo(orjson.dumps(written, option=orjson.OPT_INDENT_2))
@@ -64,36 +99,36 @@ def new(
         typer.echo("\n".join(lines))
 
 
-def _names(name: str) -> dict[str, str]:
-    """Return what the template calls its names, for "ner": poolkit-ner, poolkit_ner, ner, /ner/compare."""
+def _names(name: str, kind: Kind) -> dict[str, str]:
+    """Return what a template calls its names, for the task "ner": poolkit-ner, poolkit_ner, ner, /ner/compare."""
     task = name.replace("-", "_")
     return {
         "plugin": f"{PREFIX}{name}",
         "module": f"poolkit_{task}",
         "task": task,
-        "route": f"/{name}/compare",  # below a folder of its own: no name can take a path of poolkit's
-        "request": EXAMPLE_REQUEST,
+        "route": ASKED[kind].route.format(name=name),
+        "request": ASKED[kind].request,
     }
 
 
-def _name_problem(name: str) -> str | None:
-    """Return why a plugin and its task cannot have that name."""
+def _name_problem(name: str, kind: Kind) -> str | None:
+    """Return why a plugin, and its task if it has one, cannot have that name."""
     if not NAME.fullmatch(name):
-        return f"{name!r} cannot be the name of a task and of a distribution. {NAME_RULE}"
-    names = _names(name)
-    builtin = {row.name for row in list_plugins(PluginConfig()) if row.kind == "task" and row.plugin == "poolkit"}
-    if names["task"] in builtin:
-        return f"{names['task']!r} is a task of poolkit itself. Choose another name"
+        return f"{name!r} cannot be the name of a {kind} and of a distribution. {NAME_RULE}"
+    names = _names(name, kind)
+    own = {row.name: row.kind for row in list_plugins(PluginConfig()) if row.plugin == "poolkit"}
+    if names["task"] in own:
+        return f"{names['task']!r} is a name of poolkit's own ({own[names['task']]}). Choose another name"
     spec = importlib.util.find_spec(names["module"])
     if spec is not None:
         return f"there is a package {names['module']} already, in {spec.origin}. Choose another name"
     return None
 
 
-def _render(name: str) -> Iterator[tuple[PurePosixPath, str]]:
+def _render(name: str, kind: Kind) -> Iterator[tuple[PurePosixPath, str]]:
     """Yield the path and the text of each file of the package."""
-    names = _names(name)
-    for path, file in _files(resources.files("poolkit.cli") / "plugin_template"):
+    names = _names(name, kind)
+    for path, file in _files(resources.files("poolkit.cli") / "plugin_templates" / kind):
         text = Template(file.read_text(encoding="utf-8")).substitute(names)
         yield PurePosixPath(Template(path.removesuffix(SUFFIX)).substitute(names)), text
 
@@ -106,11 +141,11 @@ def _files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Travers
             yield f"{prefix}{child.name}", child
 
 
-def _next_commands(name: str, folder: Path) -> list[str]:
-    names = _names(name)
+def _next_commands(name: str, kind: Kind, folder: Path) -> list[str]:
+    names = _names(name, kind)
     shown = str(folder) if folder.is_absolute() else f"./{folder.as_posix()}"
     return [
         f"python -m pip install {shlex.quote(shown)}",
-        f"poolkit serve --plugin {names['plugin']} --task {names['task']}",
+        f"poolkit serve --plugin {names['plugin']}{ASKED[kind].options.format(**names)}",
         f"curl -s http://127.0.0.1:8000{names['route']} -d '{names['request']}'",
     ]
