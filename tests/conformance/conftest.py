@@ -25,10 +25,10 @@ class Settings(BaseModel):
 
 class Request(BaseModel):
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"input": ["a cat", "a dog"], "note": "why"}]}
+        extra="forbid", json_schema_extra={"examples": [{"texts": ["a cat", "a dog"], "note": "why"}]}
     )
 
-    input: list[str]
+    texts: list[str]
     note: str = "none"
 
 
@@ -39,7 +39,7 @@ class Response(BaseModel):
 
 class Processor(PoolingIOProcessor[Request, Response]):
     def pre_process(self, request):
-        return Prepared(request.input, state=request.note)
+        return Prepared(request.texts, state=request.note)
 
     def post_process(self, prepared, outputs):
         return Response(sums=[float(output.data.sum()) for output in outputs], note=prepared.state)

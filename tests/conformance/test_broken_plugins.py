@@ -7,9 +7,9 @@ import pytest
 from poolkit.testing import Verdict, check_plugin
 
 POST = "return Response(sums=[float(output.data.sum()) for output in outputs], note=prepared.state)"
-PRE = "return Prepared(request.input, state=request.note)"
-EXAMPLES = '"examples": [{"input": ["a cat", "a dog"], "note": "why"}]'
-WHOLE_EXAMPLES = '{"examples": [{"input": ["a cat", "a dog"], "note": "why"}]}'
+PRE = "return Prepared(request.texts, state=request.note)"
+EXAMPLES = '"examples": [{"texts": ["a cat", "a dog"], "note": "why"}]'
+WHOLE_EXAMPLES = '{"examples": [{"texts": ["a cat", "a dog"], "note": "why"}]}'
 TOP = "\nfrom pydantic import"
 
 
@@ -201,8 +201,8 @@ def test_schemas_are_json(install):
 
 
 def test_examples_validate(install):
-    install({EXAMPLES: '"examples": [{"input": 3}, {"input": ["a"]}]'})
-    assert breaches() == {"examples_validate": "example 0 of Request is refused: input: Input should be a valid list."}
+    install({EXAMPLES: '"examples": [{"texts": 3}, {"texts": ["a"]}]'})
+    assert breaches() == {"examples_validate": "example 0 of Request is refused: texts: Input should be a valid list."}
 
 
 def test_a_request_has_an_example(install):
@@ -241,31 +241,33 @@ def test_order_is_kept(install):
     """Whoever sorts the answers gives an item of a batch another answer than alone, too."""
     install({POST: POST.replace("[float", "sorted([float").replace("outputs],", "outputs]),")})
     assert breaches() == {
-        "order_is_kept": "sound/sum, example 0: 'sums' is not in the order of 'input'.",
-        "batch_equals_singles": "sound/sum, example 0: 'sums' of 5 inputs is not what each of them gets alone.",
+        "order_is_kept": "sound/sum, example 0: 'sums' is not in the order of 'texts'.",
+        "batch_equals_singles": "sound/sum, example 0: 'sums' of 5 items of 'texts' is not what each of them gets "
+        "alone.",
     }
 
 
 def test_batch_equals_singles(install):
     install({"output.data.sum()": "output.data.sum() / len(outputs)"})
     assert breaches() == {
-        "batch_equals_singles": "sound/sum, example 0: 'sums' of 5 inputs is not what each of them gets alone."
+        "batch_equals_singles": "sound/sum, example 0: 'sums' of 5 items of 'texts' is not what each of them gets "
+        "alone."
     }
 
 
 def test_empty_batch_is_clear(install):
     install({POST: f"1 / len(outputs); {POST}"})
     assert breaches() == {
-        "empty_batch_is_clear": "sound/sum, example 0 with an empty 'input': HookError: task 'sound' of "
+        "empty_batch_is_clear": "sound/sum, example 0 with an empty 'texts': HookError: task 'sound' of "
         "poolkit-sound 1.0.0 failed in post_process. Caused by ZeroDivisionError: division by zero"
     }
 
 
 def test_an_empty_batch_is_refused_with_a_reason(install):
-    refusal = "from poolkit.errors import RequestError\n        if not request.input: raise RequestError('')\n        "
+    refusal = "from poolkit.errors import RequestError\n        if not request.texts: raise RequestError('')\n        "
     install({PRE: refusal + PRE})
     assert breaches() == {
-        "empty_batch_is_clear": "sound/sum, example 0 with an empty 'input' is refused without a word."
+        "empty_batch_is_clear": "sound/sum, example 0 with an empty 'texts' is refused without a word."
     }
 
 
@@ -317,14 +319,16 @@ def test_bad_input_is_refused(install):
 
 
 def test_bad_input_is_tried_deep_in_a_request(install):
-    install({PRE: f"[text[0] for text in request.input]; {PRE}"})
-    assert breaches() == {
-        "bad_input_is_refused": "\n".join(
+    install({PRE: f"[text[0] for text in request.texts]; {PRE}"})
+    found = breaches()
+    assert found.keys() == {"blanks_keep_their_place", "bad_input_is_refused"}
+    assert found["bad_input_is_refused"] == (
+        "\n".join(
             f"sound/sum, example 0 with {where} = {value}: HookError: task 'sound' of poolkit-sound 1.0.0 failed in "
             "pre_process. Caused by IndexError: string index out of range"
-            for where, value in (("input", "['']"), ("input[0]", "''"), ("input[1]", "''"))
+            for where, value in (("texts", "['']"), ("texts[0]", "''"), ("texts[1]", "''"))
         )
-    }
+    )
 
 
 def test_routes_are_free(install):

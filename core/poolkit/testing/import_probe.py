@@ -1,4 +1,4 @@
-"""Imports what a plugin is made of, and answers what that changed and how it pickles. Run in a fresh interpreter."""
+"""Imports a plugin's modules, and answers what that changed and how its parts pickle. Run in a fresh interpreter."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
-from typing import cast
 
 import numpy as np
 from pydantic import ValidationError
 
 from poolkit.contract import PoolingTask
-from poolkit.registry import ENGINES, find_plugin
-from poolkit.testing.checks.subject import ImportEffects, Pickled, Subject, tell
-from poolkit.testing.fresh import take_question
+from poolkit.registry import ENGINES
+from poolkit.testing.checks.plugin import ImportEffects, Pickled, PluginUnderTest, format_error
+from poolkit.testing.child import take_question
 
 __all__: list[str] = []
 
@@ -55,17 +54,17 @@ EVENTS = {
 
 
 def main() -> None:
-    """Answer the question on standard input: a plugin's name."""
+    """Answer the question on standard input, which plugin, with what importing it does."""
     with tempfile.TemporaryFile() as output:
         question, answer = take_question(output.fileno())
         os.dup2(output.fileno(), 2)
-        subject = Subject(find_plugin(cast("str", question), named="named for the conformance kit"))
+        plugin = PluginUnderTest.read(question)
         events: list[str] = []
         before = {name: read() for name, read in STATE.items()}
         sys.addaudithook(lambda event, arguments: _note(events, event, arguments))
         failure = None
         try:
-            _import(subject)
+            _import(plugin)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the plugin's own code may raise anything
             failure = type(error).__name__
         effects = [*events, *(f"changes {name}" for name, read in STATE.items() if read() != before[name])]
@@ -75,31 +74,32 @@ def main() -> None:
         if printed := output.read().decode(errors="replace"):
             effects.append(f"prints {printed[:LONGEST_OUTPUT]!r}")
         heavy = [name for name in HEAVY if name in sys.modules]
-        pickles = {} if failure else _pickle(subject)
+        pickles = {} if failure else _pickle(plugin)
     with answer:
-        answer.write(json.dumps(ImportEffects(heavy=heavy, effects=effects, failure=failure, pickles=pickles)).encode())
+        effects_told = ImportEffects(heavy=heavy, effects=effects, failure=failure, pickles=pickles)
+        answer.write(json.dumps(effects_told).encode() + b"\n")
 
 
-def _import(subject: Subject) -> None:
+def _import(plugin: PluginUnderTest) -> None:
     """Import what the entry points name, and the processors of tasks."""
-    for entry in subject.plugin.entry_points:
+    for entry in plugin.installed.entry_points:
         if entry.group != ENGINES:
             target = pkgutil.resolve_name(entry.value)
             for operation in target.operations if isinstance(target, PoolingTask) else ():
                 pkgutil.resolve_name(operation.io_processor)
 
 
-def _pickle(subject: Subject) -> dict[str, Pickled]:
+def _pickle(plugin: PluginUnderTest) -> dict[str, Pickled]:
     pickles: dict[str, Pickled] = {}
     try:
-        parts = subject.parts
+        parts = plugin.parts
     except ValidationError:  # the check settings_can_be_given says more
         return {}
     for name, part in parts.items():
         try:
             pickles[name] = Pickled(data=base64.b64encode(pickle.dumps(part)).decode(), error="")
         except Exception as error:  # noqa: BLE001 - pickling runs the plugin's own code
-            pickles[name] = Pickled(data="", error=tell(error))
+            pickles[name] = Pickled(data="", error=format_error(error))
     return pickles
 
 

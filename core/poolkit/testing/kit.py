@@ -1,25 +1,59 @@
-"""Runs the checks on a plugin: each once, after those it needs."""
+"""The conformance kit's front: asks a process of its own to run the checks, and starts another where one dies."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from itertools import islice
-
-from packaging.specifiers import SpecifierSet
-from packaging.version import Version
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self, cast
 
 from poolkit.registry import find_plugin
-from poolkit.testing.checks import CHECKS, Check, NotApplicableError, Subject, tell
+from poolkit.testing.checks import CHECKS
+from poolkit.testing.child import Child, DiedError
 from poolkit.testing.results import CheckResult, Verdict
 
-__all__ = ["Examination", "check_plugin"]
+__all__ = ["CHECK_LIMIT_S", "Question", "check_plugin"]
 
-MOST_BREACHES = 10
-LOWER_BOUNDS = (">", ">=", "==", "===", "~=")
+CHECK_LIMIT_S = 30.0
+GRACE_S = 5.0
+"""How much longer a check may take before its process is killed: it gives up by itself if it still can."""
+
+START_LIMIT_S = 60.0
 
 
-def check_plugin(name: str) -> list[CheckResult]:
-    """Return what each check of the conformance kit says of an installed plugin, enabled or not.
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What `python -m poolkit.testing` is asked.
+
+    Attributes:
+        plugin: its name.
+        settings: of its table.
+        limit_s: how long a check may take.
+        results: of the checks that have been run.
+    """
+
+    plugin: str
+    settings: Mapping[str, object]
+    limit_s: float
+    results: tuple[CheckResult, ...] = ()
+
+    @classmethod
+    def read(cls, given: object) -> Self:
+        """Return a question that came as JSON."""
+        fields = cast("dict[str, object]", given)
+        results = cast("list[dict[str, str]]", fields["results"])
+        return cls(
+            plugin=cast("str", fields["plugin"]),
+            settings=cast("dict[str, object]", fields["settings"]),
+            limit_s=cast("float", fields["limit_s"]),
+            results=tuple(map(_read_result, results)),
+        )
+
+
+def check_plugin(
+    name: str, *, settings: Mapping[str, object] | None = None, limit_s: float = CHECK_LIMIT_S
+) -> list[CheckResult]:
+    """Run every check of the conformance kit on an installed plugin, enabled or not.
 
         failed = [result for result in check_plugin("poolkit-gliner") if result.verdict is Verdict.FAILED]
 
@@ -27,72 +61,37 @@ def check_plugin(name: str) -> list[CheckResult]:
     schemas of the plugin's own operations. Where a plugin has hooks, the built-in tasks are tried with them on. A check
     that is newer than the poolkit a plugin requires at least only warns, for the minor release that brought it.
 
+    The checks run in a process of their own, which ends with this one. A plugin that hangs or ends that process fails
+    the check in which it did so, and the others are run all the same.
+
     Args:
         name: of its distribution: "poolkit-gliner", or "gliner" for short; "poolkit" for the built-in tasks.
+        settings: of the plugin, as in its table of poolkit.toml. By default the first example of its settings model, if
+            that cannot do without.
+        limit_s: how long a check may take. One that takes longer fails, and its message says in which hook.
 
     Raises:
         PluginError: no such plugin is installed.
     """
-    examination = Examination.of(name)
-    return [examination.result(check) for check in CHECKS]
-
-
-@dataclass(frozen=True)
-class Examination:
-    """One plugin and what has been found out about it so far."""
-
-    subject: Subject
-    running: Version
-    _results: dict[str, CheckResult] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, name: str) -> Examination:
-        """Begin with an installed plugin.
-
-        Raises:
-            PluginError: no such plugin is installed.
-        """
-        running = find_plugin("poolkit", named="needed by poolkit.testing").version
-        return cls(Subject(find_plugin(name, named="named for the conformance kit")), Version(running))
-
-    def result(self, check: Check) -> CheckResult:
-        """Return what a check says, from memory if it has been run."""
-        if check.name not in self._results:
-            self._results[check.name] = self._run(check)
-        return self._results[check.name]
-
-    def _run(self, check: Check) -> CheckResult:
-        broken = self._first_broken(check.needs)
-        if broken is not None:
-            return CheckResult(check.name, Verdict.SKIPPED, f"it needs {broken.name}, which did not pass")
+    plugin = find_plugin(name, named="named for the conformance kit")
+    question = Question(plugin.name, dict(settings or {}), limit_s)
+    results: list[CheckResult] = []
+    while True:
+        rest = dataclasses.replace(question, results=tuple(results))
+        done_before, running = len(results), None
         try:
-            breaches = list(islice(check.find(self.subject), MOST_BREACHES + 1))
-        except NotApplicableError as reason:
-            return CheckResult(check.name, Verdict.SKIPPED, str(reason))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - one check's end must not be that of the others
-            breaches = [f"the check itself ended in {tell(error)}"]
-        if len(breaches) > MOST_BREACHES:
-            breaches[MOST_BREACHES:] = ["There is more."]
-        if not breaches:
-            return CheckResult(check.name, Verdict.PASSED)
-        return CheckResult(check.name, self._severity(check), "\n".join(breaches))
+            with Child("poolkit.testing", dataclasses.asdict(rest)) as child:
+                while (running := cast("str | None", child.read(limit_s=START_LIMIT_S))) is not None:
+                    results.append(_read_result(child.read(limit_s=limit_s + GRACE_S)))
+                    running = None
+            return sorted(results, key=lambda result: [check.name for check in CHECKS].index(result.name))
+        except DiedError as error:
+            if running is not None:
+                results.append(CheckResult(running, Verdict.FAILED, f"{error}."))
+            elif len(results) == done_before:
+                raise
 
-    def _first_broken(self, needs: tuple[Check, ...]) -> Check | None:
-        """Return the check at the bottom of it that did not pass; one that does not apply stands in nobody's way."""
-        for needed in needs:
-            if self.result(needed).verdict in (Verdict.FAILED, Verdict.WARNED):
-                return needed
-            broken = self._first_broken(needed.needs)
-            if broken is not None:
-                return broken
-        return None
 
-    def _severity(self, check: Check) -> Verdict:
-        """Tell a failure from a warning: a plugin has one minor release's time to meet a new check."""
-        brought = Version(check.since)
-        is_new_to_plugin = any(
-            specifier.operator in LOWER_BOUNDS and Version(specifier.version.removesuffix(".*")) < brought
-            for specifier in SpecifierSet(self.subject.plugin.requires_poolkit)
-        )
-        is_new = self.running.release[:2] <= brought.release[:2]
-        return Verdict.WARNED if check.is_advice or (is_new and is_new_to_plugin) else Verdict.FAILED
+def _read_result(given: object) -> CheckResult:
+    fields = cast("dict[str, str]", given)
+    return CheckResult(fields["name"], Verdict(fields["verdict"]), fields["message"])

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from poolkit.errors import did_you_mean
 from poolkit.testing.checks import CHECKS, Check
-from poolkit.testing.kit import Examination
-from poolkit.testing.results import Verdict
+from poolkit.testing.kit import CHECK_LIMIT_S, check_plugin
+from poolkit.testing.results import CheckResult, Verdict
 
 if TYPE_CHECKING:
     import pytest
@@ -18,19 +18,27 @@ if TYPE_CHECKING:
 __all__ = ["parametrize_with_checks"]
 
 
-def parametrize_with_checks(name: str, *, expected_failures: Mapping[str, str] | None = None) -> pytest.MarkDecorator:
+def parametrize_with_checks(
+    name: str,
+    *,
+    expected_failures: Mapping[str, str] | None = None,
+    settings: Mapping[str, object] | None = None,
+    limit_s: float = CHECK_LIMIT_S,
+) -> pytest.MarkDecorator:
     """Make a test of each check of a plugin. The test function takes `check` and calls it.
 
         @parametrize_with_checks("poolkit-gliner", expected_failures={"order_is_kept": "entities are sorted by score"})
         def test_conformance(check):
             check()
 
-    A check that does not apply is skipped, a warning is a `UserWarning`. The plugin is looked up when the first test
-    runs.
+    A check that does not apply is skipped, a warning is a `UserWarning`. The first test runs all checks, in a process
+    of their own: see `check_plugin`.
 
     Args:
         name: of the plugin, as for `check_plugin`.
         expected_failures: by the name of a check, why it fails. Once it passes, its test fails.
+        settings: of the plugin, as for `check_plugin`.
+        limit_s: how long a check may take.
 
     Raises:
         ValueError: there is no check of that name, or an expected failure has no reason.
@@ -44,12 +52,16 @@ def parametrize_with_checks(name: str, *, expected_failures: Mapping[str, str] |
             raise ValueError(f"there is no check named {expected_name!r}.{did_you_mean(expected_name, known)}")
         if not reason:
             raise ValueError(f"the expected failure of {expected_name!r} has no reason. Say why it fails.")
-    begin = functools.cache(lambda: Examination.of(name))
+
+    @functools.cache
+    def results() -> Mapping[str, CheckResult]:
+        return {result.name: result for result in check_plugin(name, settings=settings, limit_s=limit_s)}
+
     return pytest.mark.parametrize(
         "check",
         [
             pytest.param(
-                functools.partial(_run, begin, check),
+                functools.partial(_run, results, check),
                 id=check.name,
                 marks=[pytest.mark.xfail(reason=expected[check.name], strict=True)] if check.name in expected else (),
             )
@@ -58,10 +70,10 @@ def parametrize_with_checks(name: str, *, expected_failures: Mapping[str, str] |
     )
 
 
-def _run(begin: Callable[[], Examination], check: Check) -> None:
+def _run(results: Callable[[], Mapping[str, CheckResult]], check: Check) -> None:
     import pytest
 
-    result = begin().result(check)
+    result = results()[check.name]
     if result.verdict is Verdict.SKIPPED:
         pytest.skip(result.message)
     if result.verdict is Verdict.WARNED:

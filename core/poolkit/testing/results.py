@@ -1,4 +1,4 @@
-"""What a check says."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What one check says of a plugin.
+    """The result of one check of a plugin.
 
     Attributes:
         name: of the check.
-        verdict: WARNED is a piece of advice, or a failure of a check that is too new to count.
+        verdict: WARNED is a piece of advice, or a failure of a check that is too new to count. SKIPPED means that the
+            plugin was not examined in this respect.
         message: what is wrong, or why it was skipped; empty for a check that passed.
     """
 

@@ -1,4 +1,4 @@
-"""Requests as JSON, made from an operation's examples: where their values stand, and how to put another one there."""
+"""Requests and responses as JSON: where their values stand, and how to put another one there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
-__all__ = ["Body", "Path", "paths", "put", "value_at"]
+__all__ = ["Body", "Path", "paths", "put", "show_path", "texts_in", "value_at"]
 
 Body: TypeAlias = dict[str, object]
 Path: TypeAlias = tuple[str | int, ...]
@@ -26,9 +26,9 @@ def paths(value: object, at: Path = ()) -> Iterator[Path]:
         yield from paths(child, (*at, step))
 
 
-def value_at(body: Body, path: Path) -> object:
+def value_at(value: object, path: Path) -> object:
     """Return the value that stands there."""
-    found: Any = body
+    found: Any = value
     for step in path:
         found = found[step]
     return found
@@ -40,3 +40,15 @@ def put(body: Body, path: Path, value: object) -> Body:
     parent: Any = value_at(changed, path[:-1])
     parent[path[-1]] = value
     return changed
+
+
+def texts_in(value: object) -> Iterator[Path]:
+    """Yield where the texts of a value stand; the empty path if it is one itself."""
+    if isinstance(value, str):
+        yield ()
+    yield from (path for path in paths(value) if isinstance(value_at(value, path), str))
+
+
+def show_path(path: Path) -> str:
+    """Return a path as people write it: "queries[0].text"."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from poolkit.testing.checks.subject import Subject
+from poolkit.testing.checks.plugin import PluginUnderTest
 
 __all__ = ["Check", "check"]
 
@@ -21,7 +21,7 @@ class Check:
         is_advice: a breach is only warned of.
     """
 
-    find: Callable[[Subject], Iterator[str]]
+    find: Callable[[PluginUnderTest], Iterator[str]]
     since: str
     needs: tuple[Check, ...]
     is_advice: bool
@@ -39,6 +39,6 @@ class Check:
 
 def check(
     *, since: str, needs: tuple[Check, ...] = (), is_advice: bool = False
-) -> Callable[[Callable[[Subject], Iterator[str]]], Check]:
+) -> Callable[[Callable[[PluginUnderTest], Iterator[str]]], Check]:
     """Make a check of a function whose docstring states the rule."""
     return lambda find: Check(find, since, needs, is_advice)

@@ -11,11 +11,12 @@ from poolkit.errors import PluginInvalidError, PoolkitError
 from poolkit.registry import TASKS
 from poolkit.testing.checks.check import check
 from poolkit.testing.checks.metadata import plugin_loads
-from poolkit.testing.checks.subject import NotApplicableError, Subject, examples, tell
+from poolkit.testing.checks.plugin import NotApplicableError, PluginUnderTest, examples, format_error
 from poolkit.testing.serving import FAKES, find_fake
 
 __all__ = [
     "examples_validate",
+    "heads_are_examined",
     "heads_have_fakes",
     "hooks_bind",
     "routes_are_free",
@@ -26,22 +27,22 @@ __all__ = [
 
 
 @check(since="0.1", needs=(plugin_loads,))
-def schemas_are_json(subject: Subject) -> Iterator[str]:
+def schemas_are_json(plugin: PluginUnderTest) -> Iterator[str]:
     """The JSON schemas of requests, responses and settings can be made and written as JSON."""
-    models = list(subject.settings_models)
-    if subject.plugin.in_group(TASKS):
-        models += [model for _, operation in subject.operations for model in (operation.request, operation.response)]
+    models = list(plugin.settings_models)
+    if plugin.installed.in_group(TASKS):
+        models += [model for _, operation in plugin.operations for model in (operation.request, operation.response)]
     for model in dict.fromkeys(models):
         try:
             json.dumps(model.model_json_schema())
         except Exception as error:  # noqa: BLE001 - a schema hook of the plugin's own may raise anything
-            yield f"{model.__name__} has no schema in JSON: {tell(error)}"
+            yield f"{model.__name__} has no schema in JSON: {format_error(error)}"
 
 
 @check(since="0.1", needs=(schemas_are_json,))
-def examples_validate(subject: Subject) -> Iterator[str]:
+def examples_validate(plugin: PluginUnderTest) -> Iterator[str]:
     """A request has an example in its JSON schema, and accepts every one it has."""
-    for task, operation in subject.operations:
+    for task, operation in plugin.operations:
         model = operation.request
         found = examples(model)
         if not found:
@@ -54,10 +55,10 @@ def examples_validate(subject: Subject) -> Iterator[str]:
 
 
 @check(since="0.1", needs=(plugin_loads,))
-def settings_can_be_given(subject: Subject) -> Iterator[str]:
+def settings_can_be_given(plugin: PluginUnderTest) -> Iterator[str]:
     """The settings have defaults, or an example in their JSON schema that gives the others."""
-    for model in subject.settings_models:
-        yield from _refusals(model, subject.settings_of(model), f"{model.__name__} without an example that says more")
+    for model in plugin.settings_models:
+        yield from _refusals(model, plugin.settings_of(model), f"{model.__name__} without an example that says more")
 
 
 def _refusals(model: type[BaseModel], values: dict[str, object], what: str) -> Iterator[str]:
@@ -69,23 +70,23 @@ def _refusals(model: type[BaseModel], values: dict[str, object], what: str) -> I
 
 
 @check(since="0.1", needs=(plugin_loads, settings_can_be_given))
-def hooks_bind(subject: Subject) -> Iterator[str]:
+def hooks_bind(plugin: PluginUnderTest) -> Iterator[str]:
     """Processors can be imported and created, and their hooks, and the start-up hooks, take what they are given."""
-    if not subject.served_tasks:
+    if not plugin.served_tasks:
         raise NotApplicableError("the plugin has neither tasks nor hooks")
-    for task in subject.served_tasks:
+    for task in plugin.served_tasks:
         try:
-            with subject.serve(task):
+            with plugin.serve(task):
                 pass
         except PoolkitError as error:
             yield str(error)
 
 
 @check(since="0.1", needs=(plugin_loads,))
-def heads_have_fakes(subject: Subject) -> Iterator[str]:
+def heads_have_fakes(plugin: PluginUnderTest) -> Iterator[str]:
     """A task with a head of its own names what stands in for it where there are no weights."""
-    for task in dict.fromkeys(subject.tasks.values()):
-        fake = find_fake(subject.plugin.name, task.name)
+    for task in dict.fromkeys(plugin.tasks.values()):
+        fake = find_fake(plugin.installed.name, task.name)
         if task.head is not None and (fake is None or fake.draw is None):
             yield (
                 f"the head {task.head!r} of task {task.name!r} cannot be run without weights. Name a "
@@ -93,13 +94,23 @@ def heads_have_fakes(subject: Subject) -> Iterator[str]:
             )
 
 
+@check(since="0.1", needs=(heads_have_fakes,))
+def heads_are_examined(plugin: PluginUnderTest) -> Iterator[str]:
+    """The heads of its tasks are run: not those that a fake stands in for."""
+    heads = sorted({task.head for task in plugin.tasks.values() if task.head is not None})
+    if heads:
+        shown = " and ".join(map(repr, heads))
+        raise NotApplicableError(f"{shown} needs weights: the entry point in {FAKES} stood in for it")
+    yield from ()
+
+
 @check(since="0.1", needs=(hooks_bind,))
-def routes_are_free(subject: Subject) -> Iterator[str]:
+def routes_are_free(plugin: PluginUnderTest) -> Iterator[str]:
     """No extra route takes the place of one of poolkit's own."""
     from poolkit.server import create_app  # here, because importing the kit must not import fastapi
 
-    for task in subject.own_tasks:
-        with subject.serve(task) as served:
+    for task in plugin.own_tasks:
+        with plugin.serve(task) as served:
             try:
                 create_app(served)
             except PluginInvalidError as error:
@@ -107,11 +118,11 @@ def routes_are_free(subject: Subject) -> Iterator[str]:
 
 
 @check(since="0.1", needs=(plugin_loads,), is_advice=True)
-def routes_are_prefixed(subject: Subject) -> Iterator[str]:
+def routes_are_prefixed(plugin: PluginUnderTest) -> Iterator[str]:
     """An extra route holds the task's or the plugin's name, so that no two plugins ask for the same."""
-    short_name = subject.plugin.name.removeprefix("poolkit-")
-    for task, operation in subject.operations:
-        names = {task.name, task.name.replace("_", "-"), subject.plugin.name, short_name}
+    short_name = plugin.installed.name.removeprefix("poolkit-")
+    for task, operation in plugin.operations:
+        names = {task.name, task.name.replace("_", "-"), plugin.installed.name, short_name}
         for route in operation.routes:
             if names.isdisjoint(route.split("/")):
                 yield (

@@ -1,0 +1,197 @@
+"""Checks of what a plugin leaves behind: in memory, in the log, and open."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import logging
+import sys
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from poolkit.testing.checks.answers import examples_are_answered
+from poolkit.testing.checks.bodies import Body, texts_in, value_at
+from poolkit.testing.checks.cases import Case, cases
+from poolkit.testing.checks.check import check
+from poolkit.testing.checks.contract import hooks_bind
+from poolkit.testing.checks.plugin import NotApplicableError, PluginUnderTest, format_error, open_files
+from poolkit.testing.stacks import find_culprits
+
+__all__ = ["caches_are_bounded", "close_is_clean", "log_is_discreet", "memory_is_given_back", "nothing_is_left_open"]
+
+REQUESTS = 60
+"""Requests before the memory is counted, and between the first count and the second."""
+DISTINCT = 600
+"""How many requests that differ are asked."""
+MAX_OPERATIONS = 3
+"""How many operations are asked so many."""
+
+COUNTS = 3
+"""How often memory must be left behind: once or twice something is only set up."""
+
+MAX_BLOCKS = 0.5
+"""Blocks of memory that a request may leave behind: Python's own count, which stands still in a sound process."""
+
+TRACED = 20
+"""Requests that are traced to find the line which leaves memory behind."""
+
+MAX_SHOWN = 80
+
+
+@check(since="0.1", needs=(examples_are_answered,))
+def memory_is_given_back(plugin: PluginUnderTest) -> Iterator[str]:
+    """A request that is asked again and again leaves nothing behind."""
+    for case in _one_per_operation(plugin):
+        bodies = [case.body] * REQUESTS
+        if all(_blocks_left(case, bodies, bodies) > MAX_BLOCKS for _ in range(COUNTS)):
+            yield (
+                f"{case.where}: each time it is asked, memory is left behind{_find_line(plugin, case, bodies)}. What "
+                "belongs to a request goes into Prepared.state."
+            )
+
+
+@check(since="0.1", needs=(memory_is_given_back,), is_advice=True)
+def caches_are_bounded(plugin: PluginUnderTest) -> Iterator[str]:
+    """What is kept of different requests has a bound."""
+    examined = 0
+    for case in _one_per_operation(plugin):
+        bodies = case.variants(DISTINCT + 2 * TRACED)
+        if not bodies:
+            continue
+        examined += 1
+        third = DISTINCT // 3
+        parts = [bodies[start : start + third] for start in range(0, DISTINCT, third)]
+        if all(_blocks_left(case, before, after) > MAX_BLOCKS for before, after in pairwise(parts)):
+            yield (
+                f"{case.where}: {DISTINCT} different requests later each one still leaves memory behind"
+                f"{_find_line(plugin, case, bodies)}. If nothing bounds what keeps them, give it a bound."
+            )
+        if examined == MAX_OPERATIONS:
+            return
+    if not examined:
+        raise NotApplicableError("no example has a text that may be any")
+
+
+@check(since="0.1", needs=(examples_are_answered,))
+def log_is_discreet(plugin: PluginUnderTest) -> Iterator[str]:
+    """No text of a request is logged or printed, at any level."""
+    for case in cases(plugin):
+        for body in case.variants(2)[1:]:
+            texts = _texts(body) - _texts(case.body)
+            with _listening() as heard:
+                case.try_to_ask(body)
+            told = next((line for line in heard() if any(text in line for text in texts)), None)
+            if told is not None:
+                shown = told if len(told) <= MAX_SHOWN else f"{told[: MAX_SHOWN - 1]}…"
+                yield f"{case.where}: a text of the request gets into the log: {shown!r}."
+
+
+@check(since="0.1", needs=(hooks_bind,))
+def close_is_clean(plugin: PluginUnderTest) -> Iterator[str]:
+    """Closing processors and wrappers raises nothing."""
+    for task in plugin.served_tasks:
+        with _records() as records, plugin.serve(task):
+            records.clear()
+        for record in records:
+            if record.exc_info is not None and record.exc_info[1] is not None:
+                yield f"{record.getMessage()} {format_error(record.exc_info[1])}"
+
+
+@check(since="0.1", needs=(examples_are_answered, close_is_clean))
+def nothing_is_left_open(plugin: PluginUnderTest) -> Iterator[str]:
+    """Once everything is closed, no thread runs and no file or socket is open that was not before."""
+    for case in cases(plugin):
+        case.try_to_ask(case.body)
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread not in plugin.threads_at_start and thread is not threading.current_thread():
+            places = find_culprits(plugin.is_own, thread)
+            if places:
+                yield f"the thread {thread.name!r} still runs in {places[0]}. End it in close()."
+    for number, target in open_files().items():
+        if plugin.files_at_start.get(number) != target:
+            yield f"{target} is still open. Close it in close()."
+
+
+def _one_per_operation(plugin: PluginUnderTest) -> Iterator[Case]:
+    """Yield the first example of each operation."""
+    seen = set()
+    for case in cases(plugin):
+        if (key := (case.served.task.name, case.operation.name)) not in seen:
+            seen.add(key)
+            yield case
+
+
+def _blocks_left(case: Case, before: Sequence[Body], bodies: Sequence[Body]) -> float:
+    """Return how many blocks of memory each of several requests leaves behind, after others."""
+    gc.freeze()  # what is there already need not be looked through twice
+    try:
+        _run(case, before)
+        gc.collect()
+        blocks = sys.getallocatedblocks()
+        _run(case, bodies)
+        gc.collect()
+        return (sys.getallocatedblocks() - blocks) / len(bodies)
+    finally:
+        gc.unfreeze()
+
+
+def _find_line(plugin: PluginUnderTest, case: Case, bodies: Sequence[Body]) -> str:
+    """Return where in the plugin's code the last requests allocate memory and leave it behind, if they do it there."""
+    tracemalloc.start()
+    try:
+        _run(case, bodies[-2 * TRACED : -TRACED])
+        gc.collect()
+        before = tracemalloc.take_snapshot()
+        _run(case, bodies[-TRACED:])
+        gc.collect()
+        growth = tracemalloc.take_snapshot().compare_to(before, "lineno")
+    finally:
+        tracemalloc.stop()
+    own = [line for line in growth if line.size_diff > 0 and plugin.is_own(line.traceback[0].filename)]
+    if not own:
+        return ""
+    return f" in {Path(own[0].traceback[0].filename).name}, line {own[0].traceback[0].lineno}"
+
+
+def _run(case: Case, bodies: Sequence[Body]) -> None:
+    for body in bodies:
+        case.served.run(case.operation.name, case.decode(body))
+
+
+def _texts(body: Body) -> set[str]:
+    return {str(value_at(body, path)) for path in texts_in(body)}
+
+
+@contextlib.contextmanager
+def _records() -> Iterator[list[logging.LogRecord]]:
+    """Collect what is logged at any level, by any logger that passes it on."""
+    records: list[logging.LogRecord] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    root, collector = logging.getLogger(), Collector()
+    level, disabled = root.level, root.manager.disable
+    root.addHandler(collector)
+    root.setLevel(logging.NOTSET)
+    logging.disable(logging.NOTSET)
+    try:
+        yield records
+    finally:
+        root.removeHandler(collector)
+        root.setLevel(level)
+        logging.disable(disabled)
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[Callable[[], list[str]]]:
+    """Collect what is logged or printed; yield a function that returns it."""
+    printed = io.StringIO()
+    with _records() as records, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        yield lambda: [*(record.getMessage() for record in records), *printed.getvalue().splitlines()]
