@@ -12,6 +12,7 @@ import importlib_metadata
 import pytest
 from pydantic import BaseModel, ConfigDict
 
+from engines import make_encoder
 from poolkit.config import ModelConfig
 from poolkit.contract import (
     Engine,
@@ -184,9 +185,9 @@ def make_model(*outputs: str, name: str = "BAAI/bge-small-en-v1.5") -> ModelInfo
     )
 
 
-def make_encoder() -> Encoder:
+def fake_encoder() -> Encoder:
     """Return an encoder for `make_model`."""
-    return Encoder(FakeTokenizer(), make_model())
+    return make_encoder(FakeTokenizer(), make_model())
 
 
 def load_tokenizer(info: ModelInfo, *, config: ModelConfig) -> Tokenizer:

@@ -11,8 +11,19 @@ import numpy as np
 
 from checkpoints import real_texts
 from poolkit.config import ModelConfig, PoolerConfig
-from poolkit.contract import Activation, EncodedPrompt, Output, PoolingParams, PoolingTask, Tokenizer
+from poolkit.contract import (
+    Activation,
+    EncodedPrompt,
+    ModelInfo,
+    Output,
+    PoolingParams,
+    PoolingTask,
+    Prompt,
+    Tokenizer,
+)
+from poolkit.errors import RequestError
 from poolkit.models import read_model
+from poolkit.pipeline.params import ParamsResolver
 from poolkit.tokenization import Encoder
 from reading import read, tables
 
@@ -42,9 +53,27 @@ def make_task(output: Output, activation: Activation = Activation.IDENTITY, *, h
     )
 
 
+def make_encoder(tokenizer: Tokenizer, info: ModelInfo, task: PoolingTask = EMBED) -> Encoder:
+    """Return an encoder that resolves parameters for a task."""
+    return Encoder(tokenizer, info, ParamsResolver(task, info))
+
+
 def load_encoder(folder: Path | str) -> Encoder:
-    """Return what makes token ids of prompts for the model in `folder`."""
-    return Encoder(load_tokenizer(folder), read(folder))
+    """Return the encoder of the model in `folder`."""
+    return make_encoder(load_tokenizer(folder), read(folder))
+
+
+def encode_prompts(
+    encoder: Encoder, prompts: Sequence[Prompt], params: Sequence[PoolingParams], **how: object
+) -> list[EncodedPrompt | RequestError]:
+    """Return prompts tokenized, their parameters resolved first."""
+    return encoder.encode(prompts, [encoder.resolve(one) for one in params], **how)
+
+
+def as_encoded(engine: TorchEngine, ids: Sequence[int], params: PoolingParams | None = None) -> EncodedPrompt:
+    """Return token ids as the engine takes them."""
+    resolve = ParamsResolver(engine._task, engine._info)
+    return EncodedPrompt(np.array(ids, np.int32), resolve(params or PoolingParams()))
 
 
 def load_tokenizer(folder: Path | str) -> Tokenizer:
@@ -71,7 +100,7 @@ def run(
     engine: TorchEngine, prompts: Sequence[Sequence[int]], params: PoolingParams | None = None
 ) -> list[NDArray[np.float32]]:
     """Run the token ids of some prompts as one batch."""
-    outputs = engine.forward([EncodedPrompt(ids, params or PoolingParams()) for ids in prompts])
+    outputs = engine.forward([as_encoded(engine, ids, params) for ids in prompts])
     return [output.data for output in outputs]
 
 

@@ -12,9 +12,9 @@ import torch
 import transformers
 
 from closeness import assert_close
-from engines import decision, load_engine, make_task
+from engines import as_encoded, decision, load_engine, make_task
 from poolkit import Pooled, load_masked_lm_head
-from poolkit.contract import Activation, EncodedPrompt, Output, PoolingParams
+from poolkit.contract import Activation, Output, PoolingParams
 from poolkit.errors import EngineError, ModelError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -28,7 +28,7 @@ def task(name, activation=Activation.IDENTITY, output=Output.HIDDEN):
 
 
 def run(engine, params=None):
-    return engine.forward([EncodedPrompt(ids, params or PoolingParams()) for ids in PROMPTS])
+    return engine.forward([as_encoded(engine, ids, params) for ids in PROMPTS])
 
 
 def splade(info, *, device):
@@ -129,7 +129,7 @@ def test_each_prompt_gets_the_parts_that_it_asks_for(checkpoint):
     whole = run(engine)
     asked = [(), ("ids",), None, ("tokens",)]
     outputs = engine.forward(
-        [EncodedPrompt(ids, PoolingParams(parts=names)) for ids, names in zip(PROMPTS, asked, strict=True)]
+        [as_encoded(engine, ids, PoolingParams(parts=names)) for ids, names in zip(PROMPTS, asked, strict=True)]
     )
     for output, other, names in zip(outputs, whole, asked, strict=True):
         assert set(output.parts) == set(other.parts if names is None else names)

@@ -15,17 +15,17 @@ import pytest
 
 from checkpoints import real_texts
 from closeness import assert_close, assert_ranks
-from engines import load_tokenizer
+from engines import load_tokenizer, make_encoder
 from poolkit import (
     LateInteractionParams,
     ModelConfig,
     PluginConfig,
     PooledOutput,
     PoolerConfig,
-    PoolingParams,
     PoolingRequest,
     RerankRequest,
     RerankResponse,
+    ResolvedParams,
     ScoreRequest,
     ScoreResponse,
 )
@@ -37,7 +37,6 @@ from poolkit.pipeline.served import ServedModel
 from poolkit.registry import Registry
 from poolkit.server import create_app
 from poolkit.testing import FakeEngine
-from poolkit.tokenization import Encoder
 from poolkit_tasks.token_embed import TOKEN_EMBED
 from reading import tables
 
@@ -104,7 +103,7 @@ def serve(folder: Path, *, flash: bool = True, **settings: object) -> Iterator[t
     pooler = PoolerConfig(enable_flash_late_interaction=flash)
     config = ModelConfig(**{"model": str(folder), "dtype": "float32", "pooler_config": pooler, **settings})
     info = read_model(config, tables())
-    encoder = Encoder(load_tokenizer(folder), info)
+    encoder = make_encoder(load_tokenizer(folder), info)
     engine = Watched(torch_engine.load_engine(info, task=TOKEN_EMBED, config=config))
     registry = Registry.load(PluginConfig())
     task = registry.bind(TOKEN_EMBED, info, encoder)
@@ -216,9 +215,9 @@ def test_a_batch_that_does_not_fit_is_run_again_without_losing_its_query(model, 
 def test_a_document_whose_query_is_not_there_comes_back_as_vectors(model, folder):
     _, engine = model
     [ids] = load_tokenizer(folder).encode_batch([DOCUMENTS[12]], add_special_tokens=True)
-    plain = EncodedPrompt(ids, PoolingParams())
+    plain = EncodedPrompt(ids, ResolvedParams())
     [vectors, expected] = engine.engine.forward(
-        [replace(plain, params=PoolingParams(late_interaction=LateInteractionParams("score_doc", "gone"))), plain]
+        [replace(plain, params=ResolvedParams(late_interaction=LateInteractionParams("score_doc", "gone"))), plain]
     )
     assert_close(vectors.data, expected.data)
 
@@ -226,7 +225,7 @@ def test_a_document_whose_query_is_not_there_comes_back_as_vectors(model, folder
 def holds(text: str, folder: Path) -> Condition:
     """Return a condition that holds for prompts with the tokens of a text."""
     [ids] = load_tokenizer(folder).encode_batch([text], add_special_tokens=True)
-    return lambda prompt: list(prompt.token_ids) == ids
+    return lambda prompt: np.array_equal(prompt.token_ids, ids)
 
 
 @pytest.mark.parametrize("culprit", [QUERY, DOCUMENTS[40]], ids=["query", "document"])
@@ -325,7 +324,7 @@ def start(engine: Engine) -> Scheduler:
 
 
 def of_length(length: int, wish: LateInteractionParams | None = None) -> EncodedPrompt:
-    return EncodedPrompt(tuple(range(length)), PoolingParams(late_interaction=wish))
+    return EncodedPrompt(np.arange(length, dtype=np.int32), ResolvedParams(late_interaction=wish))
 
 
 def test_queries_run_before_documents_that_fit_a_batch_better():

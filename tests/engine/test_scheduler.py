@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from poolkit.contract import EncodedPrompt, PooledOutput, PoolingParams
+from poolkit.contract import EncodedPrompt, PooledOutput, ResolvedParams
 from poolkit.engine.job import Job
 from poolkit.engine.scheduler import Scheduler
 from poolkit.errors import CancelledRequestError, ClosedError, EngineError, OverloadedError
@@ -58,7 +58,7 @@ def start(engine: RecordingEngine, **limits: int) -> Scheduler:
 
 
 def prompt(*token_ids: int) -> EncodedPrompt:
-    return EncodedPrompt(token_ids, PoolingParams())
+    return EncodedPrompt(np.array(token_ids, np.int32), ResolvedParams())
 
 
 def of_length(length: int) -> EncodedPrompt:
@@ -91,7 +91,7 @@ def test_outcomes_come_back_in_prompt_order_whatever_the_batches(scheduler):
     expected = FakeEngine(EMBED).forward(prompts)
     for got, want in zip(data_of(outcomes), expected, strict=True):
         np.testing.assert_array_equal(got, want.data)
-    assert [tuple(outcome.prompt_token_ids) for outcome in outcomes] == [p.token_ids for p in prompts]
+    assert [list(outcome.prompt_token_ids) for outcome in outcomes] == [list(p.token_ids) for p in prompts]
 
 
 def test_a_batch_keeps_the_token_budget_and_the_sequence_cap(scheduler, engine):

@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from checkpoints import make_checkpoint
 from closeness import assert_close
-from engines import EMBED, decision, load_engine, run
+from engines import EMBED, as_encoded, decision, load_engine, run
 from poolkit.config import PoolerConfig
-from poolkit.contract import EncodedPrompt, Output, PoolingParams, PoolingTask
+from poolkit.contract import Output, PoolingParams, PoolingTask
 from poolkit.errors import ConfigError, EngineError, ModelError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -28,21 +28,21 @@ def test_answers_come_in_the_order_of_the_prompts(checkpoint):
 
 
 def test_dimensions_cut_before_the_vector_is_normalised(checkpoint):
-    engine = load_engine(checkpoint("bert"))
+    engine = load_engine(checkpoint("bert", is_matryoshka=True))
     raw = run(engine, PROMPTS, PoolingParams(use_activation=False))
     cut = run(engine, PROMPTS, PoolingParams(dimensions=8))
     assert np.allclose(cut, [vector[:8] / np.linalg.norm(vector[:8]) for vector in raw], atol=1e-6)
 
 
 def test_each_prompt_of_a_batch_has_its_own_params(checkpoint):
-    engine = load_engine(checkpoint("bert"))
+    engine = load_engine(checkpoint("bert", is_matryoshka=True))
     wishes = [
         PoolingParams(),
         PoolingParams(dimensions=8),
         PoolingParams(use_activation=False),
         PoolingParams(dimensions=8),
     ]
-    mixed = engine.forward([EncodedPrompt(ids, wish) for ids, wish in zip(PROMPTS, wishes, strict=True)])
+    mixed = engine.forward([as_encoded(engine, ids, wish) for ids, wish in zip(PROMPTS, wishes, strict=True)])
     for output, ids, wish in zip(mixed, PROMPTS, wishes, strict=True):
         assert np.allclose(output.data, run(engine, [ids], wish)[0], atol=1e-6)
 

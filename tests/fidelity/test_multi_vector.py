@@ -12,7 +12,7 @@ from sentence_transformers.base.modules import Normalize
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 
 from checkpoints import WIDTH, real_texts, write_json
-from engines import TOLERANCE, decision, load_encoder, load_engine, make_task
+from engines import TOLERANCE, decision, encode_prompts, load_encoder, load_engine, make_task
 from multi_vector import MISSING, PUNCTUATION, QUERIES, QUERY_LENGTH, dense, save_native, save_pylate, save_stanford
 from poolkit.contract import Activation, EncodedPrompt, Output, PoolingParams
 from poolkit.errors import ModelError
@@ -31,7 +31,7 @@ def texts():
 def answer(folder, texts, input_type, *, size=1000, **settings):
     engine = load_engine(folder, task=TOKEN_EMBED, **settings)
     params = [PoolingParams(input_type=input_type, truncate_prompt_tokens=-1)] * len(texts)
-    encoded = load_encoder(folder).encode(texts, params, first_index=0)
+    encoded = encode_prompts(load_encoder(folder), texts, params, first_index=0)
     assert all(isinstance(prompt, EncodedPrompt) for prompt in encoded)
     blocks = [encoded[start : start + size] for start in range(0, len(encoded), size)]
     return engine, [output.data for block in blocks for output in engine.forward(block)]
@@ -142,14 +142,16 @@ def test_a_query_that_is_longer_than_queries_may_be_is_refused_or_cut(tmp_path):
     folder = save_pylate(tmp_path, "bert")
     encoder = load_encoder(folder)
     long_text = "a " * 60
-    [document] = encoder.encode([long_text], [PoolingParams()], first_index=0)
+    [document] = encode_prompts(encoder, [long_text], [PoolingParams()], first_index=0)
     assert len(document.token_ids) == 63  # two special tokens and the marker
-    [error] = encoder.encode([long_text], [PoolingParams(input_type="query")], first_index=0)
+    [error] = encode_prompts(encoder, [long_text], [PoolingParams(input_type="query")], first_index=0)
     assert str(error) == (
         f"Prompt 0 has 63 tokens; {folder} takes at most 32. Shorten it, or set truncate_prompt_tokens=-1 to have it "
         "cut to that length."
     )
-    [cut] = encoder.encode([long_text], [PoolingParams(input_type="query", truncate_prompt_tokens=-1)], first_index=0)
+    [cut] = encode_prompts(
+        encoder, [long_text], [PoolingParams(input_type="query", truncate_prompt_tokens=-1)], first_index=0
+    )
     assert len(cut.token_ids) == 32
     assert cut.attended is None
 
@@ -158,8 +160,8 @@ def test_a_query_that_was_filled_up_already_gives_the_same_vectors_as_token_ids(
     folder = save_pylate(tmp_path, "bert")
     engine, [vectors] = answer(folder, [QUERIES[0]], "query")
     params = PoolingParams(input_type="query")
-    [once] = load_encoder(folder).encode([QUERIES[0]], [params], first_index=0)
-    [twice] = load_encoder(folder).encode([once.token_ids], [params], first_index=0)
+    [once] = encode_prompts(load_encoder(folder), [QUERIES[0]], [params], first_index=0)
+    [twice] = encode_prompts(load_encoder(folder), [once.token_ids], [params], first_index=0)
     assert twice == once
     assert difference([engine.forward([twice])[0].data], [vectors]) <= TOLERANCE
 

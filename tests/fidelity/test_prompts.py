@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoTokenizer
 
 from checkpoints import make_checkpoint, real_texts, write_json
-from engines import TOLERANCE, largest_difference, load_encoder, load_engine
+from engines import TOLERANCE, encode_prompts, largest_difference, load_encoder, load_engine
 from poolkit.contract import PoolingParams
 
 PROMPTS = {"query": "Find what answers this question: ", "document": "passage: ", "bare": ""}
@@ -58,6 +58,6 @@ def test_every_way_to_choose_a_prompt_gives_the_references_vectors(models, famil
     }
     asked = [(params, index) for index in range(len(TEXTS)) for params in expected]  # all kinds in one batch
     params = [replace(one, truncate_prompt_tokens=-1) for one, _ in asked]
-    encoded = encoder.encode([TEXTS[index] for _, index in asked], params, first_index=0)
+    encoded = encode_prompts(encoder, [TEXTS[index] for _, index in asked], params, first_index=0)
     outputs = [output.data for output in engine.forward(encoded)]
     assert largest_difference(outputs, np.stack([expected[one][index] for one, index in asked])) <= TOLERANCE

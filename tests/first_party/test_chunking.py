@@ -9,6 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from closeness import assert_close
+from engines import encode_prompts
 from poolkit import (
     LLM,
     EmbeddingsRequest,
@@ -37,7 +38,7 @@ def words(count: int) -> str:
 
 def ids_of(count: int) -> list[int]:
     """Return the fake tokenizer's ids of so many words, without special tokens."""
-    return FakeTokenizer().encode_batch([words(count)], add_special_tokens=False)[0]
+    return FakeTokenizer().encode_batch([words(count)], add_special_tokens=False)[0].tolist()
 
 
 def chunking(**settings: object):
@@ -183,24 +184,26 @@ def test_a_bad_prompt_fails_alone_among_short_ones():
     assert caught.value.outputs[0] is not None
 
 
-def test_a_bad_prompt_fails_a_request_that_runs_in_chunks_and_is_told_by_its_index():
-    with chunking() as served, pytest.raises(RequestError) as caught:
+def test_a_bad_prompt_fails_alone_beside_one_that_runs_in_chunks():
+    with chunking() as served, pytest.raises(BatchError) as caught:
         embed(served, words(100), [])
-    assert str(caught.value) == (
-        "Prompt 1 is empty: it has no tokens, and this model's tokenizer adds none. Send some text."
-    )
+    assert {index: str(error) for index, error in caught.value.errors.items()} == {
+        1: "Prompt 1 is empty: it has no tokens, and this model's tokenizer adds none. Send some text."
+    }
+    assert caught.value.outputs[0] is not None
 
 
-def test_a_chunk_on_which_the_model_fails_fails_the_request():
+def test_a_chunk_on_which_the_model_fails_fails_its_prompt_alone():
     def engine(task):
         return FakeEngine(task, fails_on=lambda prompt: len(prompt.token_ids) < 10)
 
     with (
         fake_model("embed", plugin="chunking", settings={}, engine=engine) as served,
-        pytest.raises(EngineError) as caught,
+        pytest.raises(BatchError) as caught,
     ):
         embed(served, words(20), words(65))
-    assert not isinstance(caught.value, BatchError)
+    assert {index: type(error) for index, error in caught.value.errors.items()} == {1: EngineError}
+    assert caught.value.outputs[0] is not None
 
 
 @pytest.mark.parametrize(
@@ -267,7 +270,7 @@ def test_of_a_pair_the_second_text_is_cut_and_the_first_goes_before_each_chunk(i
     with fake_model("grade", plugin="chunking", settings=settings) as served:
         [long] = served.run("pairs", PoolingRequest(input=f"{words(1)}|{words(100)}")).data
         encoder = served.operations["pairs"].processor.context.encoder
-    encoded = encoder.encode(chunks, [PoolingParams()] * len(chunks), first_index=0)
+    encoded = encode_prompts(encoder, chunks, [PoolingParams()] * len(chunks), first_index=0)
     with fake_model("grade") as plain:
         each = [output.data for output in plain._engine.forward(encoded)]
     assert long == pytest.approx(combine(each, axis=0), abs=1e-6)
@@ -297,18 +300,18 @@ def test_a_first_text_that_leaves_no_room_for_the_second_is_refused(install_grad
     with fake_model("grade", plugin="chunking") as served, pytest.raises(RequestError) as caught:
         served.run("pairs", PoolingRequest(input=f"{words(70)}|b c"))
     assert str(caught.value) == (
-        "The first text of a pair has 70 tokens, which leaves 0 of 64 to each chunk of the second. Shorten it, or set "
-        "truncate_prompt_tokens=-1 to have both cut."
+        "The first text of a pair has 72 tokens with the special tokens around it, which leaves 0 of 64 to each chunk "
+        "of the second. Shorten it, or set truncate_prompt_tokens=-1 to have both cut."
     )
 
 
 def test_what_a_head_gives_besides_cannot_be_put_together(parts_engine):
     with (
         fake_model("embed", plugin="chunking", engine=parts_engine) as served,
-        pytest.raises(RequestError) as caught,
+        pytest.raises(BatchError) as caught,
     ):
         embed(served, "short", words(70))
-    assert str(caught.value) == (
+    assert str(caught.value.errors[1]) == (
         "Prompt 1 is longer than 64 tokens, and of what task 'embed' gives for its chunks, length cannot be put "
         "together. Shorten it, or set truncate_prompt_tokens=-1 to have it cut."
     )

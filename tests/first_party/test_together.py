@@ -39,16 +39,16 @@ def test_short_texts_are_kept(serve, settings, order):
     with serve(*order, settings=settings) as served:
         embed(served, "short", "other")
         embed(served, "other", "short")
-        assert served.stats().prompts_done == 2
+        assert served.stats().prompts_run == 2
 
 
 def test_a_cache_around_chunking_keeps_the_chunks(serve, settings):
     with serve("cache", "chunking", settings=settings) as served:
         embed(served, LONG)
-        count = served.stats().prompts_done
+        count = served.stats().prompts_run
         assert count > 1
         embed(served, LONG, "short")
-        assert served.stats().prompts_done == count + 1
+        assert served.stats().prompts_run == count + 1
 
 
 def test_a_cache_inside_of_chunking_keeps_nothing_that_depends_on_how_texts_are_cut(serve, settings):

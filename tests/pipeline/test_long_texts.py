@@ -7,11 +7,13 @@ from dataclasses import replace
 from functools import cache
 from random import Random
 
+import numpy as np
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from checkpoints import real_texts
-from poolkit.contract import Encoding, PairTemplate, PoolingParams, Prompt, TemplatedText, TextPair
+from engines import encode_prompts, make_encoder
+from poolkit.contract import Encoding, PairTemplate, PoolingParams, Prompt, TemplatedText, TextPair, TokenIds
 from poolkit.errors import RequestError
 from poolkit.models import TextSpec
 from poolkit.testing import FAKE_MODEL, FakeTokenizer
@@ -53,10 +55,10 @@ class Counting(FakeTokenizer):
         self._locate = fast_locator(backend)
         self.characters = 0
 
-    def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
+    def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[TokenIds]:
         self.characters += sum(map(len, texts))
         encodings = self._backend.encode_batch(list(texts), add_special_tokens=add_special_tokens)
-        return [encoding.ids for encoding in encodings]
+        return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
     def encode_with_offsets(self, texts: Sequence[str]) -> list[Encoding]:
         self.characters += sum(map(len, texts))
@@ -146,7 +148,7 @@ def long_text(dice: Random, characters: int) -> str:
 
 
 def encode(encoder: Encoder, prompt: Prompt, **params: object) -> list[int]:
-    [one] = encoder.encode([prompt], [PoolingParams(**params)], first_index=0, refuses_long=False)
+    [one] = encode_prompts(encoder, [prompt], [PoolingParams(**params)], refuses_long=False)
     assert not isinstance(one, RequestError), one
     return list(one.token_ids)
 
@@ -155,7 +157,7 @@ def encode(encoder: Encoder, prompt: Prompt, **params: object) -> list[int]:
 @pytest.mark.parametrize("make", [*WORDS_APART, spaces_in_tokens])
 def test_a_text_read_in_part_has_the_tokens_of_the_whole(make: Callable[[], Tokenizer], side: str):
     tokenizer = Counting(make())
-    encoder = Encoder(tokenizer, MODEL)
+    encoder = make_encoder(tokenizer, MODEL)
     dice = Random(f"{make.__name__} {side}")
     for _ in range(60):
         text = long_text(dice, dice.choice((2000, 4000, 9000)))
@@ -169,14 +171,14 @@ def test_a_text_read_in_part_has_the_tokens_of_the_whole(make: Callable[[], Toke
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_a_page_costs_what_is_kept_of_it(make: Callable[[], Tokenizer], side: str):
     tokenizer = Counting(make())
-    encoder = Encoder(tokenizer, MODEL)
+    encoder = make_encoder(tokenizer, MODEL)
     page = long_text(Random(1), 500_000)
     tokenizer.characters = 0
     params = PoolingParams(truncate_prompt_tokens=512, truncation_side=side)
     for prompt in (page, TemplatedText("<text>", page, "</text>")):
-        [one] = encoder.encode([prompt], [params], first_index=0)
+        [one] = encode_prompts(encoder, [prompt], [params])
         assert len(one.token_ids) == 512
-    [pair] = encoder.encode([TextPair("a question", page)], [params], first_index=0)
+    [pair] = encode_prompts(encoder, [TextPair("a question", page)], [params])
     assert len(pair.token_ids) == 512
     if side == "right":
         assert page.startswith(encoder.shorten(page, tokens=512))
@@ -185,7 +187,7 @@ def test_a_page_costs_what_is_kept_of_it(make: Callable[[], Tokenizer], side: st
 
 @pytest.mark.parametrize("make", [*WORDS_APART, spaces_in_tokens])
 def test_a_text_is_shortened_at_the_same_character_however_much_follows(make: Callable[[], Tokenizer]):
-    encoder = Encoder(Counting(make()), MODEL)
+    encoder = make_encoder(Counting(make()), MODEL)
     dice = Random(2)
     for _ in range(20):
         text = long_text(dice, 6000)

@@ -11,7 +11,7 @@ from checkpoints import real_texts
 from closeness import assert_close
 from poolkit import LLM, PoolerConfig
 from poolkit.config import ModelConfig, Named, PluginConfig
-from poolkit.errors import ConfigError, RequestError
+from poolkit.errors import BatchError, ConfigError
 from poolkit.models import Decision
 from poolkit.pipeline import prepare_model
 
@@ -98,10 +98,11 @@ def test_long_prompts_run_in_chunks_up_to_the_longest_that_is_allowed():
     with LLM(dtype="float32", pooler_config=pooler) as llm:
         [output] = llm.embed(text, use_tqdm=False)
         assert_close(output.outputs.embedding, expected.outputs.embedding)
-        with pytest.raises(RequestError) as caught:
+        with pytest.raises(BatchError) as caught:
             llm.embed([text, text * 2], use_tqdm=False)
-        assert str(caught.value).startswith("Prompt 1 has ")
-        assert str(caught.value).endswith(
+        refusal = str(caught.value.errors[1])
+        assert refusal.startswith("Prompt 1 has ")
+        assert refusal.endswith(
             f" tokens; in chunks all-MiniLM-L6-v2 is given at most {length} (pooler_config.max_embed_len). Shorten it, "
             "or set truncate_prompt_tokens=-1 to have it cut to the model's maximum."
         )

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from distributions import Request, Response, Site, make_encoder, make_model, make_task
+from distributions import Request, Response, Site, fake_encoder, make_model, make_task
 from poolkit.config import Named, PluginConfig
 from poolkit.contract import PooledOutput, Prepared
 from poolkit.errors import (
@@ -59,7 +59,7 @@ def bind(
     registry = Registry.load(
         PluginConfig(enable=enable, settings={} if settings is None else {"poolkit_gliner": settings})
     )
-    return registry.bind(registry.get_pooling_task(["ner"], "ner"), make_model(), make_encoder())
+    return registry.bind(registry.get_pooling_task(["ner"], "ner"), make_model(), fake_encoder())
 
 
 def bind_hook(site: Site, **hooks: str) -> BoundOperation:
@@ -265,7 +265,7 @@ def test_closing_a_task_closes_its_processors(site: Site):
 @pytest.mark.usefixtures("site")
 def test_a_task_of_somewhere_else_cannot_be_bound():
     with pytest.raises(UnknownTaskError) as caught:
-        Registry.load(PluginConfig()).bind(make_task("ner"), make_model(), make_encoder())
+        Registry.load(PluginConfig()).bind(make_task("ner"), make_model(), fake_encoder())
     assert str(caught.value) == "task 'ner' is not one of the enabled tasks' descriptors."
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from distributions import make_encoder, make_model
+from distributions import fake_encoder, make_model
 from poolkit.config import PluginConfig
 from poolkit.registry import Registry, Status, list_plugins
 
@@ -17,7 +17,7 @@ def test_embed_is_an_entry_point_of_poolkit_and_binds_like_any_task():
     assert task.name == "embed"
     [loaded] = [loaded for loaded in registry.tasks if loaded.name == "embed"]
     assert (loaded.plugin.name, loaded.entry_point.value) == ("poolkit", "poolkit_tasks.embed:EMBED")
-    bound = registry.bind(task, model, make_encoder())
+    bound = registry.bind(task, model, fake_encoder())
     assert {"embeddings", "pooling"} <= set(bound.operations)
     bound.close()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distributions import CORE_TASKS, Site, make_encoder, make_model
+from distributions import CORE_TASKS, Site, fake_encoder, make_model
 from poolkit.config import Named, PluginConfig
 from poolkit.errors import (
     ConfigError,
@@ -46,7 +46,7 @@ def install_cache(site: Site, source: str, name: str = "poolkit-cache", **entrie
 
 def bind(registry: Registry) -> BoundTask:
     model = make_model()
-    return registry.bind(registry.get_pooling_task(["embed"], "embed"), model, make_encoder())
+    return registry.bind(registry.get_pooling_task(["embed"], "embed"), model, fake_encoder())
 
 
 def install_own_plugin(site: Site, source: str = "") -> None:
@@ -129,7 +129,7 @@ def test_tasks_and_hook_modules_of_one_plugin_share_its_table(site: Site):
     task += "TREE = make_task('tree', settings=TaskSettings)\n"
     install_cache(site, SETTINGS + task + SILENT, tasks={"tree": "poolkit_cache:TREE"})
     registry = Registry.load(config("cache", cache={"depth": 4}))
-    bound = registry.bind(registry.get_pooling_task(["tree"], "tree"), make_model(), make_encoder())
+    bound = registry.bind(registry.get_pooling_task(["tree"], "tree"), make_model(), fake_encoder())
     assert bound.settings.model_dump() == {"size": 7, "depth": 4}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from distributions import Request, Response, Site, make_encoder, make_model
+from distributions import Request, Response, Site, fake_encoder, make_model
 from poolkit.config import Named, PluginConfig
 from poolkit.contract import PooledOutput, Prepared
 from poolkit.errors import HookError, RequestError
@@ -45,7 +45,7 @@ def wrap(site: Site) -> Callable[..., BoundOperation]:
             modules = {f"poolkit_{name}": HEADER + body + ("" if "poolkit_wrap" in body else FOOTER)}
             site.install(f"poolkit-{name}", "1.2.0", modules=modules, hooks={name: f"poolkit_{name}"})
         registry = Registry.load(PluginConfig(enable=tuple(Named(name, f"--plugin {name}") for name in plugins)))
-        bound = registry.bind(registry.get_pooling_task(["embed"], "embed"), make_model(), make_encoder())
+        bound = registry.bind(registry.get_pooling_task(["embed"], "embed"), make_model(), fake_encoder())
         return bound.operations["measure"]
 
     return bind

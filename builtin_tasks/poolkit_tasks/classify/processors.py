@@ -48,7 +48,7 @@ class ClassifyProcessor(PoolingIOProcessor[ClassifyRequest, ClassifyResponse]):
                 self._classify(output.data, request.top_k, self._threshold(request, params))
                 for output, params in zip(outputs, prepared.params_of_each, strict=True)
             ],
-            prompt_token_ids=[list(output.prompt_token_ids) for output in outputs],
+            prompt_token_ids=[output.prompt_token_ids.tolist() for output in outputs],
             usage=Usage.of(outputs),
         )
 
@@ -66,5 +66,5 @@ class ClassifyProcessor(PoolingIOProcessor[ClassifyRequest, ClassifyResponse]):
         assert model.classifier is not None
         if request.threshold is not None or model.classifier.problem_type is not ProblemType.MULTI_LABEL:
             return request.threshold
-        is_logit = model.label_activation is Activation.IDENTITY or not self.context.is_activated(params)
+        is_logit = model.label_activation is Activation.IDENTITY or not self.context.encoder.resolve(params).activates
         return LOGIT_THRESHOLD if is_logit else THRESHOLD

@@ -51,7 +51,7 @@ class Sides:
         """Return what ran through the model for each pair: its query's tokens and its document's."""
         queries, documents = self.split(outputs)
         return [
-            [*queries[query].prompt_token_ids, *document.prompt_token_ids]
+            [*queries[query].prompt_token_ids.tolist(), *document.prompt_token_ids.tolist()]
             for query, document in zip(self.query_of, documents, strict=True)
         ]
 

@@ -11,7 +11,6 @@ import numpy as np
 from poolkit import (
     PooledOutput,
     PoolingIOProcessor,
-    PoolingParams,
     Prepared,
     TokenClassification,
     TokenClassifyRequest,
@@ -31,9 +30,8 @@ __all__ = ["TokenClassifyProcessor"]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The texts of a request, each with whether its logits become scores, and how tokens become entities."""
+    """How the logits of each text become scores, and how tokens become entities."""
 
-    texts: Sequence[str]
     activates: Sequence[bool]
     strategy: AggregationStrategy
 
@@ -49,31 +47,32 @@ class TokenClassifyProcessor(PoolingIOProcessor[TokenClassifyRequest, TokenClass
         texts = [_check_text(prompt, index) for index, prompt in enumerate(request.prompts())]
         prepared = Prepared(texts, request.params(prompts=len(texts)))
         params = prepared.params_of_each
-        asked = Asked(texts, [self.context.is_activated(one) for one in params], request.aggregation_strategy)
-        return Prepared(texts, [replace(one, use_activation=False) for one in params], asked)
+        activates = [self.context.encoder.resolve(one).activates for one in params]
+        asked = Asked(activates, request.aggregation_strategy)
+        return Prepared(texts, [replace(one, use_activation=False) for one in params], asked, with_text_tokens=True)
 
     def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> TokenClassifyResponse:
         """Return the entities of each text."""
         asked = prepared.state
         assert isinstance(asked, Asked)
-        found = zip(asked.texts, prepared.params_of_each, asked.activates, outputs, strict=True)
+        scored = zip(asked.activates, outputs, strict=True)
         return TokenClassifyResponse(
             data=[
                 TokenClassification(
-                    entities=self._find(text, params, _softmax(output.data) if activates else output.data, asked)
+                    entities=self._find(output, _softmax(output.data) if activates else output.data, asked)
                 )
-                for text, params, activates, output in found
+                for activates, output in scored
             ],
-            prompt_token_ids=[list(output.prompt_token_ids) for output in outputs],
+            prompt_token_ids=[output.prompt_token_ids.tolist() for output in outputs],
             usage=Usage.of(outputs),
         )
 
-    def _find(self, text: str, params: PoolingParams, scores: NDArray[np.float32], asked: Asked) -> list[Entity]:
+    def _find(self, output: PooledOutput, scores: NDArray[np.float32], asked: Asked) -> list[Entity]:
         encoder, model = self.context.encoder, self.context.model
         assert model.label_names is not None
         tokens = [
             ScoredToken(index, token, row)
-            for index, (token, row) in enumerate(zip(encoder.text_tokens(text, params), scores, strict=True))
+            for index, (token, row) in enumerate(zip(output.text_tokens, scores, strict=True))
             if not token.is_special
         ]
         if asked.strategy in WHOLE_WORDS and any(one.token.start is None for one in tokens):

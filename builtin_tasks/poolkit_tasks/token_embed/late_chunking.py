@@ -36,12 +36,12 @@ class LateChunkingProcessor(PoolingIOProcessor[LateChunkingRequest, LateChunking
                 )
         params = request.params(prompts=1)
         own = params if isinstance(params, PoolingParams) else params[0]
-        return Prepared([request.text], replace(own, use_activation=False), (request, own))
+        return Prepared([request.text], replace(own, use_activation=False), (request, own), with_text_tokens=True)
 
     def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> LateChunkingResponse:
         """Return the vector of each chunk."""
         request, params = cast("tuple[LateChunkingRequest, PoolingParams]", prepared.state)
-        tokens = self.context.encoder.text_tokens(request.text, params)
+        tokens = outputs[0].text_tokens
         if len(tokens) != len(outputs[0].data):
             raise RequestError(
                 f"{self.context.model.name} answered {len(outputs[0].data)} vectors for the {len(tokens)} tokens of "
@@ -56,7 +56,7 @@ class LateChunkingProcessor(PoolingIOProcessor[LateChunkingRequest, LateChunking
             for index, (start, end) in enumerate(request.chunks)
         ]
         vectors = np.stack(rows) if rows else np.empty((0, self.context.model.token_vector_size), np.float32)
-        if self.context.is_activated(params):
+        if self.context.encoder.resolve(params).activates:
             vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), SMALLEST_NORM)
         return LateChunkingResponse(embeddings=vectors, usage=Usage.of(outputs))
 

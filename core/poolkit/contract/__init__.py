@@ -6,7 +6,14 @@ response. An entry point in group `poolkit.plugins` names a module with `Startup
 in group `poolkit.engines` names what runs models, and one in group `poolkit.dialects` a `Dialect` or a tuple of them.
 """
 
-from poolkit.contract.dialect import Call, Dialect, Failure, NoBody, Reply, Served
+from poolkit.contract.dialect import (
+    Call,
+    Dialect,
+    Failure,
+    NoBody,
+    Reply,
+    Served,
+)
 from poolkit.contract.encoder import (
     EncodedPrompt,
     Encoding,
@@ -14,7 +21,9 @@ from poolkit.contract.encoder import (
     PairTemplate,
     PromptEncoder,
     TextToken,
+    TokenIds,
     Tokenizer,
+    UnreadInput,
 )
 from poolkit.contract.engine import (
     Engine,
@@ -30,6 +39,7 @@ from poolkit.contract.hooks import (
     hookspec,
 )
 from poolkit.contract.model_files import (
+    SHARED,
     ModelFamily,
     ModelFiles,
     Module,
@@ -37,14 +47,18 @@ from poolkit.contract.model_files import (
     PoolingModule,
     RerankerFamily,
     TaskModule,
+    read_json,
+    read_object,
 )
-from poolkit.contract.model_info import Decision, ModelInfo
+from poolkit.contract.model_info import (
+    Decision,
+    ModelInfo,
+)
 from poolkit.contract.model_specs import (
     ClassifierSpec,
     DenseSpec,
     Expansion,
     ImageSpec,
-    InputType,
     LayerMixSpec,
     LayerNormSpec,
     LayerSpec,
@@ -63,12 +77,15 @@ from poolkit.contract.model_specs import (
 )
 from poolkit.contract.outputs import (
     Activation,
+    Outcome,
     Output,
     PooledOutput,
 )
 from poolkit.contract.params import (
+    InputType,
     LateInteractionParams,
     PoolingParams,
+    ResolvedParams,
 )
 from poolkit.contract.prompts import (
     ImagePrompt,
@@ -92,6 +109,7 @@ __all__ = [
     "API_OLDEST",
     "API_VERSION",
     "PROJECT",
+    "SHARED",
     "TASK_NAME",
     "Activation",
     "BindContext",
@@ -125,6 +143,7 @@ __all__ = [
     "NoSettings",
     "NormalizeSpec",
     "Operation",
+    "Outcome",
     "Output",
     "PairTemplate",
     "PooledOutput",
@@ -143,6 +162,7 @@ __all__ = [
     "Reply",
     "RerankerFamily",
     "RerankerSpec",
+    "ResolvedParams",
     "ScorePrompt",
     "Served",
     "Similarity",
@@ -153,9 +173,13 @@ __all__ = [
     "TextPair",
     "TextSpec",
     "TextToken",
+    "TokenIds",
     "TokenInputs",
     "Tokenizer",
+    "UnreadInput",
     "VectorSpec",
     "hookimpl",
     "hookspec",
+    "read_json",
+    "read_object",
 ]

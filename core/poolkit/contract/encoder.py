@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from poolkit.contract.params import PoolingParams
-from poolkit.contract.prompts import Prompt, TextPair
+from poolkit.contract.params import PoolingParams, ResolvedParams
+from poolkit.contract.prompts import Prompt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,8 +22,13 @@ __all__ = [
     "PairTemplate",
     "PromptEncoder",
     "TextToken",
+    "TokenIds",
     "Tokenizer",
+    "UnreadInput",
 ]
+
+TokenIds: TypeAlias = "NDArray[np.int32]"
+"""Token ids, or one number for each of them. (tokens,)"""
 
 Specials: TypeAlias = tuple[tuple[int, int], ...]
 """Token ids, each with its token type."""
@@ -50,7 +55,7 @@ class TextToken:
     is_subword: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Encoding:
     """The tokens of a text with their offsets, without special tokens.
 
@@ -61,7 +66,7 @@ class Encoding:
             neighbours alone.
     """
 
-    token_ids: Sequence[int]
+    token_ids: TokenIds
     offsets: Sequence[tuple[int, int]]
     word_ids: Sequence[int]
 
@@ -87,17 +92,24 @@ class PairTemplate:
         """Return what joins two texts where the tokenizer is to add nothing."""
         return PairTemplate(second_type=self.second_type)
 
-    def join(self, first: Sequence[int], second: Sequence[int]) -> tuple[list[int], list[int] | None]:
+    def join(self, first: TokenIds, second: TokenIds) -> tuple[TokenIds, TokenIds | None]:
         """Return the token ids of a pair and their types; None where all types are 0."""
-        tokens = [
-            *self.before,
-            *((token_id, 0) for token_id in first),
-            *self.between,
-            *((token_id, self.second_type) for token_id in second),
-            *self.after,
-        ]
-        types = [kind for _, kind in tokens]
-        return [token_id for token_id, _ in tokens], types if any(types) else None
+        import numpy as np
+
+        (before, before_types), (between, between_types), (after, after_types) = (
+            np.array(specials, np.int32).reshape(-1, 2).T for specials in (self.before, self.between, self.after)
+        )
+        ids = np.concatenate([before, first, between, second, after])
+        types = np.concatenate(
+            [
+                before_types,
+                np.zeros(len(first), np.int32),
+                between_types,
+                np.full(len(second), self.second_type, np.int32),
+                after_types,
+            ]
+        )
+        return ids, types if types.any() else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,29 +125,51 @@ class ImageInput:
     patches: int
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedPrompt:
-    """One prompt, tokenized: every id inside the vocabulary, no longer than the model's maximum, a text never empty.
+@dataclass(frozen=True, slots=True, eq=False)
+class UnreadInput:
+    """An input that is decoded only if it runs.
 
     Attributes:
-        token_ids: what runs through the model.
-        params: how it is pooled.
-        token_type_ids: which text of a pair each token belongs to; None where all are of type 0.
-        is_query: whether it is a query, for models that tell queries and documents apart.
-        prompt_length: how many tokens at the start are left out of pooling.
-        attended: how many of the first tokens are seen by the others: those after them are only there for vectors of
-            their own (a multi-vector model's query expansion). None where all are.
-        image: the image, where the prompt is one; the token ids are then those that stand for its parts, if the model
-            has such.
+        digest: of its bytes: equal inputs have the same.
+        read: returns the prompt with the input read. Raises RequestError where it cannot be read.
     """
 
-    token_ids: Sequence[int]
-    params: PoolingParams
-    token_type_ids: Sequence[int] | None = None
+    digest: bytes
+    read: Callable[[], EncodedPrompt]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedPrompt:
+    """One prompt, tokenized: every id is in the vocabulary, and a text is never empty.
+
+    Attributes:
+        token_ids: the tokens that run through the model. (tokens,)
+        params: how it is pooled.
+        token_type_ids: which text of a pair each token belongs to; None if all are of type 0. (tokens,)
+        is_query: True for a query, for models that read queries and documents differently.
+        prompt_length: number of leading tokens that are left out of pooling.
+        attention_length: number of leading tokens that the others attend to; those after them only get vectors of
+            their own (a multi-vector model's query expansion). None for all.
+        cuttable: start and end of the tokens that may be cut or split (the text; the second text of a pair); None if
+            none may.
+        index: its place among the prompts of its request, for messages.
+        image: the image, if the prompt is one; the token ids are then the placeholders of its parts, if the model has
+            any.
+        unread: an image that has not been read yet: until it has, there are no token ids.
+        text_tokens: the tokens with their offsets in the text, if the processor asked for them.
+    """
+
+    token_ids: TokenIds
+    params: ResolvedParams
+    token_type_ids: TokenIds | None = None
     is_query: bool = False
     prompt_length: int = 0
-    attended: int | None = None
+    attention_length: int | None = None
+    cuttable: tuple[int, int] | None = None
+    index: int = 0
     image: ImageInput | None = None
+    unread: UnreadInput | None = None
+    text_tokens: Sequence[TextToken] = ()
 
     @property
     def cost(self) -> int:
@@ -146,7 +180,7 @@ class EncodedPrompt:
 class Tokenizer(Protocol):
     """Turns texts into token ids. Called from many threads at a time."""
 
-    def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
+    def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[TokenIds]:
         """Return the token ids of each text, untruncated and unpadded."""
         ...
 
@@ -164,12 +198,12 @@ class Tokenizer(Protocol):
         """What is put around and between the two texts of a pair."""
         ...
 
-    def tokens(self, token_ids: Sequence[int]) -> list[str]:
+    def tokens(self, token_ids: Sequence[int] | TokenIds) -> list[str]:
         """Return the token of each id, as the vocabulary writes it; no two ids have the same."""
         ...
 
-    def text_tokens(self, text: str, *, prompt: str = "") -> list[TextToken]:
-        """Return the tokens of a text behind a prompt, without special tokens, with their characters in the text."""
+    def text_tokens(self, texts: Sequence[str], prompts: Sequence[str]) -> list[tuple[TokenIds, list[TextToken]]]:
+        """Return the tokens of each text behind its prompt, without special tokens, with their offsets in the text."""
         ...
 
     def join(self, tokens: Sequence[str]) -> str:
@@ -180,42 +214,39 @@ class Tokenizer(Protocol):
 class PromptEncoder(Protocol):
     """Tokenizes prompts as the pipeline does after `pre_process`. Called from many threads at a time."""
 
+    def resolve(self, params: PoolingParams) -> ResolvedParams:
+        """Return the parameters with every default filled in.
+
+        Raises RequestError where the task does not know one of them, or the model cannot honour it.
+        """
+        ...
+
     def encode(
-        self, prompts: Sequence[Prompt], params: Sequence[PoolingParams], *, first_index: int, refuses_long: bool = True
+        self,
+        prompts: Sequence[Prompt],
+        params: Sequence[ResolvedParams],
+        *,
+        first_index: int = 0,
+        refuses_long: bool = True,
+        with_text_tokens: bool = False,
     ) -> list[EncodedPrompt | RequestError]:
         """Return each prompt tokenized, or the error that the caller should be told.
 
         Args:
-            prompts: what the caller sent.
+            prompts: in any mix.
             params: one per prompt.
             first_index: the index of `prompts[0]` in its request, for the messages.
-            refuses_long: refuse a prompt that is longer than the model's maximum.
+            refuses_long: refuse a prompt that is longer than the model's maximum, or cut it if the operator said so.
+            with_text_tokens: return the tokens of texts with their offsets too.
         """
         ...
 
-    def special_ids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def special_ids(self) -> tuple[TokenIds, TokenIds]:
         """Return the special tokens that the tokenizer puts before and after a text."""
         ...
 
-    def halves(self, pair: TextPair, params: PoolingParams) -> tuple[Sequence[int], Sequence[int]]:
-        """Return the token ids of the two texts of a pair, without special tokens.
-
-        Each is as long as `params` let it be by itself, however long the pair becomes.
-
-        Raises RequestError where a text is not valid Unicode.
-        """
-        ...
-
-    def pair_template(self, params: PoolingParams) -> PairTemplate:
-        """Return what is put around and between the two texts of a pair."""
-        ...
-
-    def tokens(self, token_ids: Sequence[int]) -> list[str]:
+    def tokens(self, token_ids: Sequence[int] | TokenIds) -> list[str]:
         """Return the token of each id, as the vocabulary writes it; no two ids have the same."""
-        ...
-
-    def text_tokens(self, text: str, params: PoolingParams) -> list[TextToken]:
-        """Return the tokens of a text that `encode` gives the ids of, with their characters in the text."""
         ...
 
     def shorten(self, text: str, *, tokens: int) -> str:
@@ -223,5 +254,5 @@ class PromptEncoder(Protocol):
         ...
 
     def join(self, tokens: Sequence[str]) -> str:
-        """Return what tokens, as the vocabulary writes them, read together."""
+        """Return the text of tokens, as the vocabulary writes them."""
         ...

@@ -38,12 +38,14 @@ class Prepared:
         outputs_map_to_inputs: True if each prompt is one of the caller's inputs, in their order. False if prompts were
             cut, joined, added or left out: a failed prompt then fails the request, because its index means nothing to
             the caller.
+        with_text_tokens: return the tokens of each text with their offsets, in `PooledOutput.text_tokens`.
     """
 
     prompts: Sequence[Prompt]
     params: PoolingParams | Sequence[PoolingParams] = field(default_factory=PoolingParams)
     state: object = None
     outputs_map_to_inputs: bool = True
+    with_text_tokens: bool = False
 
     @property
     def params_of_each(self) -> tuple[PoolingParams, ...]:
@@ -70,10 +72,6 @@ class BindContext:
     settings: BaseModel
     model: ModelInfo
     encoder: PromptEncoder
-
-    def is_activated(self, params: PoolingParams) -> bool:
-        """Return whether the outputs of a prompt are activated: as its parameters say, else the operator, the task."""
-        return self.task.is_activated(params, operator=self.model.config.pooler_config.use_activation)
 
 
 RequestT = TypeVar("RequestT", bound=BaseModel)

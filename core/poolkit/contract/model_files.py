@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from poolkit.config import ModelConfig
-from poolkit.contract.model_specs import ImageSpec, InputType, LayerMixSpec, LayerSpec, LogitScore
+from poolkit.contract.model_specs import ImageSpec, LayerMixSpec, LayerSpec, LogitScore
 from poolkit.contract.outputs import Output
+from poolkit.contract.params import InputType
 from poolkit.errors import ModelError
 
 __all__ = [

@@ -11,7 +11,6 @@ from poolkit.contract.model_files import ModelFamily
 from poolkit.contract.model_specs import (
     ClassifierSpec,
     ImageSpec,
-    InputType,
     MultiVectorSpec,
     PoolingSpec,
     RerankerSpec,
@@ -20,6 +19,7 @@ from poolkit.contract.model_specs import (
     VectorSpec,
 )
 from poolkit.contract.outputs import Activation, Output
+from poolkit.contract.params import InputType
 
 __all__ = ["Decision", "ModelInfo"]
 

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, TypeAlias
+from typing import ClassVar, Literal, Protocol
 
 from poolkit.contract.outputs import Activation
+from poolkit.contract.params import InputType
 
 __all__ = [
     "ClassifierSpec",
     "DenseSpec",
     "Expansion",
     "ImageSpec",
-    "InputType",
     "LayerMixSpec",
     "LayerNormSpec",
     "LayerSpec",
@@ -32,8 +32,6 @@ __all__ = [
     "TextSpec",
     "VectorSpec",
 ]
-
-InputType: TypeAlias = Literal["query", "document"]
 
 
 class PoolingMode(StrEnum):

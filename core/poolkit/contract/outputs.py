@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Activation", "Output", "PooledOutput"]
+    from poolkit.contract.encoder import TextToken, TokenIds
+
+__all__ = ["Activation", "Outcome", "Output", "PooledOutput"]
 
 
 class Output(StrEnum):
@@ -46,10 +48,16 @@ class PooledOutput:
     Attributes:
         data: float32. Shape (dim,) for a vector, (labels,) for logits, (tokens, dim) or (tokens, labels) for
             outputs per token.
-        prompt_token_ids: the token ids that ran through the model, special tokens included.
+        prompt_token_ids: the token ids that ran through the model, special tokens included. (tokens,), int32
         parts: what else the task's head gave in the same forward pass, by name. float32.
+        text_tokens: the tokens with their offsets in the text, if `Prepared.with_text_tokens` asked for them.
     """
 
     data: NDArray[np.float32]
-    prompt_token_ids: Sequence[int]
+    prompt_token_ids: TokenIds
     parts: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    text_tokens: Sequence[TextToken] = ()
+
+
+Outcome: TypeAlias = PooledOutput | Exception
+"""The result of one prompt: its pooled output, or why there is none."""

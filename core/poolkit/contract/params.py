@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
-__all__ = ["LateInteractionParams", "PoolingParams"]
+from pydantic import BaseModel
+
+__all__ = ["InputType", "LateInteractionParams", "PoolingParams", "ResolvedParams"]
+
+InputType: TypeAlias = Literal["query", "document"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class PoolingParams:
         parts: which of its further outputs the task's head is asked for, by name; None is all of them. What no prompt
             asks for is not even copied.
         late_interaction: score documents inside the engine. Set by IO processors, not by callers.
+        extra: parameters of the task's own head: an instance of `PoolingTask.extra`.
     """
 
     dimensions: int | None = None
@@ -61,11 +66,55 @@ class PoolingParams:
     max_tokens_per_doc: int | None = None
     add_special_tokens: bool = True
     prompt_name: str | None = None
-    input_type: Literal["query", "document"] | None = None
+    input_type: InputType | None = None
     parts: tuple[str, ...] | None = None
     late_interaction: LateInteractionParams | None = None
+    extra: BaseModel | None = None
 
     def __post_init__(self) -> None:
         """Take a list of token ids as well: parameters are compared and hashed."""
         if self.returned_token_ids is not None:
             object.__setattr__(self, "returned_token_ids", tuple(self.returned_token_ids))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedParams:
+    """`PoolingParams` with every default filled in: request over operator over task over model.
+
+    Made once for each distinct `PoolingParams` of a request. Whatever reads it decides nothing.
+
+    Attributes:
+        max_tokens: keep at most so many tokens, special tokens included. None refuses a prompt that is too long.
+        truncates: True if the request asks for `max_tokens`; False if the operator does, or nobody.
+        truncation_side: which end of a truncated prompt is dropped.
+        max_text_tokens: keep at most so many tokens of a text that stands by itself, special tokens not counted.
+        max_tokens_per_query: the same for the first text of a pair.
+        max_tokens_per_doc: the same for the second text of a pair, and for a templated text.
+        add_special_tokens: let the tokenizer add its special tokens to a text.
+        prompt: put before a text before it is tokenized; "" for none.
+        input_type: what the prompt is, for a model that reads queries and documents differently.
+        activates: apply the activation.
+        dimensions: keep only the first so many columns; None for all.
+        columns: keep only these columns, by index, and apply softmax to them; None for all.
+        step_tag_id: keep only the rows at this token; None for all.
+        parts: further outputs of the task's head to return, by name; None for all.
+        late_interaction: score documents inside the engine.
+        extra: parameters of the task's own head.
+    """
+
+    max_tokens: int | None = None
+    truncates: bool = False
+    truncation_side: Literal["left", "right"] = "right"
+    max_text_tokens: int | None = None
+    max_tokens_per_query: int | None = None
+    max_tokens_per_doc: int | None = None
+    add_special_tokens: bool = True
+    prompt: str = ""
+    input_type: InputType = "document"
+    activates: bool = False
+    dimensions: int | None = None
+    columns: tuple[int, ...] | None = None
+    step_tag_id: int | None = None
+    parts: tuple[str, ...] | None = None
+    late_interaction: LateInteractionParams | None = None
+    extra: BaseModel | None = None

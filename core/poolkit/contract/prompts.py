@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["ImagePrompt", "Prompt", "TemplatedText", "TextPair", "TokenInputs"]
 
@@ -30,8 +34,8 @@ class TokenInputs:
             pooling.
     """
 
-    token_ids: Sequence[int]
-    token_type_ids: Sequence[int] | None = None
+    token_ids: Sequence[int] | NDArray[np.int32]
+    token_type_ids: Sequence[int] | NDArray[np.int32] | None = None
     prompt_length: int = 0
 
 
@@ -64,5 +68,5 @@ class ImagePrompt:
         return cls(Path(path).read_bytes())
 
 
-Prompt: TypeAlias = str | TextPair | TemplatedText | ImagePrompt | TokenInputs | Sequence[int]
+Prompt: TypeAlias = "str | TextPair | TemplatedText | ImagePrompt | TokenInputs | Sequence[int] | NDArray[np.int32]"
 """One input to the model: a text, a pair of texts, a text in its frame, the token ids of any of these, or an image."""

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict
 
 from poolkit.contract.model_info import ModelInfo
 from poolkit.contract.outputs import Activation, Output
-from poolkit.contract.params import PoolingParams
 
 __all__ = ["API_OLDEST", "API_VERSION", "TASK_NAME", "NoSettings", "Operation", "PoolingTask", "Removed", "Renamed"]
 
@@ -68,6 +67,8 @@ class PoolingTask:
         parameters: which of the `PoolingParams` about pooling its prompts may set; those about tokenization (and
             `parts`) hold for every task.
         requires: says why a model cannot serve this task, or None if it can.
+        extra: pydantic model, frozen and hashable, of the parameters that its own head takes per prompt
+            (`PoolingParams.extra`); None if it takes none.
         settings: pydantic model of `[plugins.<plugin>]` in poolkit.toml; unknown keys must be forbidden.
     """
 
@@ -81,19 +82,8 @@ class PoolingTask:
     activates: bool = True
     parameters: tuple[str, ...] = ("dimensions", "use_activation")
     requires: Callable[[ModelInfo], str | None] | None = None
+    extra: type[BaseModel] | None = None
     settings: type[BaseModel] = NoSettings
-
-    def is_activated(self, params: PoolingParams, *, operator: bool | None) -> bool:
-        """Return whether the outputs of a prompt are activated.
-
-        Args:
-            params: the prompt's, whose wish comes first.
-            operator: the `use_activation` of `PoolerConfig`, which comes next.
-        """
-        for wish in (params.use_activation, operator):
-            if wish is not None:
-                return wish
-        return self.activates
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,8 +144,8 @@ def _shape(prompt: EncodedPrompt) -> Hashable:
 def _arguments(prompts: Sequence[EncodedPrompt], model: PreTrainedModel) -> dict[str, torch.Tensor]:
     images = [prompt.image for prompt in prompts if prompt.image is not None]
     arrays = {name: np.concatenate([image.arrays[name] for image in images]) for name in images[0].arrays}
-    if prompts[0].token_ids:
-        arrays["input_ids"] = np.array([prompt.token_ids for prompt in prompts])  # (images, tokens)
+    if len(prompts[0].token_ids):
+        arrays["input_ids"] = np.stack([prompt.token_ids for prompt in prompts]).astype(np.int64)  # (images, tokens)
         arrays["attention_mask"] = np.ones_like(arrays["input_ids"])
     tensors = {name: torch.from_numpy(array).to(model.device) for name, array in arrays.items()}
     return {name: one.to(model.dtype) if one.is_floating_point() else one for name, one in tensors.items()}

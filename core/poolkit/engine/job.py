@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 
-from poolkit.contract import PooledOutput
+from poolkit.contract import Outcome, PooledOutput, TextToken
 
-__all__ = ["Job", "Outcome"]
-
-Outcome = PooledOutput | Exception
-"""What became of one prompt: its pooled output, or why there is none."""
+__all__ = ["Job"]
 
 
 class Job:
@@ -28,6 +26,7 @@ class Job:
         self._fails_fast = fails_fast
         self._outcomes: list[Outcome | None] = [None] * size
         self._missing = size
+        self._text_tokens: dict[int, Sequence[TextToken]] = {}
         self._lock = threading.Lock()
         self._progressed = threading.Condition(self._lock)
         if size == 0:
@@ -42,6 +41,19 @@ class Job:
     def is_over(self) -> bool:
         """Whether every outcome is known or given up."""
         return self.future.done()
+
+    def keep_text_tokens(self, text_tokens: Mapping[int, Sequence[TextToken]]) -> None:
+        """Keep the tokens of some prompts with their offsets, by prompt index, for `outcomes`."""
+        with self._lock:
+            self._text_tokens.update(text_tokens)
+
+    def outcomes(self) -> list[Outcome]:
+        """Return one outcome per prompt, in prompt order, once the job is over."""
+        outcomes = self.future.result()
+        for index, tokens in self._text_tokens.items():
+            if isinstance(outcome := outcomes[index], PooledOutput):
+                outcomes[index] = replace(outcome, text_tokens=tokens)
+        return outcomes
 
     def wait_until_done(self, count: int) -> None:
         """Block until so many prompts have their outcome, or all are given up."""

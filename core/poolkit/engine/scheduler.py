@@ -11,17 +11,21 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeAlias
 
-from poolkit.contract import EncodedPrompt, Engine, PooledOutput
-from poolkit.engine.job import Job, Outcome
+from poolkit.contract import EncodedPrompt, Engine, Outcome, PooledOutput
+from poolkit.engine.job import Job
 from poolkit.errors import CancelledRequestError, ClosedError, EngineError, OverloadedError
 
 __all__ = ["Scheduler", "SchedulerStats"]
 
 logger = logging.getLogger(__name__)
+
+Settle: TypeAlias = Callable[[Sequence[tuple[int, Outcome]]], object]
+"""Takes outcomes by index."""
 
 WINDOW = 4096
 """How many waiting prompts are looked at to find some of like length: sorting so many costs about a millisecond."""
@@ -32,12 +36,13 @@ RETRY_AFTER_S = 1
 
 @dataclass(frozen=True, slots=True)
 class SchedulerStats:
-    """Counts since start-up, but for `prompts_waiting`, which is now."""
+    """Counts since start-up, but for `prompts_waiting`, which is now. `prompts_run` went through the model."""
 
     prompts_waiting: int
     prompts_done: int
     prompts_failed: int
     prompts_cancelled: int
+    prompts_run: int
     tokens_done: int
     batches_done: int
 
@@ -47,6 +52,7 @@ class _Item:
     job: Job
     index: int
     prompt: EncodedPrompt
+    settle: Settle
 
     @property
     def tokens(self) -> int:
@@ -85,7 +91,7 @@ class Scheduler:
         self._unused_keys: list[str] = []
         self._prompts_waiting = 0
         self._is_closed = self._has_died = False
-        self._done = self._failed = self._cancelled = self._tokens = self._batches = 0
+        self._done = self._failed = self._cancelled = self._run_count = self._tokens = self._batches = 0
         self._thread = threading.Thread(target=self._loop, name="poolkit-engine", daemon=True)
         self._thread.start()
 
@@ -111,9 +117,15 @@ class Scheduler:
         job.future.add_done_callback(lambda _: self._forget(job))
         return job
 
-    def add(self, job: Job, prompts: Sequence[tuple[int, EncodedPrompt]]) -> None:
-        """Queue prompts of a job, each with its index: queries that are kept before the documents they are for."""
-        items = [_Item(job, index, prompt) for index, prompt in prompts]
+    def add(self, job: Job, prompts: Sequence[tuple[int, EncodedPrompt]], *, settle: Settle | None = None) -> None:
+        """Queue prompts of a job, each with its index: queries that are kept before the documents they are for.
+
+        Args:
+            job: is over once all its outcomes are known, or once it is cancelled: then none of its prompts run.
+            prompts: each with the index under which its outcome is settled.
+            settle: takes the outcomes by index, in the engine's thread; the job itself by default.
+        """
+        items = [_Item(job, index, prompt, settle or job.settle) for index, prompt in prompts]
         kept_keys = [item.kept_key for item in items if item.kept_key is not None]
         with self._changed:
             if job not in self._jobs:
@@ -136,6 +148,7 @@ class Scheduler:
                 prompts_done=self._done,
                 prompts_failed=self._failed,
                 prompts_cancelled=self._cancelled,
+                prompts_run=self._run_count,
                 tokens_done=self._tokens,
                 batches_done=self._batches,
             )
@@ -234,8 +247,9 @@ class Scheduler:
             with self._changed:
                 self._tokens += sum(item.tokens for item in batch)
                 self._batches += 1
-            for job, outcomes in _group_by_job(batch, outputs).items():
-                job.settle(outcomes)
+                self._run_count += len(batch)
+            for settle, outcomes in _group_by_settle(batch, outputs).items():
+                settle(outcomes)
 
     def _bisect(self, batch: list[_Item], error: Exception) -> None:
         if len(batch) > 1:
@@ -252,12 +266,14 @@ class Scheduler:
             )
             failure.__cause__ = error
             error = failure
-        item.job.settle([(item.index, error)])
+        item.settle([(item.index, error)])
 
 
-def _group_by_job(batch: Sequence[_Item], outputs: Sequence[PooledOutput]) -> dict[Job, list[tuple[int, Outcome]]]:
+def _group_by_settle(
+    batch: Sequence[_Item], outputs: Sequence[PooledOutput]
+) -> dict[Settle, list[tuple[int, Outcome]]]:
     """Return each job's share of a batch, so that a job's lock is taken once a batch."""
-    by_job: dict[Job, list[tuple[int, Outcome]]] = {}
+    by_settle: dict[Settle, list[tuple[int, Outcome]]] = {}
     for item, output in zip(batch, outputs, strict=True):
-        by_job.setdefault(item.job, []).append((item.index, output))
-    return by_job
+        by_settle.setdefault(item.settle, []).append((item.index, output))
+    return by_settle

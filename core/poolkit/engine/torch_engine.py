@@ -10,7 +10,6 @@ import torch
 
 from poolkit.contract import Activation, Output
 from poolkit.engine.answers import Raw, Wish, answer
-from poolkit.engine.heads.steps import choose_steps, column_places, step_tag
 from poolkit.engine.late_interaction.queries import QueryStore
 from poolkit.engine.loading import resolve_device, resolve_dtype
 from poolkit.engine.outputs import Outputs, load_outputs
@@ -19,7 +18,7 @@ from poolkit.errors import EngineError, ModelError
 
 if TYPE_CHECKING:
     from poolkit.config import ModelConfig
-    from poolkit.contract import EncodedPrompt, PooledOutput, PoolingParams, PoolingTask
+    from poolkit.contract import EncodedPrompt, PooledOutput, PoolingTask, ResolvedParams
     from poolkit.models import Decision, ModelInfo
 
 __all__ = ["TorchEngine", "load_engine"]
@@ -128,15 +127,12 @@ class TorchEngine:
             return raw
         return replace(raw, rows=(raw.rows - (mean or 0)) / (sigma or 1))
 
-    def _wish(self, params: PoolingParams) -> Wish:
-        """Return what becomes of a prompt's rows: as the request says, else the operator, else the default."""
-        return Wish(
-            self._task.is_activated(params, operator=self._pooler.use_activation),
-            params.dimensions if params.dimensions is not None else self._info.vector.dimensions,
-            column_places(params, task=self._task, info=self._info),
-        )
+    def _wish(self, params: ResolvedParams) -> Wish:
+        """Return what becomes of a prompt's rows."""
+        return Wish(params.activates, params.dimensions, params.columns)
 
-    def _at_steps(self, output: PooledOutput, params: PoolingParams) -> PooledOutput:
+    def _at_steps(self, output: PooledOutput, params: ResolvedParams) -> PooledOutput:
         """Leave a process reward model's answer the rows at its steps."""
-        tag = step_tag(params, task=self._task, info=self._info)
-        return replace(output, data=choose_steps(output.data, output.prompt_token_ids, tag))
+        if params.step_tag_id is None:
+            return output
+        return replace(output, data=output.data[output.prompt_token_ids == params.step_tag_id])

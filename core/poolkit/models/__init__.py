@@ -6,7 +6,6 @@ from poolkit.contract.model_specs import (
     DenseSpec,
     Expansion,
     ImageSpec,
-    InputType,
     LayerMixSpec,
     LayerNormSpec,
     LayerSpec,
@@ -23,6 +22,7 @@ from poolkit.contract.model_specs import (
     TextSpec,
     VectorSpec,
 )
+from poolkit.contract.params import InputType
 from poolkit.models.files import find_model_folder
 from poolkit.models.read import ModelTables, read_model
 

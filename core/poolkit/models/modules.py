@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poolkit.contract.model_files import Module, read_json, read_object
-from poolkit.contract.model_specs import InputType
+from poolkit.contract.params import InputType
 from poolkit.errors import ModelError
 
 __all__ = ["Modules", "read_modules"]

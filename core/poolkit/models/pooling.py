@@ -23,7 +23,6 @@ from poolkit.contract.model_files import (
 from poolkit.contract.model_info import Decision
 from poolkit.contract.model_specs import (
     DenseSpec,
-    InputType,
     LayerMixSpec,
     LayerNormSpec,
     LayerSpec,
@@ -31,6 +30,7 @@ from poolkit.contract.model_specs import (
     PoolingMode,
     PoolingSpec,
 )
+from poolkit.contract.params import InputType
 from poolkit.errors import ConfigError, ModelError, did_you_mean
 from poolkit.models.multi_vector import MultiVectorFiles
 

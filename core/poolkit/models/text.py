@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from poolkit.contract.model_files import SHARED, ModelFamily, ModelFiles
 from poolkit.contract.model_info import Decision
-from poolkit.contract.model_specs import ImageSpec, InputType, MultiVectorSpec, TextSpec
+from poolkit.contract.model_specs import ImageSpec, MultiVectorSpec, TextSpec
+from poolkit.contract.params import InputType
 from poolkit.errors import ModelError
 from poolkit.models.multi_vector import MultiVectorFiles, resolve_multi_vector
 

@@ -66,7 +66,7 @@ class PoolingProcessor(PoolingIOProcessor[PoolingRequest, PoolingResponse]):
         """Return each prompt's output as it is."""
         return PoolingResponse(
             data=[output.data for output in outputs],
-            prompt_token_ids=[list(output.prompt_token_ids) for output in outputs],
+            prompt_token_ids=[output.prompt_token_ids.tolist() for output in outputs],
             usage=Usage.of(outputs),
         )
 

@@ -1,26 +1,95 @@
-"""Refuses pooling parameters that the served task does not know, or that the model cannot honour."""
+"""Resolves pooling parameters once, at the pipeline's door: request over operator over task over model.
+
+A parameter that the served task does not know, or that the model cannot honour, is refused here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
-from poolkit.contract import Output, PoolingParams, PoolingTask
-from poolkit.errors import RequestError
-from poolkit.models import ModelInfo
+from poolkit.contract import InputType, ModelInfo, Output, PoolingParams, PoolingTask, ResolvedParams
+from poolkit.errors import RequestError, did_you_mean
 
-__all__ = ["check_params"]
+__all__ = ["ParamsResolver"]
 
 ABOUT_POOLING = ("dimensions", "use_activation", "step_tag_id", "returned_token_ids")
-"""What a task may not know. The other parameters are about tokenization, or set by IO processors."""
-OF_PROCESSORS = ("parts", "late_interaction")
+"""Parameters that a task need not know. The others are about tokenization, or set by IO processors."""
+OF_PROCESSORS = ("parts", "late_interaction", "extra")
+
+PROMPT_NAMES: dict[InputType, tuple[str, ...]] = {
+    "query": ("query",),
+    "document": ("document", "passage", "corpus"),
+}
+"""Names of the prompt for each input type: the first that the model has counts (sentence-transformers' `encode_query`
+and `encode_document`)."""
 
 
-def check_params(params: Iterable[PoolingParams], *, task: PoolingTask, model: ModelInfo) -> None:
-    """Raise RequestError unless every prompt's parameters can be honoured."""
-    for one in set(params):
+@dataclass(frozen=True, slots=True)
+class ParamsResolver:
+    """Resolves the parameters of one task of one model."""
+
+    task: PoolingTask
+    model: ModelInfo
+
+    def __call__(self, params: PoolingParams) -> ResolvedParams:
+        """Return the parameters with every default filled in.
+
+        Raises RequestError where the task does not know one of them, or the model cannot honour it.
+        """
+        self._check(params)
+        model, pooler = self.model, self.model.config.pooler_config
+        input_type = params.input_type or model.text.default_input_type
+        limits = {"query": params.max_tokens_per_query, "document": params.max_tokens_per_doc}
+        has_steps = self.task.output is Output.REWARDS and Output.TOKEN_LOGITS in model.outputs
+        asked = params.returned_token_ids or pooler.returned_token_ids
+        return ResolvedParams(
+            max_tokens=self._max_tokens(params),
+            truncates=params.truncate_prompt_tokens is not None,
+            truncation_side=params.truncation_side,
+            max_text_tokens=limits[params.input_type] if params.input_type is not None else None,
+            max_tokens_per_query=params.max_tokens_per_query,
+            max_tokens_per_doc=params.max_tokens_per_doc,
+            add_special_tokens=params.add_special_tokens,
+            prompt=self._find_prompt(params),
+            input_type=input_type,
+            activates=_first(params.use_activation, pooler.use_activation, self.task.activates),
+            dimensions=params.dimensions if params.dimensions is not None else model.vector.dimensions,
+            columns=tuple(map(model.columns.index, asked)) if has_steps and asked is not None else None,
+            step_tag_id=_step_tag(params.step_tag_id, model.steps.tag_id) if has_steps else None,
+            parts=params.parts,
+            late_interaction=params.late_interaction,
+            extra=params.extra,
+        )
+
+    def _max_tokens(self, params: PoolingParams) -> int | None:
+        limit = params.truncate_prompt_tokens
+        if limit is None and self.model.config.auto_truncate:
+            limit = -1
+        return self.model.longest(params.input_type) if limit == -1 else limit
+
+    def _find_prompt(self, params: PoolingParams) -> str:
+        """Return the prompt that is put before a text, "" for none.
+
+        A text that is said to be a query or a document never gets the default prompt: that may be the other one's.
+        """
+        prompts = self.model.text.prompts
+        if params.prompt_name is not None:
+            if params.prompt_name not in prompts:
+                known = f"Its prompts are {', '.join(prompts)}." if prompts else "It has none: leave it out."
+                raise RequestError(
+                    f"{self.model.name} has no prompt named {params.prompt_name!r}."
+                    f"{did_you_mean(params.prompt_name, prompts)} {known}",
+                    param="prompt_name",
+                )
+            return prompts[params.prompt_name]
+        if params.input_type is not None:
+            return next((prompts[name] for name in PROMPT_NAMES[params.input_type] if name in prompts), "")
+        return prompts.get(self.model.text.default_prompt_name or "", "")
+
+    def _check(self, params: PoolingParams) -> None:
+        task = self.task
         for name in ABOUT_POOLING:
-            if getattr(one, name) is not None and name not in task.parameters:
+            if getattr(params, name) is not None and name not in task.parameters:
                 known = [
                     known.name
                     for known in fields(PoolingParams)
@@ -30,9 +99,18 @@ def check_params(params: Iterable[PoolingParams], *, task: PoolingTask, model: M
                     f"The task {task.name!r} does not know {name}. It knows {', '.join(known)}.", param=name
                 )
         if task.output is Output.REWARDS:
-            _check_steps(one, model)
-        if one.dimensions is not None and task.output is not Output.HIDDEN:
-            _check_dimensions(one.dimensions, model, task)
+            _check_steps(params, self.model)
+        if params.dimensions is not None and task.output is not Output.HIDDEN:
+            _check_dimensions(params.dimensions, self.model, task)
+
+
+def _first(request: bool | None, operator: bool | None, task: bool) -> bool:
+    """Return the first that is said."""
+    return next(said for said in (request, operator, task) if said is not None)
+
+
+def _step_tag(request: int | None, model: int | None) -> int | None:
+    return model if request is None else request
 
 
 def _check_steps(params: PoolingParams, model: ModelInfo) -> None:

@@ -10,6 +10,7 @@ from poolkit.config import ModelConfig, PluginConfig
 from poolkit.contract import EngineProvider, Output, Tokenizer
 from poolkit.errors import ConfigError, ModelError, PoolkitError
 from poolkit.models import ModelInfo, ModelTables, find_model_folder, read_model
+from poolkit.pipeline.params import ParamsResolver
 from poolkit.pipeline.pooler_config import check_pooler
 from poolkit.registry import MODELS, BoundTask, Registry
 from poolkit.tokenization import Encoder, ImageReader
@@ -82,7 +83,7 @@ def prepare_model(config: ModelConfig, plugins: PluginConfig) -> PreparedModel:
         ScoreTemplate.of(info)  # a bad template is told as such, not as the failure of the task that would use it
     images = ImageReader(info) if info.images is not None else None
     load = getattr(provider, "load_tokenizer", None) or _tokenizer_loader()
-    encoder = Encoder(load(info, config=config), info, images=images)
+    encoder = Encoder(load(info, config=config), info, ParamsResolver(task, info), images=images)
     bound = registry.bind(task, info, encoder)
     return PreparedModel(info, bound, encoder, provider, registry)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from poolkit.config import ModelConfig
 from poolkit.contract import Activation, Output, PoolingParams, PoolingTask
 from poolkit.models import Decision, ModelInfo
+from poolkit.pipeline.params import ParamsResolver
 from poolkit.registry import Registry
 
 __all__ = ["report", "report_quarantined"]
@@ -86,7 +87,7 @@ def _of_task(model: ModelInfo, task: PoolingTask, config: ModelConfig) -> Iterat
     is_models = task.activation is Activation.MODEL
     activation = model.label_activation if is_models else task.activation
     if activation is not Activation.IDENTITY:
-        is_on = task.is_activated(PoolingParams(), operator=pooler.use_activation)
+        is_on = ParamsResolver(task, model)(PoolingParams()).activates
         source = f"task {task.name!r}" if pooler.use_activation is None else "pooler_config.use_activation"
         yield Decision("activation", activation if is_on else "none unless a request asks for it", source)
     for name in ("logit_mean", "logit_sigma"):

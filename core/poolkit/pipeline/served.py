@@ -1,6 +1,6 @@
 """One served model: the pipeline that offline calls and HTTP requests share.
 
-    request ─► pre_process ─► prompts ─► tokenize ─► scheduler ─► engine ─► post_process ─► response
+    request ─► pre_process ─► prompts ─► tokenize ─► wrappers' run ─► scheduler ─► engine ─► post_process ─► response
 
 Blocking work runs in thread pools: one for tokenization, and one for each operation's hooks and JSON, so that neither
 holds up the other and an operation with a slow plugin holds up only itself.
@@ -14,29 +14,32 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_futures
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
 from poolkit.config import MAX_WAITING_PROMPTS, ModelConfig, PluginConfig
 from poolkit.contract import (
+    Decision,
     EncodedPrompt,
     Engine,
     ImagePrompt,
+    ModelInfo,
+    Outcome,
     PooledOutput,
-    PoolingParams,
     PoolingTask,
     Prepared,
     Prompt,
+    ResolvedParams,
+    TextToken,
 )
-from poolkit.engine.job import Job, Outcome
+from poolkit.engine.job import Job
 from poolkit.engine.scheduler import Scheduler, SchedulerStats
-from poolkit.errors import BatchError, CancelledRequestError, RequestError
-from poolkit.models import Decision, ModelInfo
+from poolkit.errors import BatchError, CancelledRequestError, ClosedError, RequestError
 from poolkit.pipeline import prepare_model, report, report_quarantined
-from poolkit.pipeline.params import check_params
+from poolkit.pipeline.slices import Slice
 from poolkit.registry import BoundOperation, BoundTask, Registry
-from poolkit.tokenization import Encoder, Readings
+from poolkit.tokenization import Encoder, TokenizedTexts
 
 __all__ = ["ServedModel", "load_model"]
 
@@ -44,6 +47,10 @@ T = TypeVar("T")
 
 TOKENIZE_CHUNK = 256
 """Prompts tokenized at a time: few enough that the engine starts soon, enough that the tokenizer's threads pay."""
+
+INLINE_PROMPTS = 32
+INLINE_CHARACTERS = 1 << 16
+"""A request with no more is tokenized where it was read: handing it to another thread would take longer."""
 
 IMAGE_CHUNK = 8
 """Images prepared at a time."""
@@ -124,7 +131,7 @@ class ServedModel:
         """
         bound = self.operations[operation]
         prepared = bound.pre_process(request)
-        job = self._start(prepared, fails_fast=not prepared.outputs_map_to_inputs)
+        job = self._start(bound, prepared, fails_fast=not prepared.outputs_map_to_inputs)
         try:
             while not job.is_over:
                 wait_for_futures([job.future], timeout=PROGRESS_INTERVAL_S)
@@ -133,7 +140,7 @@ class ServedModel:
         except BaseException:
             job.cancel(CancelledRequestError("The caller gave up."))
             raise
-        outcomes = job.future.result()
+        outcomes = job.outcomes()
         failures = {i: outcome for i, outcome in enumerate(outcomes) if isinstance(outcome, Exception)}
         if failures and len(outcomes) > 1 and prepared.outputs_map_to_inputs:
             raise BatchError(failures, [None if i in failures else outcome for i, outcome in enumerate(outcomes)])
@@ -141,6 +148,9 @@ class ServedModel:
 
     async def arun(self, operation: str, decode: Callable[[], BaseModel], encode: Callable[[BaseModel], T]) -> T:
         """Return `encode(response)` to the request that `decode` makes. Both run in a worker thread.
+
+        A small request wakes four threads: a worker that decodes and tokenizes, the engine, a worker that
+        post-processes and encodes, and the event loop, once.
 
         Cancelling the awaiting task gives up the prompts that have not run yet.
 
@@ -150,29 +160,13 @@ class ServedModel:
             HookError: a plugin failed.
             EngineError: the model failed.
         """
-        bound = self.operations[operation]
-        io_pool = self._io_pools[operation]
-        loop = asyncio.get_running_loop()
-        jobs: list[Job] = []
-        is_cancelled = False
-
-        def start() -> tuple[Prepared, Job]:
-            prepared = bound.pre_process(decode())
-            job = self._start(prepared, fails_fast=True)
-            jobs.append(job)
-            if is_cancelled:
-                job.cancel(CancelledRequestError("The client went away."))
-            return prepared, job
-
+        request = _OnlineRequest(self, operation, decode, encode)
+        request.submit(request.start)
         try:
-            prepared, job = await loop.run_in_executor(io_pool, start)
-            outcomes = await asyncio.wrap_future(job.future)
+            return await request.answer
         except asyncio.CancelledError:
-            is_cancelled = True
-            for job in jobs:
-                job.cancel(CancelledRequestError("The client went away."))
+            request.cancel()
             raise
-        return await loop.run_in_executor(io_pool, lambda: encode(bound.post_process(prepared, _outputs(outcomes))))
 
     @property
     def is_alive(self) -> bool:
@@ -194,50 +188,147 @@ class ServedModel:
         self._bound.close()
         self._engine.close()
 
-    def _start(self, prepared: Prepared, *, fails_fast: bool) -> Job:
+    def _start(self, bound: BoundOperation, prepared: Prepared, *, fails_fast: bool) -> Job:
         """Send the prompts on their way: each chunk goes to the engine as soon as it is tokenized.
 
         Queries that are kept for documents stand last. They are tokenized first, and here, so that none comes too late.
         So are texts that stand in several pairs, so that each is tokenized once.
         """
         prompts = tuple(prepared.prompts)  # a processor that changes its list later on changes nothing here
-        params = prepared.params_of_each
-        check_params(params, task=self.task, model=self.info)
+        resolved = {params: self._encoder.resolve(params) for params in dict.fromkeys(prepared.params_of_each)}
+        params = [resolved[each] for each in prepared.params_of_each]
         size = len(prompts)
-        known = self._encoder.read_shared(prompts, params)
+        known = self._encoder.tokenize_shared(prompts, params)
         job = self._scheduler.open(size, fails_fast=fails_fast)
         others = size - sum(
             one.late_interaction is not None and one.late_interaction.mode == "cache_query" for one in params
         )
-        tokenize = partial(self._tokenize, job, prompts, params, known)
+        tokenize = partial(_Tokenization(self, bound, prepared, job, prompts, params, known).run)
         if others < size:
             tokenize(others, size)
         if self._image_pool is not None and any(isinstance(prompt, ImagePrompt) for prompt in prompts[:others]):
             starts = iter(range(0, others, IMAGE_CHUNK))
             for _ in range(self._image_workers):
                 self._image_pool.submit(_read_images, self._image_pool, job, tokenize, starts, others)
-            return job
-        for start in range(0, others, TOKENIZE_CHUNK):
-            self._tokenizer_pool.submit(tokenize, start, min(start + TOKENIZE_CHUNK, others))
+        elif _is_small(prompts[:others]):
+            tokenize(0, others)
+        else:
+            for start in range(0, others, TOKENIZE_CHUNK):
+                self._tokenizer_pool.submit(tokenize, start, min(start + TOKENIZE_CHUNK, others))
         return job
 
-    def _tokenize(
+
+class _OnlineRequest(Generic[T]):
+    """One request of an event loop, on its way through the worker threads."""
+
+    def __init__(
+        self, model: ServedModel, operation: str, decode: Callable[[], BaseModel], encode: Callable[[BaseModel], T]
+    ) -> None:
+        self._model = model
+        self._bound = model.operations[operation]
+        self._pool = model._io_pools[operation]
+        self._decode = decode
+        self._encode = encode
+        self._loop = asyncio.get_running_loop()
+        self.answer: asyncio.Future[T] = self._loop.create_future()
+        self._job: Job | None = None
+        self._is_cancelled = False
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Run `work` in a worker thread."""
+        try:
+            self._pool.submit(work)
+        except RuntimeError:  # the pool is shut down
+            self._fail(ClosedError("The model is shutting down and accepts nothing more."))
+
+    def start(self) -> None:
+        """Decode and pre-process the request, and send its prompts on their way."""
+        try:
+            prepared = self._bound.pre_process(self._decode())
+            job = self._model._start(self._bound, prepared, fails_fast=True)
+        except BaseException as error:  # noqa: BLE001 - the waiting request must be told whatever happens here
+            self._fail(error)
+            return
+        self._job = job
+        if self._is_cancelled:
+            self.cancel()
+        job.future.add_done_callback(lambda _: self.submit(partial(self._end, prepared, job)))
+
+    def cancel(self) -> None:
+        """Give up the prompts that have not run yet."""
+        self._is_cancelled = True
+        if self._job is not None:
+            self._job.cancel(CancelledRequestError("The client went away."))
+
+    def _end(self, prepared: Prepared, job: Job) -> None:
+        if self._is_cancelled:
+            return
+        try:
+            answer = self._encode(self._bound.post_process(prepared, _outputs(job.outcomes())))
+        except BaseException as error:  # noqa: BLE001 - likewise
+            self._fail(error)
+        else:
+            self._tell(lambda: self.answer.set_result(answer))
+
+    def _fail(self, error: BaseException) -> None:
+        self._tell(lambda: self.answer.set_exception(error))
+
+    def _tell(self, tell: Callable[[], None]) -> None:
+        """Wake the event loop, unless it is gone or no longer waits."""
+        try:
+            self._loop.call_soon_threadsafe(lambda: None if self.answer.done() else tell())
+        except RuntimeError:  # the loop is closed
+            return
+
+
+class _Tokenization:
+    """Tokenizes the prompts of one request, slice by slice, and hands each slice on to the engine."""
+
+    def __init__(
         self,
+        model: ServedModel,
+        bound: BoundOperation,
+        prepared: Prepared,
         job: Job,
         prompts: Sequence[Prompt],
-        params: Sequence[PoolingParams],
-        known: Readings,
-        start: int,
-        stop: int,
+        params: Sequence[ResolvedParams],
+        known: TokenizedTexts,
     ) -> None:
-        if job.is_over:
+        self._encoder = model._encoder
+        self._scheduler = model._scheduler
+        self._in_worker = model._io_pools[bound.operation.name].submit
+        self._wrappers = bound.run_wrappers
+        self._takes_long = any(wrapper.takes_long_prompts for wrapper in bound.run_wrappers)
+        self._with_text_tokens = prepared.with_text_tokens
+        self._job = job
+        self._prompts = prompts
+        self._params = params
+        self._known = known
+
+    def run(self, start: int, stop: int) -> None:
+        """Tokenize the prompts from `start` to `stop`, and hand them on. Never raises: the job is told."""
+        if self._job.is_over:
             return
-        chunk = slice(start, stop)
-        encoded: Sequence[EncodedPrompt | Exception]
         try:
-            encoded = self._encoder.encode(prompts[chunk], params[chunk], first_index=start, known=known)
+            self._run(start, stop)
         except Exception as error:  # noqa: BLE001 - the job must be told whatever happens in this thread
-            encoded = [error] * len(params[chunk])
+            self._job.settle([(index, error) for index in range(start, stop)])
+
+    def _run(self, start: int, stop: int) -> None:
+        encoded = self._encoder.encode(
+            self._prompts[start:stop],
+            self._params[start:stop],
+            first_index=start,
+            refuses_long=not self._takes_long,
+            with_text_tokens=self._with_text_tokens,
+            known=self._known,
+        )
+        if self._with_text_tokens:
+            self._job.keep_text_tokens(_text_tokens(encoded))
+        if not self._wrappers:
+            encoded = [
+                self._encoder.read(prompt) if isinstance(prompt, EncodedPrompt) else prompt for prompt in encoded
+            ]
         ready: list[tuple[int, EncodedPrompt]] = []
         refused: list[tuple[int, Outcome]] = []
         for index, prompt in enumerate(encoded, start):
@@ -245,8 +336,24 @@ class ServedModel:
                 refused.append((index, prompt))
             else:
                 ready.append((index, prompt))
-        job.settle(refused)
-        self._scheduler.add(job, ready)
+        if refused:
+            self._job.settle(refused)
+        if not self._wrappers:
+            self._scheduler.add(self._job, ready)
+        elif ready:
+            prompts = [prompt for _, prompt in ready]
+            part = Slice(self._job, prompts, self._wrappers, self._encoder, in_worker=self._in_worker)
+            self._scheduler.add(self._job, part.start(self._encoder), settle=part.settle)
+
+
+def _is_small(prompts: Sequence[Prompt]) -> bool:
+    if len(prompts) > INLINE_PROMPTS:
+        return False
+    return sum(len(prompt) for prompt in prompts if isinstance(prompt, str)) <= INLINE_CHARACTERS
+
+
+def _text_tokens(encoded: Sequence[EncodedPrompt | RequestError]) -> dict[int, Sequence[TextToken]]:
+    return {prompt.index: prompt.text_tokens for prompt in encoded if isinstance(prompt, EncodedPrompt)}
 
 
 def _read_images(

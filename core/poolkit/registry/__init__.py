@@ -29,6 +29,7 @@ from poolkit.registry.discover import (
 from poolkit.registry.entries import Entries, Failure
 from poolkit.registry.hooks import HookModule
 from poolkit.registry.load import Loaded, LoadedTask, enable_server, load, try_all
+from poolkit.registry.run import Running, RunWrapper, start_run
 from poolkit.registry.select import Row, Status, list_rows, not_found, select
 
 if TYPE_CHECKING:
@@ -55,12 +56,15 @@ __all__ = [
     "PluginInfo",
     "Registry",
     "Row",
+    "RunWrapper",
+    "Running",
     "Status",
     "TaskInfo",
     "describe_plugins",
     "find_plugin",
     "list_plugins",
     "load_hook_modules",
+    "start_run",
 ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from poolkit.registry.discover import Plugin
 from poolkit.registry.hooks import Wrapper
 from poolkit.registry.importing import import_object, plugin_code, raise_grouped
 from poolkit.registry.load import Loaded
+from poolkit.registry.run import RunWrapper
 from poolkit.registry.select import Enabled
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class BoundOperation:
         plugin: the plugin that provides the task.
         processor: implements the hooks.
         wrappers: surround the processor, outermost first.
+        run_wrappers: surround the model, outermost first.
     """
 
     operation: Operation
@@ -52,6 +54,7 @@ class BoundOperation:
     _pre_process: HookCaller[Prepared] = field(repr=False)
     _post_process: HookCaller[BaseModel] = field(repr=False)
     _observers: Observers = field(repr=False)
+    run_wrappers: tuple[RunWrapper, ...] = ()
 
     def pre_process(self, request: BaseModel) -> Prepared:
         """Return the prompts of a request.
@@ -187,7 +190,22 @@ def _bind_operation(context: BindContext, enabled: Enabled, wrappers: Sequence[W
         PreProcess(processor, wrappers, operation, task=task, plugin=enabled.plugin, observers=observers),
         PostProcess(processor, wrappers, operation, task=task, plugin=enabled.plugin, observers=observers),
         observers,
+        tuple(_run_wrappers(wrappers, enabled.plugin, task, observers)),
     )
+
+
+def _run_wrappers(wrappers: Sequence[Wrapper], plugin: Plugin, task: str, observers: Observers) -> Iterator[RunWrapper]:
+    """Yield the wrappers that surround the model, outermost first."""
+    for wrapper in wrappers:
+        if wrapper.run is not None:
+            yield RunWrapper(
+                wrapper.run,
+                bool(getattr(wrapper.target, "takes_long_prompts", False)),
+                wrapper.plugin,
+                f"{wrapper.plugin}, wrapped around task {task!r} of {plugin},",
+                task,
+                observers,
+            )
 
 
 def _signature_problem(processor_class: type, hook: str) -> str | None:

@@ -21,6 +21,7 @@ from poolkit.contract import (
     PooledOutput,
     PoolingTask,
     TextToken,
+    TokenIds,
 )
 from poolkit.models import ClassifierSpec, Decision, ModelInfo, TextSpec, VectorSpec
 
@@ -74,20 +75,25 @@ class FakeTokenizer:
     special_affixes = (1, 1)
     pair_template = PairTemplate(((START, 0),), ((END, 0),), ((END, 1),), second_type=1)
 
-    def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
+    def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[TokenIds]:
         """Return the token ids of each text."""
         words = FAKE_MODEL.vocab_size - FIRST_WORD
         encoded = [[FIRST_WORD + zlib.crc32(word.encode()) % words for word in text.split()] for text in texts]
-        return [[START, *ids, END] for ids in encoded] if add_special_tokens else encoded
+        return [np.array([START, *ids, END] if add_special_tokens else ids, np.int32) for ids in encoded]
 
-    def tokens(self, token_ids: Sequence[int]) -> list[str]:
+    def tokens(self, token_ids: Sequence[int] | TokenIds) -> list[str]:
         """Return a name for each id."""
         return [f"token{token_id}" for token_id in token_ids]
 
-    def text_tokens(self, text: str, *, prompt: str = "") -> list[TextToken]:
-        """Return the words of a prompt and of the text, these with their characters."""
-        words = [TextToken(word[0], word.start(), word.end()) for word in re.finditer(r"\S+", text)]
-        return [*(TextToken(word, None, None, is_special=True) for word in prompt.split()), *words]
+    def text_tokens(self, texts: Sequence[str], prompts: Sequence[str]) -> list[tuple[TokenIds, list[TextToken]]]:
+        """Return the words of each prompt and of the text behind it, these with their offsets."""
+        found = []
+        for text, prompt in zip(texts, prompts, strict=True):
+            words = [TextToken(word[0], word.start(), word.end()) for word in re.finditer(r"\S+", text)]
+            tokens = [*(TextToken(word, None, None, is_special=True) for word in prompt.split()), *words]
+            [ids] = self.encode_batch([" ".join(token.token for token in tokens)], add_special_tokens=False)
+            found.append((ids, tokens))
+        return found
 
     def join(self, tokens: Sequence[str]) -> str:
         """Return words with spaces between them."""
@@ -134,8 +140,7 @@ class FakeEngine:
         drawn = (self._fake.draw or self._draw)(prompt)
         output = drawn if isinstance(drawn, PooledOutput) else PooledOutput(drawn, prompt.token_ids)
         data = output.data[..., : prompt.params.dimensions]
-        wish = prompt.params.use_activation
-        if self._task.activates if wish is None else wish:
+        if prompt.params.activates:
             is_models = self._task.activation is Activation.MODEL
             data = _activate(data, self._fake.model.label_activation if is_models else self._task.activation)
         asked = output.parts if prompt.params.parts is None else prompt.params.parts
@@ -152,7 +157,7 @@ class FakeEngine:
             Output.HIDDEN: (tokens, model.hidden_size),
             Output.REWARDS: (1,),
         }
-        generator = np.random.default_rng(list(prompt.token_ids))
+        generator = np.random.default_rng(prompt.token_ids.tolist())
         return generator.standard_normal(shapes[self._task.output]).astype(np.float32)
 
 

@@ -11,6 +11,7 @@ from packaging.utils import canonicalize_name
 from poolkit.config import MAX_WAITING_PROMPTS, ModelConfig, Named, PluginConfig
 from poolkit.contract import Engine, PoolingTask
 from poolkit.errors import PluginInvalidError
+from poolkit.pipeline.params import ParamsResolver
 from poolkit.pipeline.served import ServedModel
 from poolkit.registry import Registry
 from poolkit.testing.fake_engine import Fake, FakeEngine, FakeTokenizer
@@ -56,7 +57,7 @@ def fake_model(
     chosen = registry.get_pooling_task(names, task)
     provider = next(loaded.plugin for loaded in registry.tasks if loaded.target is chosen)
     fake = find_fake(provider.name, chosen.name) or Fake()
-    encoder = Encoder(FakeTokenizer(), fake.model)
+    encoder = Encoder(FakeTokenizer(), fake.model, ParamsResolver(chosen, fake.model))
     bound = registry.bind(chosen, fake.model, encoder)
     try:
         made = FakeEngine(chosen, fake=fake) if engine is None else engine(chosen)

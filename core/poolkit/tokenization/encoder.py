@@ -2,166 +2,315 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from types import MappingProxyType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from poolkit.contract import (
     EncodedPrompt,
     ImagePrompt,
+    ModelInfo,
     PairTemplate,
     PoolingParams,
     Prompt,
+    ResolvedParams,
     TemplatedText,
     TextPair,
     TextToken,
+    TokenIds,
     TokenInputs,
     Tokenizer,
+    UnreadInput,
 )
 from poolkit.errors import RequestError
-from poolkit.models import ModelInfo
-from poolkit.tokenization._cutting import cut, cut_halves, keep, least, limit_of, shared, wanted_halves
-from poolkit.tokenization._prompts import find_prompt
-from poolkit.tokenization._templated import cut_frame
 from poolkit.tokenization.images import ImageReader
-from poolkit.tokenization.pairs import cut_pair
+from poolkit.tokenization.pairs import truncate_pair
 from poolkit.tokenization.query_expansion import QueryExpansion
-from poolkit.tokenization.truncation import Reader, Reading, Readings, Wanted, is_long, pick, shown
+from poolkit.tokenization.templated import truncate_templated
+from poolkit.tokenization.truncation import (
+    TokenizedText,
+    TokenizedTexts,
+    TokenizeRequest,
+    TruncatingTokenizer,
+    common_prefix,
+    is_long,
+    min_or_none,
+    truncate,
+    truncate_after_prompt,
+)
 
 __all__ = ["Encoder"]
 
 PROBE = "a"
 
-NOTHING_KNOWN: Readings = MappingProxyType({})
+NO_TEXTS: TokenizedTexts = MappingProxyType({})
+NO_TOKENS: TokenIds = np.empty(0, np.int32)
 
 
 class Encoder:
-    """Tokenizes, truncates and range-checks the prompts of one model. Used from many threads at a time."""
+    """Tokenizes, truncates and range-checks the prompts of one model. Used from many threads at a time.
 
-    def __init__(self, tokenizer: Tokenizer, info: ModelInfo, *, images: ImageReader | None = None) -> None:
+    Args:
+        tokenizer: of the model.
+        info: the model as its files describe it.
+        resolve: fills in the defaults of parameters, for the task that is served.
+        images: reads images, if the model does.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        info: ModelInfo,
+        resolve: Callable[[PoolingParams], ResolvedParams],
+        *,
+        images: ImageReader | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
-        self._reader = Reader(tokenizer)
+        self._truncating = TruncatingTokenizer(tokenizer)
         self._info = info
+        self._resolve = resolve
         self._images = images
         self._query_frame = images.frame if images is not None else None
         self._expansion = QueryExpansion(tokenizer, info)
         self._special_ids = _special_ids(tokenizer)
+        self._pair_template = tokenizer.pair_template
         prompts = list(info.text.prompts.values())
         self._prompt_ids = dict(zip(prompts, tokenizer.encode_batch(prompts, add_special_tokens=False), strict=True))
+
+    def resolve(self, params: PoolingParams) -> ResolvedParams:
+        """Return the parameters with every default filled in.
+
+        Raises RequestError where the task does not know one of them, or the model cannot honour it.
+        """
+        return self._resolve(params)
 
     def encode(
         self,
         prompts: Sequence[Prompt],
-        params: Sequence[PoolingParams],
+        params: Sequence[ResolvedParams],
         *,
-        first_index: int,
+        first_index: int = 0,
         refuses_long: bool = True,
-        known: Readings = NOTHING_KNOWN,
+        with_text_tokens: bool = False,
+        known: TokenizedTexts = NO_TEXTS,
     ) -> list[EncodedPrompt | RequestError]:
-        """Return each prompt's token ids, or the error that the caller should be told.
+        """Return each prompt tokenized, or the error that the caller should be told.
 
-        Of a text that will be cut, no more is tokenized than shows which tokens stay.
+        Of a text that will be truncated, no more is tokenized than shows which tokens stay.
 
         Args:
-            prompts: texts, pairs of texts, texts in their frames, token ids of any of these, and images, in any mix.
+            prompts: in any mix.
             params: one per prompt.
             first_index: the index of `prompts[0]` in its request, for the messages.
-            refuses_long: whether a prompt may not be longer than the model's maximum: what would run may not, and is
-                cut to it where the operator wants that.
-            known: what `read_shared` has read already.
+            refuses_long: refuse a prompt that is longer than the model's maximum, or cut it if the operator said so.
+            with_text_tokens: return the tokens of texts with their offsets too.
+            known: what `tokenize_shared` has tokenized already.
         """
-        if refuses_long:
-            params = [self._auto_truncated(wish) for wish in params]
-        framed = [self._as_query(prompt, wish) for prompt, wish in zip(prompts, params, strict=True)]
-        wanted = [self._wanted_or_error(prompt, wish) for prompt, wish in zip(framed, params, strict=True)]
-        texts = (one for some in wanted if not isinstance(some, RequestError) for one in some)
-        readings = {**known, **self._reader.read(one for one in texts if one not in known)}
+        if not refuses_long:
+            params = [one if one.truncates else replace(one, max_tokens=None) for one in params]
+        if not with_text_tokens and (encoded := self._encode_plain_texts(prompts, params, first_index)) is not None:
+            return self._finish(encoded, fits=refuses_long)
+        prepared = [self._as_query(*each) for each in zip(prompts, params, strict=True)]
+        if with_text_tokens:
+            return self._finish(self._encode_text_tokens(prepared, params, first_index), fits=refuses_long)
+        requests = [self._requests_or_error(*each) for each in zip(prepared, params, strict=True)]
+        wanted = (one for some in requests if not isinstance(some, RequestError) for one in some)
+        texts = {**known, **self._truncating.tokenize(one for one in wanted if one not in known)}
+        each = enumerate(zip(prepared, params, requests, strict=True), first_index)
+        return self._finish(
+            [self._encode_or_error(prompt, one, some, texts, index) for index, (prompt, one, some) in each],
+            fits=refuses_long,
+        )
+
+    def tokenize_shared(self, prompts: Sequence[Prompt], params: Sequence[ResolvedParams]) -> TokenizedTexts:
+        """Tokenize the texts that stand in several pairs, a query with its documents, for `encode` to know them.
+
+        So each is tokenized once, however many slices the prompts are encoded in.
+        """
+        counts: Counter[TokenizeRequest] = Counter()
+        for prompt, one in zip(prompts, params, strict=True):
+            if isinstance(prompt, TextPair):
+                requests = self._requests_or_error(prompt, one)
+                counts.update(() if isinstance(requests, RequestError) else requests)
+        return self._truncating.tokenize(one for one, count in counts.items() if count > 1)
+
+    def special_ids(self) -> tuple[TokenIds, TokenIds]:
+        """Return the special tokens that the tokenizer puts before and after a text."""
+        return self._special_ids
+
+    def tokens(self, token_ids: Sequence[int] | TokenIds) -> list[str]:
+        """Return the token of each id, as the vocabulary writes it; no two ids have the same."""
+        return self._tokenizer.tokens(token_ids)
+
+    def shorten(self, text: str, *, tokens: int) -> str:
+        """Return the start of a text that has so many tokens, or all of it where it has no more."""
+        offsets = self._truncating.find_offsets(text, tokens + 1)
+        if offsets is not None:
+            # A character whose bytes are several tokens stays whole.
+            return text if len(offsets) <= tokens else text[: min(offsets[tokens - 1][1], offsets[tokens][0])]
+        [(_, found)] = self._tokenizer.text_tokens([text], [""])
+        return text if len(found) <= tokens else self._tokenizer.join([token.token for token in found[:tokens]])
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """Return the text of tokens, as the vocabulary writes them."""
+        return self._tokenizer.join(tokens)
+
+    def _encode_plain_texts(
+        self, prompts: Sequence[Prompt], params: Sequence[ResolvedParams], first_index: int
+    ) -> list[EncodedPrompt | RequestError] | None:
+        """Encode texts that are neither truncated nor put behind a prompt, in one call of the tokenizer.
+
+        None where that is not all that there is to do: the general way then finds out what is.
+        """
+        if not prompts or self._query_frame is not None or len(set(map(id, params))) > 1:
+            return None
+        one = params[0]
+        if one.max_tokens is not None or one.max_text_tokens is not None or one.prompt:
+            return None
+        texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+        if len(texts) < len(prompts):
+            return None
+        try:
+            ids_of_each = self._tokenizer.encode_batch(texts, add_special_tokens=one.add_special_tokens)
+        except RequestError:
+            return None
+        before, after = map(len, self._affixes(one))
+        is_query = one.input_type == "query"
+        return [
+            EncodedPrompt(ids, one, is_query=is_query, cuttable=(before, len(ids) - after), index=index)
+            for index, ids in enumerate(ids_of_each, first_index)
+        ]
+
+    def _encode_or_error(
+        self,
+        prompt: Prompt | RequestError,
+        params: ResolvedParams,
+        requests: tuple[TokenizeRequest, ...] | RequestError,
+        texts: TokenizedTexts,
+        index: int,
+    ) -> EncodedPrompt | RequestError:
+        if isinstance(prompt, RequestError):
+            return prompt
+        if isinstance(requests, RequestError):
+            return requests
+        found = [texts[request] for request in requests]
+        for text in found:
+            if isinstance(text, RequestError):
+                return RequestError(f"Prompt {index}: {text}", param="input")
+        try:
+            texts_of_prompt = [one for one in found if isinstance(one, TokenizedText)]
+            return replace(self._encode_one(prompt, params, texts_of_prompt, index), index=index)
+        except RequestError as error:
+            return error
+
+    def _encode_text_tokens(
+        self, prompts: Sequence[Prompt | RequestError], params: Sequence[ResolvedParams], first_index: int
+    ) -> list[EncodedPrompt | RequestError]:
+        """Encode texts with the offsets of their tokens. Other prompts have none, and are refused."""
         encoded: list[EncodedPrompt | RequestError] = []
-        for index, (prompt, wish, some) in enumerate(zip(framed, params, wanted, strict=True), first_index):
+        for index, (prompt, one) in enumerate(zip(prompts, params, strict=True), first_index):
             try:
-                found = pick(some, readings, index)
-                assert not isinstance(prompt, RequestError)
-                one = self._encode_one(prompt, wish, found, index)
-                if refuses_long:
-                    self._check_length(one, index)
-                encoded.append(self._expansion.fill_up(one))
+                if isinstance(prompt, RequestError):
+                    raise prompt
+                if not isinstance(prompt, str):
+                    raise RequestError(f"Prompt {index} is no text, and only a text has places in it.", param="input")
+                encoded.append(self._encode_with_offsets(prompt, one, index))
             except RequestError as error:
                 encoded.append(error)
         return encoded
 
-    def read_shared(self, prompts: Sequence[Prompt], params: Sequence[PoolingParams]) -> Readings:
-        """Read the texts that stand in several pairs, a query with its documents, for `encode` to know them.
-
-        So each is tokenized once, however many parts the prompts are encoded in.
-        """
-        counts: Counter[Wanted] = Counter()
-        for prompt, wish in zip(prompts, params, strict=True):
-            if isinstance(prompt, TextPair):
-                wanted = self._wanted_or_error(prompt, self._auto_truncated(wish))
-                counts.update(() if isinstance(wanted, RequestError) else wanted)
-        return self._reader.read(one for one, count in counts.items() if count > 1)
-
-    def special_ids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return the special tokens that the tokenizer puts before and after a text."""
-        return self._special_ids
-
-    def halves(self, pair: TextPair, params: PoolingParams) -> tuple[Sequence[int], Sequence[int]]:
-        """Return the token ids of the two texts of a pair, without special tokens.
-
-        Each is as long as `params` let it be by itself, however long the pair becomes.
-
-        Raises RequestError where a text is not valid Unicode.
-        """
-        wanted = wanted_halves(pair, params, room=None)
-        readings = self._reader.read(wanted)
-        first, second = (shown(readings[one]) for one in wanted)
-        return cut_halves(first, second, params)
-
-    def pair_template(self, params: PoolingParams) -> PairTemplate:
-        """Return what is put around and between the two texts of a pair."""
-        template = self._tokenizer.pair_template
-        return template if params.add_special_tokens else template.without_special_tokens()
-
-    def tokens(self, token_ids: Sequence[int]) -> list[str]:
-        """Return the token of each id, as the vocabulary writes it; no two ids have the same."""
-        return self._tokenizer.tokens(token_ids)
-
-    def text_tokens(self, text: str, params: PoolingParams) -> list[TextToken]:
-        """Return the tokens of a text that `encode` gives the ids of, with their characters in the text."""
-        params = self._auto_truncated(params)
-        prompt = find_prompt(self._info, params)
-        tokens = self._tokenizer.text_tokens(text, prompt=prompt)
+    def _encode_with_offsets(self, text: str, params: ResolvedParams, index: int) -> EncodedPrompt:
         before, after = self._affixes(params)
-        lead = sum(1 for _ in takewhile(lambda token: token.is_special, tokens)) if prompt else 0
-        room, longest = self._room(params, special_tokens=len(before) + len(after)), limit_of(params, params.input_type)
-        kept = keep(range(len(tokens)), lead=lead, room=room, longest=longest, drops=params.truncation_side)
+        room = self._room(params, special_tokens=len(before) + len(after))
+        try:
+            [(ids, tokens)] = self._tokenizer.text_tokens([text], [params.prompt])
+        except RequestError as error:
+            raise RequestError(f"Prompt {index}: {error}", param="input") from error
+        of_prompt = sum(1 for _ in takewhile(lambda token: token.is_special, tokens)) if params.prompt else 0
+        kept = truncate_after_prompt(
+            np.arange(len(ids), dtype=np.int32),
+            prompt_length=of_prompt,
+            max_length=room,
+            max_text=params.max_text_tokens,
+            side=params.truncation_side,
+        )
         specials = [
-            [TextToken(name, None, None, is_special=True) for name in self.tokens(ids)] for ids in (before, after)
+            [TextToken(name, None, None, is_special=True) for name in self.tokens(special)]
+            for special in (before, after)
         ]
-        return [*specials[0], *(tokens[place] for place in kept), *specials[1]]
+        return replace(
+            _encoded(np.concatenate([before, ids[kept], after]), params),
+            index=index,
+            text_tokens=(*specials[0], *(tokens[place] for place in kept), *specials[1]),
+            prompt_length=self._left_out(params),
+            cuttable=(len(before), len(before) + len(kept)),
+        )
 
-    def shorten(self, text: str, *, tokens: int) -> str:
-        """Return the start of a text that has so many tokens, or all of it where it has no more."""
-        spans = self._reader.find_spans(text, tokens + 1)
-        if spans is not None:
-            # A character whose bytes are several tokens stays whole.
-            return text if len(spans) <= tokens else text[: min(spans[tokens - 1][1], spans[tokens][0])]
-        found = self._tokenizer.text_tokens(text)
-        return text if len(found) <= tokens else self._tokenizer.join([token.token for token in found[:tokens]])
+    def fit(self, prompt: EncodedPrompt) -> EncodedPrompt | RequestError:
+        """Return a prompt as it runs: no longer than the model's maximum, queries expanded; or why it cannot run."""
+        longest = self._info.longest(prompt.params.input_type)
+        count = len(prompt.token_ids)
+        if count > longest and self._info.config.auto_truncate and prompt.image is None:
+            side = prompt.params.truncation_side
+            types = prompt.token_type_ids
+            prompt = replace(
+                prompt,
+                token_ids=truncate(prompt.token_ids, longest, side),
+                token_type_ids=None if types is None else truncate(types, longest, side),
+                cuttable=None,
+            )
+        elif count > longest:
+            return RequestError(
+                f"Prompt {prompt.index} has {count} tokens; {self._info.name} takes at most {longest}. "
+                "Shorten it, or set truncate_prompt_tokens=-1 to have it cut to that length.",
+                param="input",
+            )
+        return self._expansion.expand(prompt)
 
-    def join(self, tokens: Sequence[str]) -> str:
-        """Return what tokens, as the vocabulary writes them, read together."""
-        return self._tokenizer.join(tokens)
+    def read(self, prompt: EncodedPrompt) -> EncodedPrompt | RequestError:
+        """Return a prompt with its image decoded, fit to the model; or why it cannot be read."""
+        if prompt.unread is None:
+            return prompt
+        try:
+            return self.fit(prompt.unread.read())
+        except RequestError as error:
+            return error
 
-    def _auto_truncated(self, params: PoolingParams) -> PoolingParams:
-        """Let a prompt be cut to the model's maximum where the operator wants that and its params say nothing."""
-        if params.truncate_prompt_tokens is None and self._info.config.auto_truncate:
-            return replace(params, truncate_prompt_tokens=-1)
-        return params
+    def _finish(self, encoded: list[EncodedPrompt | RequestError], *, fits: bool) -> list[EncodedPrompt | RequestError]:
+        """Refuse prompts without tokens; fit the others to the model, if they are to fit."""
+        for place, prompt in enumerate(encoded):
+            if isinstance(prompt, RequestError) or prompt.unread is not None:
+                continue
+            error = self._emptiness(prompt)
+            if error is not None:
+                encoded[place] = error
+            elif fits:
+                encoded[place] = self.fit(prompt)
+        return encoded
 
-    def _as_query(self, prompt: Prompt, params: PoolingParams) -> Prompt | RequestError:
+    def _emptiness(self, prompt: EncodedPrompt) -> RequestError | None:
+        count = len(prompt.token_ids)
+        if count == 0:
+            return RequestError(
+                f"Prompt {prompt.index} is empty: it has no tokens, and this model's tokenizer adds none. Send some "
+                "text.",
+                param="input",
+            )
+        if count <= prompt.prompt_length:
+            return RequestError(
+                f"Prompt {prompt.index} has {count} tokens, all of them the prompt's that {self._info.name} puts "
+                "before a text and leaves out of pooling. Send a text, and allow more than so many tokens.",
+                param="input",
+            )
+        return None
+
+    def _as_query(self, prompt: Prompt, params: ResolvedParams) -> Prompt | RequestError:
         """Put around a text what a model that searches images reads around every query; leave other prompts."""
         if self._query_frame is None or not isinstance(prompt, str):
             return prompt
@@ -170,157 +319,181 @@ class Encoder:
                 f"{self._info.name} searches images: it reads texts as queries alone. Send documents as images.",
                 param="documents",
             )
-        before, after = self._query_frame
-        try:
-            return TemplatedText(before + find_prompt(self._info, params), prompt, after)
-        except RequestError as error:
-            return error
+        prefix, suffix = self._query_frame
+        return TemplatedText(prefix + params.prompt, prompt, suffix)
 
-    def _limit_of_framed(self, params: PoolingParams) -> int | None:
-        """Return how many tokens the text in a frame may have by itself."""
-        return limit_of(params, "document" if self._query_frame is None else "query")
+    def _max_text_of_templated(self, params: ResolvedParams) -> int | None:
+        """Return how many tokens the text of a templated one may have by itself."""
+        return params.max_tokens_per_doc if self._query_frame is None else params.max_tokens_per_query
 
-    def _wanted_or_error(
-        self, prompt: Prompt | RequestError, params: PoolingParams
-    ) -> tuple[Wanted, ...] | RequestError:
+    def _requests_or_error(
+        self, prompt: Prompt | RequestError, params: ResolvedParams
+    ) -> tuple[TokenizeRequest, ...] | RequestError:
         if isinstance(prompt, RequestError):
             return prompt
         try:
-            return self._wanted(prompt, params)
+            return self._requests(prompt, params)
         except RequestError as error:
             return error
 
-    def _wanted(self, prompt: Prompt, params: PoolingParams) -> tuple[Wanted, ...]:
+    def _requests(self, prompt: Prompt, params: ResolvedParams) -> tuple[TokenizeRequest, ...]:
         """Return which texts have to be tokenized for a prompt, and how much of each."""
+        side = params.truncation_side
         match prompt:
             case str():
-                lead, specials = find_prompt(self._info, params), sum(map(len, self._affixes(params)))
-                longest = limit_of(params, params.input_type)
-                of_text = None if longest is None else len(self._prompt_ids.get(lead, ())) + longest
-                count = least(of_text, self._room(params, special_tokens=specials))
-                return (Wanted(lead + prompt, count, params.truncation_side),)
+                specials, limit = sum(map(len, self._affixes(params))), params.max_text_tokens
+                of_text = None if limit is None else len(self._prompt_ids.get(params.prompt, ())) + limit
+                count = min_or_none(of_text, self._room(params, special_tokens=specials))
+                return (TokenizeRequest(params.prompt + prompt, count, side),)
             case TextPair():
-                return wanted_halves(
-                    prompt, params, room=self._room(params, special_tokens=self.pair_template(params).size)
+                return _pair_requests(
+                    prompt, params, room=self._room(params, special_tokens=self._template(params).size)
                 )
             case TemplatedText():
-                count = least(self._limit_of_framed(params), self._room(params, special_tokens=0))
+                count = min_or_none(self._max_text_of_templated(params), self._room(params, special_tokens=0))
                 is_cut = count is not None and is_long(prompt.text, count)
-                return () if is_cut else (Wanted(prompt.prefix + prompt.text + prompt.suffix),)
+                return () if is_cut else (TokenizeRequest(prompt.prefix + prompt.text + prompt.suffix),)
         return ()
 
     def _encode_one(
-        self, prompt: Prompt, params: PoolingParams, readings: Sequence[Reading], index: int
+        self, prompt: Prompt, params: ResolvedParams, texts: Sequence[TokenizedText], index: int
     ) -> EncodedPrompt:
-        types: Sequence[int] | None = None
-        prompt_length = 0
         match prompt:
             case str():
-                ids, prompt_length = self._text(prompt, params, *readings)
+                return self._text(prompt, params, *texts)
             case TextPair():
-                ids, types = self._pair(prompt, params, *readings)
+                return self._pair(prompt, params, *texts)
             case TemplatedText():
-                ids = self._framed(prompt, params, readings, index)
+                return _encoded(self._templated(prompt, params, texts, index), params)
             case ImagePrompt():
                 return self._image(prompt, params, index)
-            case _:
-                ids, types, prompt_length = _read_tokens(prompt)
-                self._check_range(ids, index)
-                room = self._room(params, special_tokens=0)
-                ids = cut(ids, room, params.truncation_side)
-                types = types and cut(types, room, params.truncation_side)
-        if not ids:
-            raise RequestError(
-                f"Prompt {index} is empty: it has no tokens, and this model's tokenizer adds none. Send some text.",
-                param="input",
-            )
-        if prompt_length >= len(ids):
-            raise RequestError(
-                f"Prompt {index} has {len(ids)} tokens, all of them the prompt's that {self._info.name} puts before a "
-                "text and leaves out of pooling. Send a text, and allow more than so many tokens.",
-                param="input",
-            )
-        is_query = (params.input_type or self._info.text.default_input_type) == "query"
-        return EncodedPrompt(ids, params, types, is_query=is_query, prompt_length=prompt_length)
+        return self._token_inputs(prompt, params, index)
 
-    def _text(self, text: str, params: PoolingParams, reading: Reading) -> tuple[Sequence[int], int]:
-        """Return the ids of a text behind its prompt, and how many of them are left out of pooling."""
+    def _text(self, text: str, params: ResolvedParams, tokenized: TokenizedText) -> EncodedPrompt:
         before, after = self._affixes(params)
-        prompt = find_prompt(self._info, params)
-        prompt_ids = self._prompt_ids.get(prompt, [])
-        ids, drops = reading.token_ids, params.truncation_side
-        if prompt_ids and drops == "left" and not reading.is_whole:
-            [head] = map(shown, self._reader.read([Wanted(prompt + text, len(prompt_ids))]).values())
-            ids = [*head.token_ids[: shared(prompt_ids, head.token_ids)], *ids]
-        room = self._room(params, special_tokens=len(before) + len(after))
-        kept = keep(
+        prompt_ids = self._prompt_ids.get(params.prompt, NO_TOKENS)
+        ids, side = tokenized.token_ids, params.truncation_side
+        if len(prompt_ids) and side == "left" and not tokenized.is_whole:
+            request = TokenizeRequest(params.prompt + text, len(prompt_ids))
+            head = self._truncating.tokenize([request])[request]
+            if isinstance(head, RequestError):
+                raise head
+            ids = np.concatenate([head.token_ids[: common_prefix(prompt_ids, head.token_ids)], ids])
+        prompt_length = common_prefix(prompt_ids, ids)
+        kept = truncate_after_prompt(
             ids,
-            lead=shared(prompt_ids, ids),
-            room=room,
-            longest=limit_of(params, params.input_type),
-            drops=drops,
+            prompt_length=prompt_length,
+            max_length=self._room(params, special_tokens=len(before) + len(after)),
+            max_text=params.max_text_tokens,
+            side=side,
         )
+        whole = np.concatenate([before, kept, after])
+        return replace(
+            _encoded(whole, params),
+            prompt_length=self._left_out(params),
+            cuttable=(len(before), len(whole) - len(after)),
+        )
+
+    def _left_out(self, params: ResolvedParams) -> int:
+        """Return how many tokens of a text behind its prompt are left out of pooling."""
+        prompt_ids = self._prompt_ids.get(params.prompt, NO_TOKENS)
+        if self._info.pooling.includes_prompt or not len(prompt_ids):
+            return 0
+        before, after = self._affixes(params)
         # The count of sentence-transformers: the prompt between special tokens, but for the last of these.
-        around = len(before) + max(0, len(after) - 1)
-        prompt_length = 0 if self._info.pooling.includes_prompt or not prompt_ids else len(prompt_ids) + around
-        return [*before, *kept, *after], prompt_length
+        return len(prompt_ids) + len(before) + max(0, len(after) - 1)
 
     def _pair(
-        self, pair: TextPair, params: PoolingParams, first: Reading, second: Reading
-    ) -> tuple[Sequence[int], Sequence[int] | None]:
-        """Return the ids and types of a pair, its texts cut as `params` ask and the special tokens kept."""
-        template = self.pair_template(params)
+        self, pair: TextPair, params: ResolvedParams, first: TokenizedText, second: TokenizedText
+    ) -> EncodedPrompt:
+        """Return a pair, its texts truncated as `params` ask and the special tokens kept."""
+        template = self._template(params)
         room = self._room(params, special_tokens=template.size)
-        halves = cut_halves(first, second, params)
+        halves = _truncate_halves(first, second, params)
+        side = params.truncation_side
         if room is not None:
             if not (first.is_whole and second.is_whole) and min(map(len, halves)) > room:
-                halves = self.halves(pair, params)  # which of the two is longer has a say in how both are cut
-            longest = cut_pair(len(halves[0]), len(halves[1]), room)
-            halves = (
-                cut(halves[0], longest[0], params.truncation_side),
-                cut(halves[1], longest[1], params.truncation_side),
-            )
-        return template.join(*halves)
+                halves = self._whole_halves(pair, params)  # which of the two is longer decides how both are cut
+            kept = truncate_pair(len(halves[0]), len(halves[1]), room)
+            halves = truncate(halves[0], kept[0], side), truncate(halves[1], kept[1], side)
+        ids, types = template.join(*halves)
+        end = len(ids) - len(template.after)
+        return replace(_encoded(ids, params, types), cuttable=(end - len(halves[1]), end))
 
-    def _framed(
-        self, framed: TemplatedText, params: PoolingParams, readings: Sequence[Reading], index: int
-    ) -> Sequence[int]:
-        room, longest = self._room(params, special_tokens=0), self._limit_of_framed(params)
-        most = least(room, longest)
-        if readings and (most is None or len(readings[0].token_ids) <= most):
-            return readings[0].token_ids
+    def _whole_halves(self, pair: TextPair, params: ResolvedParams) -> tuple[TokenIds, TokenIds]:
+        requests = _pair_requests(pair, params, room=None)
+        texts = self._truncating.tokenize(requests)
+        first, second = (texts[request] for request in requests)
+        for text in (first, second):
+            if isinstance(text, RequestError):
+                raise text
+        assert isinstance(first, TokenizedText)
+        assert isinstance(second, TokenizedText)
+        return _truncate_halves(first, second, params)
+
+    def _templated(
+        self, templated: TemplatedText, params: ResolvedParams, texts: Sequence[TokenizedText], index: int
+    ) -> TokenIds:
+        room, limit = self._room(params, special_tokens=0), self._max_text_of_templated(params)
+        most = min_or_none(room, limit)
+        if texts and (most is None or len(texts[0].token_ids) <= most):
+            return texts[0].token_ids
         try:
-            return cut_frame(framed, self._tokenizer, room=room, longest=longest, drops=params.truncation_side)
+            return truncate_templated(
+                templated, self._tokenizer, max_length=room, max_text=limit, side=params.truncation_side
+            )
         except RequestError as error:
             raise RequestError(f"Prompt {index}: {error}.", param="input") from error
 
-    def _image(self, image: ImagePrompt, params: PoolingParams, index: int) -> EncodedPrompt:
-        if self._images is None:
+    def _token_inputs(
+        self, prompt: TokenInputs | Sequence[int] | TokenIds, params: ResolvedParams, index: int
+    ) -> EncodedPrompt:
+        inputs = prompt if isinstance(prompt, TokenInputs) else TokenInputs(prompt)
+        given = np.asarray(inputs.token_ids, np.int64)  # wider than an id, so that one out of range shows
+        self._check_range(given, index)
+        room, side = self._room(params, special_tokens=0), params.truncation_side
+        ids = truncate(given.astype(np.int32), room, side)
+        types = None
+        if inputs.token_type_ids is not None:
+            types = truncate(np.asarray(inputs.token_type_ids, np.int32), room, side)
+        cuttable = self._cuttable(ids) if types is None else None
+        return replace(_encoded(ids, params, types), prompt_length=inputs.prompt_length, cuttable=cuttable)
+
+    def _cuttable(self, ids: TokenIds) -> tuple[int, int]:
+        """Return where the tokens of a text lie between special tokens; all of them where there are none."""
+        before, after = self._special_ids
+        end = len(ids) - len(after)
+        has_specials = np.array_equal(ids[: len(before)], before) and np.array_equal(ids[max(0, end) :], after)
+        return (len(before), end) if has_specials and end >= len(before) else (0, len(ids))
+
+    def _image(self, image: ImagePrompt, params: ResolvedParams, index: int) -> EncodedPrompt:
+        """Return an image that is decoded only if it runs."""
+        images = self._images
+        if images is None:
             raise RequestError(
                 f"Prompt {index} is an image; {self._info.name} reads texts alone. Send texts, or serve a model of "
                 "images and texts.",
                 param="input",
             )
-        try:
-            token_ids, seen = self._images.read(image)
-        except RequestError as error:
-            raise RequestError(f"Prompt {index}: {error}.", param="input") from error
-        return EncodedPrompt(token_ids, params, image=seen)
 
-    def _affixes(self, params: PoolingParams) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        return self._special_ids if params.add_special_tokens else ((), ())
+        def read() -> EncodedPrompt:
+            try:
+                token_ids, seen = images.read(image)
+            except RequestError as error:
+                raise RequestError(f"Prompt {index}: {error}.", param="input") from error
+            return EncodedPrompt(token_ids, params, index=index, image=seen)
 
-    def _check_length(self, prompt: EncodedPrompt, index: int) -> None:
-        longest = self._info.longest(prompt.params.input_type)
-        if len(prompt.token_ids) > longest:
-            raise RequestError(
-                f"Prompt {index} has {len(prompt.token_ids)} tokens; {self._info.name} takes at most {longest}. "
-                "Shorten it, or set truncate_prompt_tokens=-1 to have it cut to that length.",
-                param="input",
-            )
+        digest = hashlib.blake2b(image.data, digest_size=32).digest()
+        return EncodedPrompt(NO_TOKENS, params, index=index, unread=UnreadInput(digest, read))
 
-    def _check_range(self, ids: Sequence[int], index: int) -> None:
-        low, high = min(ids, default=0), max(ids, default=0)
+    def _affixes(self, params: ResolvedParams) -> tuple[TokenIds, TokenIds]:
+        return self._special_ids if params.add_special_tokens else (NO_TOKENS, NO_TOKENS)
+
+    def _template(self, params: ResolvedParams) -> PairTemplate:
+        return self._pair_template if params.add_special_tokens else self._pair_template.without_special_tokens()
+
+    def _check_range(self, ids: NDArray[np.int64], index: int) -> None:
+        low, high = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
         if low < 0 or high >= self._info.vocab_size:
             raise RequestError(
                 f"Prompt {index} holds token id {low if low < 0 else high}; the ids of {self._info.name} go from "
@@ -329,13 +502,11 @@ class Encoder:
                 param="input",
             )
 
-    def _room(self, params: PoolingParams, *, special_tokens: int) -> int | None:
+    def _room(self, params: ResolvedParams, *, special_tokens: int) -> int | None:
         """Return how many tokens a prompt may keep beside its special tokens, or None where it must not be cut."""
-        limit, longest = params.truncate_prompt_tokens, self._info.longest(params.input_type)
+        limit, longest = params.max_tokens, self._info.longest(params.input_type)
         if limit is None:
             return None
-        if limit == -1:
-            limit = longest
         if not max(1, special_tokens) <= limit <= longest:
             raise RequestError(
                 f"truncate_prompt_tokens is {limit}; for {self._info.name} it must lie between "
@@ -345,13 +516,34 @@ class Encoder:
         return limit - special_tokens
 
 
-def _special_ids(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _encoded(ids: TokenIds, params: ResolvedParams, types: TokenIds | None = None) -> EncodedPrompt:
+    return EncodedPrompt(ids, params, types, is_query=params.input_type == "query")
+
+
+def _special_ids(tokenizer: Tokenizer) -> tuple[TokenIds, TokenIds]:
     [ids] = tokenizer.encode_batch([PROBE], add_special_tokens=True)
     before, after = tokenizer.special_affixes
-    return tuple(ids[:before]), tuple(ids[len(ids) - after :])
+    return ids[:before], ids[len(ids) - after :]
 
 
-def _read_tokens(prompt: TokenInputs | Sequence[int]) -> tuple[Sequence[int], Sequence[int] | None, int]:
-    if isinstance(prompt, TokenInputs):
-        return prompt.token_ids, prompt.token_type_ids, prompt.prompt_length
-    return prompt, None, 0
+def _pair_requests(
+    pair: TextPair, params: ResolvedParams, *, room: int | None
+) -> tuple[TokenizeRequest, TokenizeRequest]:
+    """Return how much has to be tokenized of a pair, whose texts have `room` tokens together; None for any number.
+
+    One token more than fits is tokenized: it shows that the text is too long.
+    """
+    most, side = None if room is None else room + 1, params.truncation_side
+    return (
+        TokenizeRequest(pair.first, min_or_none(params.max_tokens_per_query, most), side),
+        TokenizeRequest(pair.second, min_or_none(params.max_tokens_per_doc, most), side),
+    )
+
+
+def _truncate_halves(first: TokenizedText, second: TokenizedText, params: ResolvedParams) -> tuple[TokenIds, TokenIds]:
+    """Return the tokens of the texts of a pair, each truncated to what it may have by itself."""
+    side = params.truncation_side
+    return (
+        truncate(first.token_ids, params.max_tokens_per_query, side),
+        truncate(second.token_ids, params.max_tokens_per_doc, side),
+    )

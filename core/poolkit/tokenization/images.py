@@ -8,7 +8,9 @@ from io import BytesIO
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from poolkit.contract import ImageInput, ImagePrompt
+import numpy as np
+
+from poolkit.contract import ImageInput, ImagePrompt, TokenIds
 from poolkit.errors import ModelError, RequestError
 from poolkit.models import ModelInfo
 
@@ -59,8 +61,8 @@ class ImageReader:
         self._lock = Lock() if info.images.searches_images else nullcontext()
         self.frame = _frame(self._processor, info) if info.images.searches_images else None
 
-    def read(self, image: ImagePrompt) -> tuple[list[int], ImageInput]:
-        """Return the tokens that stand for an image, [] where the model has none, and what the model sees of it.
+    def read(self, image: ImagePrompt) -> tuple[TokenIds, ImageInput]:
+        """Return the placeholder tokens of an image, none where the model has none, and what the model sees of it.
 
         Raises RequestError where the image cannot be read, is too large, or the processor refuses it.
         """
@@ -76,7 +78,7 @@ class ImageReader:
                 "another shape"
             ) from exc
         found = {name: tensor.numpy() for name, tensor in processed.items()}
-        [token_ids] = found.pop("input_ids").tolist() if "input_ids" in found else [[]]
+        [token_ids] = found.pop("input_ids").astype(np.int32) if "input_ids" in found else np.empty((1, 0), np.int32)
         arrays = {name: array for name, array in found.items() if name not in NOT_SEEN}
         return token_ids, ImageInput(arrays, patches=arrays[PIXELS].size // self._patch_area)
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
+
 from poolkit.contract.encoder import Encoding
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def fast_locator(backend: Backend) -> Locate:
     def locate(texts: Sequence[str]) -> list[Encoding]:
         encodings = backend.encode_batch(list(texts), add_special_tokens=False)
         return [
-            Encoding(encoding.ids, encoding.offsets, find_words(text, encoding))
+            Encoding(np.array(encoding.ids, np.int32), encoding.offsets, find_words(text, encoding))
             for text, encoding in zip(texts, encodings, strict=True)
         ]
 

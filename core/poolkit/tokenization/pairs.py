@@ -1,18 +1,18 @@
-"""How two texts become one prompt: the special tokens around and between them, and which of them gives up tokens."""
+"""How two texts become one prompt: the special tokens around and between them, and which of them is truncated."""
 
 from __future__ import annotations
 
-__all__ = ["cut_pair"]
+__all__ = ["truncate_pair"]
 
 
-def cut_pair(first: int, second: int, room: int) -> tuple[int, int]:
+def truncate_pair(first: int, second: int, room: int) -> tuple[int, int]:
     """Return how many tokens each of two texts keeps, so that both fit in `room`: the longer one gives up first.
 
     The numbers are those of the Rust library `tokenizers` (strategy `longest_first`).
 
-        >>> cut_pair(10, 3, 8)
+        >>> truncate_pair(10, 3, 8)
         (5, 3)
-        >>> cut_pair(10, 9, 7)
+        >>> truncate_pair(10, 9, 7)
         (3, 4)
     """
     if first + second <= room:

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from poolkit.errors import ModelError
 
 if TYPE_CHECKING:
@@ -22,34 +24,33 @@ __all__ = ["QueryExpansion", "keep_markers_whole"]
 
 
 class QueryExpansion:
-    """Fills up the queries of one model, or all its texts; leaves everything as it is where the model fills up none.
+    """Expands the queries of one model, or all its texts, with mask tokens; a no-op for models that do not.
 
-    Raises ModelError where the tokenizer does not know the filler.
+    Raises ModelError where the tokenizer does not know the mask token.
     """
 
     def __init__(self, tokenizer: Tokenizer, info: ModelInfo) -> None:
         spec = info.multi_vector or info.images
         self._expansion: Expansion | None = spec.expansion if spec is not None else None
         self._is_of_queries = info.images is None
-        self._filler = _find_id(tokenizer, self._expansion.token, info) if self._expansion is not None else 0
+        self._mask_token_id = _find_id(tokenizer, self._expansion.token, info) if self._expansion is not None else 0
 
-    def fill_up(self, prompt: EncodedPrompt) -> EncodedPrompt:
-        """Return a text with its fillers; fillers that it comes with are taken for what they are."""
+    def expand(self, prompt: EncodedPrompt) -> EncodedPrompt:
+        """Return a text with its mask tokens; those that it comes with are taken for what they are."""
         expansion = self._expansion
         if expansion is None or prompt.image is not None or (self._is_of_queries and not prompt.is_query):
             return prompt
-        ids, types = list(prompt.token_ids), prompt.token_type_ids
-        own = len(ids)
-        while own > 1 and ids[own - 1] == self._filler:
-            own -= 1
+        ids, types = prompt.token_ids, prompt.token_type_ids
+        of_text = np.flatnonzero(ids != self._mask_token_id)
+        own = max(1, int(of_text[-1]) + 1) if len(of_text) else 1
         missing = max(0, expansion.length - len(ids))
         is_seen = expansion.attends or own == len(ids) + missing
-        fillers = [self._filler] * missing
+        masks = np.full(missing, self._mask_token_id, np.int32)
         return replace(
             prompt,
-            token_ids=fillers + ids if expansion.side == "left" else ids + fillers,
-            token_type_ids=None if types is None else [*types, *[0] * missing],
-            attended=None if is_seen else own,
+            token_ids=np.concatenate([masks, ids] if expansion.side == "left" else [ids, masks]),
+            token_type_ids=None if types is None else np.concatenate([types, np.zeros(missing, np.int32)]),
+            attention_length=None if is_seen else own,
         )
 
 
@@ -75,4 +76,4 @@ def _find_id(tokenizer: Tokenizer, token: str, info: ModelInfo) -> int:
             f"{info.name} fills up texts with {token!r}, which is no token of its tokenizer in {info.path}. Fetch "
             "the model again."
         )
-    return ids[0]
+    return int(ids[0])

@@ -1,72 +1,88 @@
-"""Reads a text as tokens that know their characters: what a label for a token says of the text.
+"""Tokens with their offsets in the text: what a label for a token says of the text.
 
-Offsets, special tokens and the rule for which token goes on a word are those of transformers' pipeline
+Offsets, special tokens and the rule for which token continues a word are those of transformers' pipeline
 "token-classification".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
-from poolkit.contract.encoder import TextToken
+import numpy as np
+
+from poolkit.contract import TextToken
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Read", "fast_reader", "slow_reader"]
+    from poolkit.contract import TokenIds
+
+__all__ = ["EncodeTextTokens", "fast_text_tokens", "slow_text_tokens"]
 
 
-class Read(Protocol):
-    """Reads a text that stands behind a prompt, which may be empty."""
+class EncodeTextTokens(Protocol):
+    """Tokenizes texts, each behind a prompt, which may be empty."""
 
-    def __call__(self, text: str, *, prompt: str) -> list[TextToken]:
-        """Return the tokens of both, without special tokens, their characters counted in the text."""
+    def __call__(self, texts: Sequence[str], prompts: Sequence[str]) -> list[tuple[TokenIds, list[TextToken]]]:
+        """Return the tokens of prompt and text, without special tokens, with their offsets in the text."""
         ...
 
 
-def fast_reader(backend: Backend, tokenizer: PreTrainedTokenizerBase) -> Read:
-    """Return what reads texts with a tokenizer of the Rust library: `backend`, as it makes token ids."""
+def fast_text_tokens(backend: Backend, tokenizer: PreTrainedTokenizerBase) -> EncodeTextTokens:
+    """Return a function that tokenizes with a tokenizer of the Rust library: `backend`, as it makes token ids."""
     marks_words = bool(getattr(backend.model, "continuing_subword_prefix", None))
     unknown_id = tokenizer.unk_token_id
 
-    def read(text: str, *, prompt: str) -> list[TextToken]:
-        encoding = backend.encode(prompt + text, add_special_tokens=False)
-        names = tokenizer.convert_ids_to_tokens(encoding.ids)
-        tokens = []
-        for token_id, name, (begin, stop) in zip(encoding.ids, names, encoding.offsets, strict=True):
-            start, end = max(0, begin - len(prompt)), max(0, stop - len(prompt))
-            if prompt and stop <= len(prompt):
-                tokens.append(TextToken(name, None, None, is_special=True))
-            elif token_id == unknown_id:
-                tokens.append(TextToken(text[start:end], start, end))
-            else:
-                is_subword = len(name) != end - start if marks_words else _has_no_space_before(text, start)
-                tokens.append(TextToken(name, start, end, is_subword=is_subword))
-        return tokens
+    def encode(texts: Sequence[str], prompts: Sequence[str]) -> list[tuple[TokenIds, list[TextToken]]]:
+        whole = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
+        encodings = backend.encode_batch(whole, add_special_tokens=False)
+        found = []
+        for text, prompt, encoding in zip(texts, prompts, encodings, strict=True):
+            ids = encoding.ids
+            names = tokenizer.convert_ids_to_tokens(ids)
+            tokens = []
+            for token_id, name, (begin, stop) in zip(ids, names, encoding.offsets, strict=True):
+                start, end = max(0, begin - len(prompt)), max(0, stop - len(prompt))
+                if prompt and stop <= len(prompt):
+                    tokens.append(TextToken(name, None, None, is_special=True))
+                elif token_id == unknown_id:
+                    tokens.append(TextToken(text[start:end], start, end))
+                else:
+                    is_subword = len(name) != end - start if marks_words else _has_no_space_before(text, start)
+                    tokens.append(TextToken(name, start, end, is_subword=is_subword))
+            found.append((np.array(ids, np.int32), tokens))
+        return found
 
-    return read
+    return encode
 
 
-def slow_reader(tokenizer: PreTrainedTokenizerBase, *, lock: Lock, normalize: Callable[[str], str]) -> Read:
-    """Return what reads texts with a tokenizer in Python, which does not tell characters and words.
+def slow_text_tokens(
+    tokenizer: PreTrainedTokenizerBase, *, lock: Lock, normalize: Callable[[str], str]
+) -> EncodeTextTokens:
+    """Return a function that tokenizes with a tokenizer in Python, which has neither offsets nor words.
 
     Args:
         tokenizer: is used under `lock`, since it says nothing about threads.
-        lock: shared with whoever else uses it.
+        lock: shared with everything else that uses it.
         normalize: applied to a text before it is tokenized.
     """
 
-    def read(text: str, *, prompt: str) -> list[TextToken]:
-        with lock:
-            encoded = tokenizer(normalize(prompt + text), add_special_tokens=False, truncation=False, verbose=False)
-        return [TextToken(name, None, None) for name in tokenizer.convert_ids_to_tokens(encoded["input_ids"])]
+    def encode(texts: Sequence[str], prompts: Sequence[str]) -> list[tuple[TokenIds, list[TextToken]]]:
+        found = []
+        for text, prompt in zip(texts, prompts, strict=True):
+            with lock:
+                encoded = tokenizer(normalize(prompt + text), add_special_tokens=False, truncation=False, verbose=False)
+            ids = encoded["input_ids"]
+            names = tokenizer.convert_ids_to_tokens(ids)
+            found.append((np.array(ids, np.int32), [TextToken(name, None, None) for name in names]))
+        return found
 
-    return read
+    return encode
 
 
 def _has_no_space_before(text: str, start: int) -> bool:
-    """Return whether a token that starts there goes on a word, as far as the spaces tell."""
+    """Return whether a token that starts there continues a word, as far as the spaces tell."""
     return start > 0 and " " not in text[start - 1 : start + 1]

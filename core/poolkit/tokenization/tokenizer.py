@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 from tokenizers import Tokenizer as Backend
 from tokenizers import normalizers
 
@@ -15,12 +16,13 @@ from poolkit.contract import Encoding, PairTemplate, TextToken
 from poolkit.errors import ModelError, RequestError
 from poolkit.tokenization.offsets import Locate, fast_locator
 from poolkit.tokenization.query_expansion import keep_markers_whole
-from poolkit.tokenization.text_tokens import Read, fast_reader, slow_reader
+from poolkit.tokenization.text_tokens import EncodeTextTokens, fast_text_tokens, slow_text_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from poolkit.config import ModelConfig
+    from poolkit.contract import TokenIds
     from poolkit.models import ModelInfo
 
 __all__ = ["TextTokenizer", "load_tokenizer"]
@@ -32,7 +34,7 @@ FEWEST_TOKENS = 32
 
 
 class _EncodeBatch(Protocol):
-    def __call__(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]: ...
+    def __call__(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[TokenIds]: ...
 
 
 class TextTokenizer:
@@ -42,7 +44,7 @@ class TextTokenizer:
         self,
         encode: _EncodeBatch,
         find_tokens: Callable[[list[int]], list[str | None]],
-        read: Read,
+        encode_text_tokens: EncodeTextTokens,
         join: Callable[[list[str]], str],
         locate: Locate | None,
         *,
@@ -50,13 +52,13 @@ class TextTokenizer:
     ) -> None:
         self._encode = encode
         self._find_tokens = find_tokens
-        self._read = read
+        self._encode_text_tokens = encode_text_tokens
         self._join = join
         self._locate = locate
         self._special_affixes = _probe_affixes(encode)
         self._pair_template = pair_template
 
-    def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
+    def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[TokenIds]:
         """Return the token ids of each text, untruncated and unpadded.
 
         Raises RequestError where a text is not valid Unicode.
@@ -77,20 +79,24 @@ class TextTokenizer:
         """What is put around and between the two texts of a pair."""
         return self._pair_template
 
-    def tokens(self, token_ids: Sequence[int]) -> list[str]:
+    def tokens(self, token_ids: Sequence[int] | TokenIds) -> list[str]:
         """Return the token of each id, as the vocabulary writes it; no two ids have the same.
 
         Where the model knows more ids than its tokenizer has tokens, id 30000 without one is written "<30000>".
         """
-        ids = list(token_ids)
+        ids = np.asarray(token_ids, np.int32).tolist()
         return [
             f"<{token_id}>" if token is None else token
             for token_id, token in zip(ids, self._find_tokens(ids), strict=True)
         ]
 
-    def text_tokens(self, text: str, *, prompt: str = "") -> list[TextToken]:
-        """Return the tokens of a text behind a prompt, without special tokens, with their characters in the text."""
-        return self._read(text, prompt=prompt)
+    def text_tokens(self, texts: Sequence[str], prompts: Sequence[str]) -> list[tuple[TokenIds, list[TextToken]]]:
+        """Return the tokens of each text behind its prompt, without special tokens, with their offsets in the text.
+
+        Raises RequestError where a text is not valid Unicode.
+        """
+        with _clear_about_surrogates(texts):
+            return self._encode_text_tokens(texts, prompts)
 
     def join(self, tokens: Sequence[str]) -> str:
         """Return what tokens, as the vocabulary writes them, read together."""
@@ -123,17 +129,18 @@ def load_tokenizer(info: ModelInfo, *, config: ModelConfig) -> TextTokenizer:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if isinstance(backend, Backend):
         own = _own_backend(backend, lowercases=info.text.lowercases)
-        encode, read = _fast_encoder(own), fast_reader(own, tokenizer)
+        encode, encode_text_tokens = _fast_encoder(own), fast_text_tokens(own, tokenizer)
         locate: Locate | None = fast_locator(own)
     else:
         lock = Lock()  # a tokenizer in Python says nothing about threads
         encode = _slow_encoder(tokenizer, lock, lowercases=info.text.lowercases)
-        read = slow_reader(tokenizer, lock=lock, normalize=str.lower if info.text.lowercases else str)
+        normalize = str.lower if info.text.lowercases else str
+        encode_text_tokens = slow_text_tokens(tokenizer, lock=lock, normalize=normalize)
         locate = None
     return TextTokenizer(
         encode,
         _token_finder(tokenizer),
-        read,
+        encode_text_tokens,
         tokenizer.convert_tokens_to_string,
         locate,
         pair_template=_probe_pair(tokenizer),
@@ -152,9 +159,9 @@ def _own_backend(shared: Backend, *, lowercases: bool) -> Backend:
 
 
 def _fast_encoder(backend: Backend) -> _EncodeBatch:
-    def encode(texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
+    def encode(texts: Sequence[str], *, add_special_tokens: bool) -> list[TokenIds]:
         encodings = backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
-        return [encoding.ids for encoding in encodings]
+        return [np.array(encoding.ids, np.int32) for encoding in encodings]  # the library offers lists alone
 
     return encode
 
@@ -167,13 +174,13 @@ def _token_finder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[int]], l
 
 
 def _slow_encoder(tokenizer: PreTrainedTokenizerBase, lock: Lock, *, lowercases: bool) -> _EncodeBatch:
-    def encode(texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
+    def encode(texts: Sequence[str], *, add_special_tokens: bool) -> list[TokenIds]:
         prompts = [text.lower() for text in texts] if lowercases else list(texts)
         if not prompts:
             return []  # the tokenizer itself raises for none
         with lock:
             encoded = tokenizer(prompts, add_special_tokens=add_special_tokens, truncation=False, verbose=False)
-        return [list(ids) for ids in encoded["input_ids"]]
+        return [np.array(ids, np.int32) for ids in encoded["input_ids"]]
 
     return encode
 
@@ -197,7 +204,7 @@ def _probe_affixes(encode: _EncodeBatch) -> tuple[int, int]:
     (bare,) = encode([PROBE], add_special_tokens=False)
     (full,) = encode([PROBE], add_special_tokens=True)
     extra = len(full) - len(bare)
-    before = _find(bare, full) or 0
+    before = _find(bare.tolist(), full.tolist()) or 0
     return before, extra - before
 
 

@@ -1,7 +1,7 @@
-"""Reads no more of a long text than the tokens that will be kept of it: those of its beginning, or of its end.
+"""Tokenizes no more of a long text than the tokens that will be kept of it: those of its beginning, or of its end.
 
-What is read in part has exactly the tokens that reading all of it would have given: those near the cut, which might be
-others in the whole text, are read and left out.
+A text that is tokenized in part has exactly the tokens that tokenizing all of it would have given: those near the cut,
+which might differ in the whole text, are tokenized and left out.
 """
 
 from __future__ import annotations
@@ -9,183 +9,218 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+
+import numpy as np
 
 from poolkit.contract import Encoding, Tokenizer
 from poolkit.errors import RequestError
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from poolkit.contract import TokenIds
+
 __all__ = [
-    "DOUBTFUL_CHARACTERS",
-    "Reader",
-    "Reading",
-    "Readings",
-    "Side",
-    "Wanted",
+    "UNCERTAIN_CHARACTERS",
+    "TokenizeRequest",
+    "TokenizedText",
+    "TokenizedTexts",
+    "TruncatingTokenizer",
+    "TruncationSide",
+    "common_prefix",
     "excerpt",
     "is_long",
-    "pick",
-    "shown",
-    "window",
+    "min_or_none",
+    "truncate",
+    "truncate_after_prompt",
 ]
 
-Side: TypeAlias = Literal["left", "right"]
+TruncationSide: TypeAlias = Literal["left", "right"]
 
 CHARACTERS_PER_TOKEN = 6
-"""A guess on the high side: where it is too low, more is read."""
+"""A guess on the high side: where it is too low, more is tokenized."""
 
-DOUBTFUL_CHARACTERS = 256
-"""Tokens so near to a cut are doubted: nothing that a vocabulary adds to its model's tokens is longer."""
-DOUBTFUL_WORDS = 2
+UNCERTAIN_CHARACTERS = 256
+"""Tokens so near to a cut are uncertain: nothing that a vocabulary adds to its model's tokens is longer."""
+UNCERTAIN_WORDS = 2
 """So are the word that the cut goes through and its neighbour (see `Encoding`)."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A text whose tokens are wanted, without special tokens.
+class TokenizeRequest:
+    """A text to tokenize, without special tokens.
 
     Attributes:
         text: the whole of it.
-        count: how many tokens will be kept at most; None for all of them.
-        drops: the side on which the others are left out.
+        max_tokens: how many tokens will be kept at most; None for all of them.
+        truncation_side: the side on which the others are dropped.
     """
 
     text: str
-    count: int | None = None
-    drops: Side = "right"
+    max_tokens: int | None = None
+    truncation_side: TruncationSide = "right"
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenizedText:
     """The tokens of a text: all that it has, or those that will be kept."""
 
-    token_ids: Sequence[int]
+    token_ids: TokenIds
     is_whole: bool
 
 
-Readings: TypeAlias = Mapping[Wanted, Reading | RequestError]
-"""What was read of some texts, or why the tokenizer refuses them."""
+TokenizedTexts: TypeAlias = Mapping[TokenizeRequest, TokenizedText | RequestError]
+"""Texts that were tokenized, or why the tokenizer refuses them."""
 
 
-class Reader:
-    """Reads texts with one tokenizer. Used from many threads at a time."""
+class TruncatingTokenizer:
+    """Tokenizes texts with one tokenizer. Used from many threads at a time."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
 
-    def read(self, wanted: Iterable[Wanted]) -> dict[Wanted, Reading | RequestError]:
-        """Return the tokens of each text, or why the tokenizer refuses it. A text that is wanted twice is read once."""
-        unread = list(dict.fromkeys(wanted))
-        readings: dict[Wanted, Reading | RequestError] = {}
+    def tokenize(self, requests: Iterable[TokenizeRequest]) -> dict[TokenizeRequest, TokenizedText | RequestError]:
+        """Return the tokens of each text, or why the tokenizer refuses it. Equal requests are tokenized once."""
+        open_requests = list(dict.fromkeys(requests))
+        texts: dict[TokenizeRequest, TokenizedText | RequestError] = {}
         factor = 1
-        while long := [one for one in unread if one.count is not None and is_long(one.text, factor * one.count)]:
-            found = _settle(long, partial(self._read_in_part, factor=factor))
-            readings.update({one: reading for one, reading in found.items() if reading is not None})
-            unread = [one for one in unread if one not in readings]
+        while long := [
+            request
+            for request in open_requests
+            if request.max_tokens is not None and is_long(request.text, factor * request.max_tokens)
+        ]:
+            found = _apart(long, partial(self._tokenize_part, factor=factor))
+            texts.update({request: text for request, text in found.items() if text is not None})
+            open_requests = [request for request in open_requests if request not in texts]
             factor *= 2
-        return readings | _settle(unread, self._read_whole)
+        return texts | _apart(open_requests, self._tokenize_whole)
 
-    def find_spans(self, text: str, tokens: int) -> Sequence[tuple[int, int]] | None:
-        """Return where the first tokens of a text lie: so many, or all where it has no more; None where nobody knows.
+    def find_offsets(self, text: str, tokens: int) -> Sequence[tuple[int, int]] | None:
+        """Return the offsets of the first tokens of a text: so many, or all where it has no more.
 
-        Raises RequestError where the text is not valid Unicode.
+        None if the tokenizer has no offsets. Raises RequestError where the text is not valid Unicode.
         """
         factor = 1
         while is_long(text, factor * tokens):
-            part = excerpt(text, factor * tokens, drops="right")
-            for located in self._tokenizer.encode_with_offsets([part]) or ():
-                places = _certain_places(located, part, drops="right")
-                if len(places) >= tokens:
-                    return located.offsets[:tokens]
+            part = excerpt(text, factor * tokens, side="right")
+            for encoding in self._tokenizer.encode_with_offsets([part]) or ():
+                if len(_certain_tokens(encoding, part, side="right")) >= tokens:
+                    return encoding.offsets[:tokens]
             factor *= 2
-        located_whole = self._tokenizer.encode_with_offsets([text])
-        return None if located_whole is None else located_whole[0].offsets[:tokens]
+        whole = self._tokenizer.encode_with_offsets([text])
+        return None if whole is None else whole[0].offsets[:tokens]
 
-    def _read_whole(self, wanted: Sequence[Wanted]) -> list[Reading]:
-        encoded = self._tokenizer.encode_batch([one.text for one in wanted], add_special_tokens=False)
-        return [Reading(ids, is_whole=True) for ids in encoded]
+    def _tokenize_whole(self, requests: Sequence[TokenizeRequest]) -> list[TokenizedText]:
+        encoded = self._tokenizer.encode_batch([request.text for request in requests], add_special_tokens=False)
+        return [TokenizedText(ids, is_whole=True) for ids in encoded]
 
-    def _read_in_part(self, wanted: Sequence[Wanted], *, factor: int) -> list[Reading | None]:
+    def _tokenize_part(self, requests: Sequence[TokenizeRequest], *, factor: int) -> list[TokenizedText | None]:
         """Return the tokens of each text, None where an excerpt of that size does not show so many for certain."""
-        excerpts = [excerpt(one.text, factor * (one.count or 0), drops=one.drops) for one in wanted]
-        located = self._tokenizer.encode_with_offsets(excerpts)
-        if located is None:
-            return [None] * len(wanted)
-        return [_certain(*one) for one in zip(wanted, excerpts, located, strict=True)]
+        parts = [
+            excerpt(request.text, factor * (request.max_tokens or 0), side=request.truncation_side)
+            for request in requests
+        ]
+        encodings = self._tokenizer.encode_with_offsets(parts)
+        if encodings is None:
+            return [None] * len(requests)
+        return [_certain_text(*each) for each in zip(requests, parts, encodings, strict=True)]
 
 
 def is_long(text: str, tokens: int) -> bool:
-    """Return whether a text is so long that reading only so many tokens of it pays."""
-    return len(text) > 2 * window(tokens)
+    """Return whether a text is so long that tokenizing only so many tokens of it pays."""
+    return len(text) > 2 * _characters(tokens)
 
 
-def window(tokens: int) -> int:
-    """Return how many characters should hold so many tokens."""
-    return CHARACTERS_PER_TOKEN * tokens + 2 * DOUBTFUL_CHARACTERS
-
-
-def excerpt(text: str, tokens: int, *, drops: Side) -> str:
+def excerpt(text: str, tokens: int, *, side: TruncationSide) -> str:
     """Return the end of a text at which tokens are kept, so much of it as should hold so many of them.
 
     It is cut at a space. Where there is none near by, the end is cut off anywhere, but no beginning: some tokenizers
     count off the digits of a long number from the left. There the whole text is its excerpt.
     """
-    size = window(tokens)
-    if drops == "right":
+    size = _characters(tokens)
+    if side == "right":
         return text[: next((place for place in range(size, min(2 * size, len(text))) if text[place].isspace()), size)]
     latest, earliest = len(text) - size, max(0, len(text) - 2 * size)
     return text[next((place for place in range(latest, earliest, -1) if text[place].isspace()), 0) :]
 
 
-def shown(reading: Reading | RequestError) -> Reading:
-    """Return what was read, or raise why it was not."""
-    if isinstance(reading, RequestError):
-        raise reading
-    return reading
+def min_or_none(*limits: int | None) -> int | None:
+    """Return the lowest of some limits, None where none of them is set."""
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
-def pick(wanted: Sequence[Wanted] | RequestError, readings: Readings, index: int) -> list[Reading]:
-    """Return what was read for the prompt at `index`, or raise why it cannot be run."""
-    if isinstance(wanted, RequestError):
-        raise wanted
-    try:
-        return [shown(readings[one]) for one in wanted]
-    except RequestError as error:
-        raise RequestError(f"Prompt {index}: {error}", param="input") from error
+def truncate(tokens: TokenIds, max_tokens: int | None, side: TruncationSide) -> TokenIds:
+    """Return the tokens that stay when the others are dropped from one side; all for None. A view, not a copy."""
+    if max_tokens is None or len(tokens) <= max_tokens:
+        return tokens
+    return tokens[len(tokens) - max_tokens :] if side == "left" else tokens[:max_tokens]
 
 
-def _certain(wanted: Wanted, part: str, located: Encoding) -> Reading | None:
-    """Return the wanted tokens if the part of the text shows them for certain."""
-    count = wanted.count or 0
-    places = _certain_places(located, part, drops=wanted.drops)
-    if len(places) < count:
+def truncate_after_prompt(
+    tokens: TokenIds, *, prompt_length: int, max_length: int | None, max_text: int | None, side: TruncationSide
+) -> TokenIds:
+    """Return the tokens that stay of a prompt and the text behind it.
+
+    Args:
+        tokens: the prompt's and the text's.
+        prompt_length: how many are the prompt's: they stay at either side, as far as there is room for them.
+        max_length: tokens in all; None for any number.
+        max_text: tokens of the text alone; None for any number.
+        side: the side of the text that is dropped.
+    """
+    if max_length is not None and prompt_length > max_length:
+        return tokens[:max_length]
+    room = None if max_length is None else max_length - prompt_length
+    text = truncate(tokens[prompt_length:], min_or_none(max_text, room), side)
+    return text if prompt_length == 0 else np.concatenate([tokens[:prompt_length], text])
+
+
+def common_prefix(first: TokenIds, second: TokenIds) -> int:
+    """Return how many tokens two sequences have in common at their start."""
+    size = min(len(first), len(second))
+    differs = np.flatnonzero(first[:size] != second[:size])
+    return int(differs[0]) if len(differs) else size
+
+
+def _characters(tokens: int) -> int:
+    """Return how many characters should hold so many tokens."""
+    return CHARACTERS_PER_TOKEN * tokens + 2 * UNCERTAIN_CHARACTERS
+
+
+def _certain_text(request: TokenizeRequest, part: str, encoding: Encoding) -> TokenizedText | None:
+    """Return the tokens that are asked for if the part of the text shows them for certain."""
+    count = request.max_tokens or 0
+    certain = _certain_tokens(encoding, part, side=request.truncation_side)
+    if len(certain) < count:
         return None
-    kept = places[len(places) - count :] if wanted.drops == "left" else places[:count]
-    return Reading([located.token_ids[place] for place in kept], is_whole=False)
+    kept = certain[len(certain) - count :] if request.truncation_side == "left" else certain[:count]
+    return TokenizedText(encoding.token_ids[kept], is_whole=False)
 
 
-def _certain_places(located: Encoding, part: str, *, drops: Side) -> list[int]:
-    """Return which tokens of an excerpt are those of the whole text for certain."""
-    tokens = list(enumerate(zip(located.offsets, located.word_ids, strict=True)))
-    if not tokens:
-        return []
-    if drops == "right":
-        last, end = located.word_ids[-1] - DOUBTFUL_WORDS, len(part) - DOUBTFUL_CHARACTERS
-        return [place for place, ((_, stop), word) in tokens if word <= last and stop <= end]
-    first = located.word_ids[0] + DOUBTFUL_WORDS
-    return [place for place, ((start, _), word) in tokens if word >= first and start >= DOUBTFUL_CHARACTERS]
+def _certain_tokens(encoding: Encoding, part: str, *, side: TruncationSide) -> NDArray[np.intp]:
+    """Return the indices of the tokens of an excerpt that are those of the whole text for certain."""
+    if not len(encoding.token_ids):
+        return np.empty(0, np.intp)
+    offsets, words = np.array(encoding.offsets), np.array(encoding.word_ids)
+    if side == "right":
+        last, end = words[-1] - UNCERTAIN_WORDS, len(part) - UNCERTAIN_CHARACTERS
+        return np.flatnonzero((words <= last) & (offsets[:, 1] <= end))
+    first = words[0] + UNCERTAIN_WORDS
+    return np.flatnonzero((words >= first) & (offsets[:, 0] >= UNCERTAIN_CHARACTERS))
 
 
-def _settle(
-    wanted: Sequence[Wanted], read: Callable[[Sequence[Wanted]], Sequence[T]]
-) -> dict[Wanted, T | RequestError]:
-    """Return what `read` gives for each text; where it refuses some, those that it refuses fail alone."""
-    if not wanted:
+def _apart(
+    requests: Sequence[TokenizeRequest], tokenize: Callable[[Sequence[TokenizeRequest]], Sequence[T]]
+) -> dict[TokenizeRequest, T | RequestError]:
+    """Return what `tokenize` gives for each text; the texts that it refuses fail alone."""
+    if not requests:
         return {}
     try:
-        return dict(zip(wanted, read(wanted), strict=True))
+        return dict(zip(requests, tokenize(requests), strict=True))
     except RequestError as error:
-        if len(wanted) == 1:
-            return {wanted[0]: error}
-        return {one: found for each in wanted for one, found in _settle([each], read).items()}
+        if len(requests) == 1:
+            return {requests[0]: error}
+        return {request: found for each in requests for request, found in _apart([each], tokenize).items()}

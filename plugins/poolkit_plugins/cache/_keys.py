@@ -5,26 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import importlib_metadata
-import numpy as np
-
-from poolkit_plugins._prompts import params_of_ids
+from pydantic import BaseModel
 
 if TYPE_CHECKING:
-    from poolkit import BindContext, ImagePrompt, PoolingParams
-    from poolkit.contract import EncodedPrompt
+    from poolkit import BindContext, EncodedPrompt
 
 __all__ = ["Keys"]
 
-FORMAT = 1
+FORMAT = 2
 """Raised when what is stored changes its form or meaning."""
 
 DECIDES_NO_RESULT = {"task", "batching", "max_num_batched_tokens", "max_num_seqs"}
 """Settings of the model that only say how prompts are run; the task has its own place in the key."""
+
+DECIDES_POOLING = ("activates", "dimensions", "columns", "step_tag_id", "parts", "extra")
+"""Parameters that have a part in the result; those about tokenization show in the token ids."""
 
 
 class Keys:
@@ -47,25 +46,27 @@ class Keys:
         self._common = hashlib.blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=32)
 
     def key(self, prompt: EncodedPrompt) -> str:
-        """Return the key of one prompt."""
-        digest = self._of_params(params_of_ids(prompt.params))
-        digest.update(np.asarray(prompt.token_ids, np.int64).tobytes())
+        """Return the key of one prompt. An image is known by its bytes, and is not decoded."""
+        digest = self._common.copy()
+        params = {name: getattr(prompt.params, name) for name in DECIDES_POOLING}
+        digest.update(json.dumps(params, sort_keys=True, default=_dump).encode())
+        digest.update(b"query" if prompt.is_query else b"document")
+        if prompt.unread is not None:
+            digest.update(b"image" + prompt.unread.digest)
+            return digest.hexdigest()
+        digest.update(prompt.token_ids.tobytes())
         if prompt.token_type_ids is not None:
-            digest.update(b"types" + np.asarray(prompt.token_type_ids, np.int64).tobytes())
+            digest.update(b"types" + prompt.token_type_ids.tobytes())
         if prompt.prompt_length:
             digest.update(b"prompt_length %d" % prompt.prompt_length)
+        if prompt.attention_length is not None:
+            digest.update(b"attention_length %d" % prompt.attention_length)
         return digest.hexdigest()
 
-    def of_image(self, image: ImagePrompt, params: PoolingParams) -> str:
-        """Return the key of an image."""
-        digest = self._of_params(params)
-        digest.update(b"image" + image.data)
-        return digest.hexdigest()
 
-    def _of_params(self, params: PoolingParams) -> hashlib.blake2b:
-        digest = self._common.copy()
-        digest.update(json.dumps(asdict(params), sort_keys=True).encode())
-        return digest
+def _dump(extra: object) -> object:
+    assert isinstance(extra, BaseModel)
+    return extra.model_dump(mode="json")
 
 
 def _providers(group: str, name: str) -> list[str]:

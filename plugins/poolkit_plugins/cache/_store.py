@@ -95,14 +95,14 @@ class Store:
 
 def _encode(output: PooledOutput) -> bytes:
     arrays = {f"{PART}{name}": array for name, array in output.parts.items()}
-    token_ids = np.asarray(output.prompt_token_ids, np.int64)
+    token_ids = np.ascontiguousarray(output.prompt_token_ids)
     return save({"data": np.ascontiguousarray(output.data), "prompt_token_ids": token_ids, **arrays})
 
 
 def _decode(data: bytes) -> PooledOutput:
     arrays = load(data)
     parts = {name.removeprefix(PART): array for name, array in arrays.items() if name.startswith(PART)}
-    return PooledOutput(arrays["data"], arrays["prompt_token_ids"].tolist(), parts)
+    return PooledOutput(arrays["data"], arrays["prompt_token_ids"], parts)
 
 
 class _PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types

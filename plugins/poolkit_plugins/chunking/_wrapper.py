@@ -1,36 +1,19 @@
-"""Runs the chunks in place of the prompts, and gives the processor one output for each prompt that it prepared."""
+"""Runs the chunks of long prompts in their place, and puts the chunks' outputs together."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain, islice
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from poolkit import (
-    Activation,
-    ImagePrompt,
-    Output,
-    PooledOutput,
-    PoolingParams,
-    Prepared,
-    Prompt,
-    TemplatedText,
-    TextPair,
-    TokenInputs,
-    hookimpl,
-)
+from poolkit import Activation, EncodedPrompt, Outcome, Output, PooledOutput
 from poolkit.errors import RequestError
-from poolkit_plugins._prompts import as_prompt, params_of_ids
-from poolkit_plugins.chunking._cutting import Cutter
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
-    from poolkit import BindContext
-    from poolkit.contract import EncodedPrompt
+    from poolkit import BindContext, TokenIds
     from poolkit_plugins.chunking import Settings
 
 __all__ = ["Chunking"]
@@ -39,123 +22,126 @@ SMALLEST_NORM = 1e-12
 """What torch's `normalize` divides a shorter vector by."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    """A request that runs in chunks.
+class Chunking:
+    """Surrounds the model in one operation whose outputs are vectors, scores or the vectors of tokens.
 
-    Attributes:
-        whole: as it was prepared.
-        chunks: how many there are of each prompt.
+    Raises ValueError where the model does not take such chunks, or they would not advance.
     """
 
-    whole: Prepared
-    chunks: tuple[int, ...]
-
-
-class Chunking:
-    """Surrounds one operation whose outputs are vectors, scores or the vectors of tokens."""
+    takes_long_prompts = True
 
     def __init__(self, context: BindContext, settings: Settings) -> None:
+        model, overlap = context.model, settings.overlap_tokens
         self._context = context
-        self._cutter = Cutter.of(context, settings)
+        self._longest = longest = settings.max_chunk_tokens or model.max_model_len
+        self._overlap = overlap
         self._combine = settings.combine
+        special = sum(map(len, context.encoder.special_ids()))
+        if longest > model.max_model_len:
+            raise ValueError(f"max_chunk_tokens is {longest}; {model.name} takes at most {model.max_model_len}")
+        if special + overlap >= longest:
+            raise ValueError(
+                f"{special} special tokens and overlap_tokens = {overlap} leave nothing of a chunk of {longest} tokens"
+            )
 
-    @hookimpl(wrapper=True)
-    def pre_process(self) -> Generator[None, Prepared, Prepared]:
-        """Prepare the chunks in place of the prompts."""
-        whole = yield
-        if any(isinstance(prompt, ImagePrompt) for prompt in whole.prompts):
-            return whole  # nobody cuts an image, and to be here each would have to be decoded
-        encoded = self._context.encoder.encode(whole.prompts, whole.params_of_each, first_index=0, refuses_long=False)
-        chunks: list[list[tuple[Prompt, PoolingParams]]] = []
-        refused: list[RequestError] = []
-        for index, (prompt, one) in enumerate(zip(whole.prompts, encoded, strict=True)):
-            if isinstance(one, RequestError):
-                refused.append(one)
-            else:
-                self._check_length(one, index)
-                chunks.append(self._cut(prompt, one))
-        is_cut = any(len(some) > 1 for some in chunks)
-        if refused and is_cut:
-            raise refused[0]
-        if refused:
-            return whole  # it runs as it is: each refusal is told by the prompt's index, and the others run
-        return Prepared(
-            [prompt for some in chunks for prompt, _ in some],
-            [params for some in chunks for _, params in some],
-            _Cut(whole, tuple(map(len, chunks))),
-            outputs_map_to_inputs=not is_cut and whole.outputs_map_to_inputs,
-        )
+    def run(
+        self, encoded: Sequence[EncodedPrompt]
+    ) -> Generator[Sequence[EncodedPrompt], Sequence[Outcome], Sequence[Outcome]]:
+        """Yield the chunks of each prompt; return one outcome per prompt."""
+        chunks_of = [self._refusal(prompt) or self._cut(prompt) for prompt in encoded]
+        counts = [0 if isinstance(chunks, RequestError) else len(chunks) for chunks in chunks_of]
+        outcomes = iter((yield [chunk for chunks in chunks_of if isinstance(chunks, list) for chunk in chunks]))
+        return [
+            chunks if isinstance(chunks, RequestError) else self._join(prompt, list(islice(outcomes, count)))
+            for prompt, chunks, count in zip(encoded, chunks_of, counts, strict=True)
+        ]
 
-    @hookimpl(wrapper=True)
-    def post_process(
-        self, prepared: Prepared, outputs: Sequence[PooledOutput]
-    ) -> Generator[tuple[Prepared, Sequence[PooledOutput]] | None, BaseModel, BaseModel]:
-        """Put the outputs of each prompt's chunks together."""
-        if not isinstance(prepared.state, _Cut):
-            return (yield None)
-        return (yield prepared.state.whole, list(self._join(prepared.state, outputs)))
-
-    def _check_length(self, encoded: EncodedPrompt, index: int) -> None:
-        longest, length = self._context.model.config.pooler_config.max_embed_len, len(encoded.token_ids)
-        if longest is not None and length > longest:
-            raise RequestError(
-                f"Prompt {index} has {length} tokens; in chunks {self._context.model.name} is given at most {longest} "
+    def _refusal(self, prompt: EncodedPrompt) -> RequestError | None:
+        """Return why a prompt is too long even for chunks, or leaves no room for any; None if it can run."""
+        model, length = self._context.model, len(prompt.token_ids)
+        limit = model.config.pooler_config.max_embed_len
+        if limit is not None and length > limit:
+            return RequestError(
+                f"Prompt {prompt.index} has {length} tokens; in chunks {model.name} is given at most {limit} "
                 "(pooler_config.max_embed_len). Shorten it, or set truncate_prompt_tokens=-1 to have it cut to the "
                 "model's maximum.",
                 param="input",
             )
+        if length > self._longest and prompt.cuttable is not None and self._room(prompt) <= self._overlap:
+            start, _ = prompt.cuttable
+            return RequestError(
+                f"The first text of a pair has {start} tokens with the special tokens around it, which leaves "
+                f"{max(self._room(prompt), 0)} of {self._longest} to each chunk of the second. Shorten it, or set "
+                "truncate_prompt_tokens=-1 to have both cut.",
+                param="input",
+            )
+        return None
 
-    def _cut(self, prompt: Prompt, encoded: EncodedPrompt) -> list[tuple[Prompt, PoolingParams]]:
-        """Return the chunks of a prompt, each with its params."""
-        params = encoded.params
-        pieces: Sequence[Prompt]
-        fits = len(encoded.token_ids) <= self._cutter.longest
-        # Neither token ids with types nor those of a text in its frame tell where what may be cut begins.
-        if fits or params.truncate_prompt_tokens is not None or isinstance(prompt, TokenInputs | TemplatedText):
-            pieces = [as_prompt(encoded.token_ids, encoded.token_type_ids, prompt_length=encoded.prompt_length)]
-        elif isinstance(prompt, TextPair):
-            encoder = self._context.encoder
-            pieces = self._cutter.cut_pair(*encoder.halves(prompt, params), encoder.pair_template(params))
-        else:
-            first, *rest = self._cutter.cut(encoded.token_ids)
-            pieces = [as_prompt(first, prompt_length=encoded.prompt_length), *rest]
-        if len(pieces) > 1 and self._normalizes(params):
-            params = replace(params, use_activation=False)  # the average is normalised, and not what goes into it
-        if len(pieces) > 1:
+    def _room(self, prompt: EncodedPrompt) -> int:
+        """Return how many tokens of what may be cut fit into a chunk."""
+        start, stop = prompt.cuttable or (0, 0)
+        return self._longest - (len(prompt.token_ids) - (stop - start))
+
+    def _cut(self, prompt: EncodedPrompt) -> list[EncodedPrompt]:
+        """Return the chunks of a prompt, in order; one that fits, or may not be cut, is its only chunk."""
+        if len(prompt.token_ids) <= self._longest or prompt.cuttable is None or prompt.params.truncates:
+            return [prompt]
+        start, stop = prompt.cuttable
+        room = self._room(prompt)
+        begins = range(start, max(start + 1, stop - self._overlap), room - self._overlap)
+        params = replace(
+            prompt.params,
+            # The average is normalised, and not what goes into it.
+            activates=prompt.params.activates and not self._normalizes(prompt),
             # Scores of chunks do not add up to the document's: its token vectors are put end to end and scored then.
-            params = replace(params, late_interaction=None)
-        return [(piece, params_of_ids(params)) for piece in pieces]
+            late_interaction=None,
+        )
+        return [
+            replace(
+                prompt,
+                token_ids=_splice(prompt.token_ids, start, stop, begin, room),
+                token_type_ids=(
+                    None if prompt.token_type_ids is None else _splice(prompt.token_type_ids, start, stop, begin, room)
+                ),
+                params=params,
+                prompt_length=prompt.prompt_length if begin == start else 0,
+                cuttable=None,
+            )
+            for begin in begins
+        ]
 
-    def _normalizes(self, params: PoolingParams) -> bool:
-        """Return whether a vector is to have length 1, by the request's wish, the operator's, or the default."""
+    def _normalizes(self, prompt: EncodedPrompt) -> bool:
         task = self._context.task
-        wishes = (params.use_activation, self._context.model.config.pooler_config.use_activation, True)
-        is_wanted = next(wish for wish in wishes if wish is not None)
-        return is_wanted and task.output is Output.VECTOR and task.activation is Activation.NORMALIZE
+        is_normalized = task.output is Output.VECTOR and task.activation is Activation.NORMALIZE
+        return is_normalized and prompt.params.activates
 
-    def _join(self, cut: _Cut, outputs: Sequence[PooledOutput]) -> Iterator[PooledOutput]:
-        rest = iter(outputs)
-        for index, (params, count) in enumerate(zip(cut.whole.params_of_each, cut.chunks, strict=True)):
-            chunks = list(islice(rest, count))
-            if count > 1 and chunks[0].parts:
-                raise RequestError(
-                    f"Prompt {index} is longer than {self._cutter.longest} tokens, and of what task "
-                    f"{self._context.task.name!r} gives for its chunks, {', '.join(chunks[0].parts)} cannot be put "
-                    "together. Shorten it, or set truncate_prompt_tokens=-1 to have it cut.",
-                    param="input",
-                )
-            yield chunks[0] if count == 1 else self._combine_chunks(chunks, params)
-
-    def _combine_chunks(self, chunks: Sequence[PooledOutput], params: PoolingParams) -> PooledOutput:
-        token_ids = list(chain.from_iterable(chunk.prompt_token_ids for chunk in chunks))
+    def _join(self, prompt: EncodedPrompt, chunks: Sequence[Outcome]) -> Outcome:
+        """Return the outcome of a prompt: its chunks' outputs put together, or the first failure."""
+        if len(chunks) == 1:
+            return chunks[0]
+        outputs = [chunk for chunk in chunks if isinstance(chunk, PooledOutput)]
+        if len(outputs) < len(chunks):
+            return next(chunk for chunk in chunks if isinstance(chunk, Exception))
+        if outputs[0].parts:
+            return RequestError(
+                f"Prompt {prompt.index} is longer than {self._longest} tokens, and of what task "
+                f"{self._context.task.name!r} gives for its chunks, {', '.join(outputs[0].parts)} cannot be put "
+                "together. Shorten it, or set truncate_prompt_tokens=-1 to have it cut.",
+                param="input",
+            )
+        token_ids = np.concatenate([output.prompt_token_ids for output in outputs])
         if self._context.task.output is Output.TOKEN_VECTORS:
-            return PooledOutput(np.concatenate([chunk.data for chunk in chunks]), token_ids)
-        rows = np.stack([chunk.data for chunk in chunks])  # (chunks, dim)
+            return PooledOutput(np.concatenate([output.data for output in outputs]), token_ids)
+        rows = np.stack([output.data for output in outputs])  # (chunks, dim)
         if self._context.task.output is Output.VECTOR:
-            row = np.average(rows, axis=0, weights=[len(chunk.prompt_token_ids) for chunk in chunks])
-            if self._normalizes(params):
+            row = np.average(rows, axis=0, weights=[len(output.prompt_token_ids) for output in outputs])
+            if self._normalizes(prompt):
                 row = row / max(float(np.linalg.norm(row)), SMALLEST_NORM)
         else:
             row = rows.max(axis=0) if self._combine == "best" else rows.mean(axis=0)
         return PooledOutput(row.astype(np.float32), token_ids)
+
+
+def _splice(tokens: TokenIds, start: int, stop: int, begin: int, room: int) -> TokenIds:
+    """Return the tokens around `start` to `stop`, and of those between them `room` from `begin` on."""
+    return np.concatenate([tokens[:start], tokens[begin : min(begin + room, stop)], tokens[stop:]])

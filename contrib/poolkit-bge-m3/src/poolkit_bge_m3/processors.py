@@ -41,7 +41,7 @@ class EmbeddingsM3Processor(PoolingIOProcessor[EmbeddingsM3Request, EmbeddingsM3
 def _weights_by_token_id(output: PooledOutput) -> dict[str, float]:
     """Return the highest weight of each token id, as FlagEmbedding writes it: ids as text, no weight of 0."""
     highest: dict[str, float] = {}
-    for token_id, weight in zip(output.prompt_token_ids, output.parts[TOKEN_WEIGHTS].tolist(), strict=True):
+    for token_id, weight in zip(output.prompt_token_ids.tolist(), output.parts[TOKEN_WEIGHTS].tolist(), strict=True):
         key = str(token_id)
         if weight > highest.get(key, 0.0):
             highest[key] = weight

@@ -36,10 +36,10 @@ def cut(
         RequestError: a text is not valid Unicode.
     """
     encoder = context.encoder
-    wish = PoolingParams(truncate_prompt_tokens=longest, truncation_side=side)
+    wish = encoder.resolve(PoolingParams(truncate_prompt_tokens=longest, truncation_side=side))
     held = [text for text in texts if text]  # an encoder refuses a text without tokens; here it stands among others
     cuts = []
-    for text, encoded in zip(held, encoder.encode(held, [wish] * len(held), first_index=0), strict=True):
+    for text, encoded in zip(held, encoder.encode(held, [wish] * len(held)), strict=True):
         if isinstance(encoded, RequestError):
             raise RequestError(str(encoded), param=field)
         ids = encoded.token_ids

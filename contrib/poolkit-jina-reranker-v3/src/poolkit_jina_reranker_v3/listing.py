@@ -84,7 +84,8 @@ class Lister:
 
     def _count(self, prompt: str) -> int:
         """Return the tokens of a prompt, which may be too long to run."""
-        [encoded] = self._context.encoder.encode([prompt], [PoolingParams()], first_index=0, refuses_long=False)
+        encoder = self._context.encoder
+        [encoded] = encoder.encode([prompt], [encoder.resolve(PoolingParams())], refuses_long=False)
         if isinstance(encoded, RequestError):
             raise RequestError(str(encoded), param="instruction")  # nothing else is unread so far
         return len(encoded.token_ids)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,7 +32,7 @@ def lay_out(
     tokens, sequences = int(ends[-1]), len(prompts)
     owners = np.repeat(np.arange(sequences), lengths)
     columns = {
-        "token_ids": _end_to_end((prompts[i].token_ids for i in order), tokens),
+        "token_ids": np.concatenate([prompts[i].token_ids for i in order]),
         "owners": owners,
         "places": np.arange(tokens) - (ends - lengths)[owners],
         "lengths": lengths,
@@ -41,17 +40,18 @@ def lay_out(
         "queries": np.fromiter((prompts[i].is_query for i in order), dtype=np.int64, count=sequences),
     }
     if takes_types and any(prompt.token_type_ids is not None for prompt in prompts):
-        types = (prompts[i].token_type_ids or (0,) * unsorted[i] for i in order)
-        columns["token_type_ids"] = _end_to_end(types, tokens)
-    if any(prompt.attended is not None for prompt in prompts):
-        attended = np.array([prompt.attended or len(prompt.token_ids) for prompt in prompts])
+        no_types = np.zeros(int(lengths[-1]), np.int32)
+        types = [no_types[: unsorted[i]] if (own := prompts[i].token_type_ids) is None else own for i in order]
+        columns["token_type_ids"] = np.concatenate(types)
+    if any(prompt.attention_length is not None for prompt in prompts):
+        attended = np.array([prompt.attention_length or len(prompt.token_ids) for prompt in prompts])
         columns["attended"] = attended[order]
     if any(prompt.prompt_length for prompt in prompts):
         columns["prompt_length"] = np.fromiter(
             (prompts[i].prompt_length for i in order), dtype=np.int64, count=sequences
         )
     # One array for everything, so that one copy takes it to the device.
-    flat = torch.from_numpy(np.concatenate(list(columns.values()))).to(device)
+    flat = torch.from_numpy(np.concatenate(list(columns.values()), dtype=np.int64, casting="same_kind")).to(device)
     cuts = np.cumsum([len(column) for column in columns.values()])[:-1]
     parts = dict(zip(columns, torch.tensor_split(flat, cuts.tolist()), strict=True))
 
@@ -68,10 +68,6 @@ def lay_out(
     )
     batch = Batch(parts["token_ids"], segments, parts["queries"], parts.get("token_type_ids"))
     return batch, place_of_prompt
-
-
-def _end_to_end(rows: Iterable[Sequence[int]], tokens: int) -> NDArray[np.int64]:
-    return np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=tokens)
 
 
 def _runs(lengths: NDArray[np.int64], attended: NDArray[np.int64]) -> tuple[Run, ...]:

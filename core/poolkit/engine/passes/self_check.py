@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from poolkit.contract import EncodedPrompt, PoolingParams
+from poolkit.contract import EncodedPrompt, ResolvedParams
 from poolkit.engine.heads.layers import TakeHidden, load_mix
 from poolkit.engine.loading import quiet_transformers
 from poolkit.engine.passes.attention import PACKED_ATTENTION, register_packed_attention
@@ -106,11 +106,12 @@ def check_batch(model: PreTrainedModel, info: ModelInfo) -> Batch:
         ids = [torch.where(row == pad_token_id, (pad_token_id + 1) % info.vocab_size, row) for row in ids]
     types = [torch.randint(2, (length,), generator=dice) for length in lengths]
     prompts = [
-        EncodedPrompt(row.tolist(), PoolingParams(), kinds.tolist()) for row, kinds in zip(ids, types, strict=True)
+        EncodedPrompt(row.int().numpy(), ResolvedParams(), kinds.int().numpy())
+        for row, kinds in zip(ids, types, strict=True)
     ]
     expansion = info.multi_vector and info.multi_vector.expansion
     if expansion and not expansion.attends:
-        prompts += [replace(prompt, attended=(len(prompt.token_ids) + 1) // 2) for prompt in prompts]
+        prompts += [replace(prompt, attention_length=(len(prompt.token_ids) + 1) // 2) for prompt in prompts]
     batch, _ = lay_out(prompts, device=model.device, takes_types=takes_token_types(model))
     return batch
 
