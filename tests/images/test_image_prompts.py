@@ -217,7 +217,7 @@ def test_images_go_through_the_plugins_as_they_are(plugin, family, load, image_m
         for _ in range(2):
             for found, wanted in zip(pool(llm, prompts), expected, strict=True):
                 np.testing.assert_allclose(found, wanted, atol=1e-6)
-        runs = llm.served.stats().prompts_done
+        runs = llm.served.stats().prompts_run
     assert runs == (len(prompts) if plugin == "cache" else 2 * len(prompts))
 
 

@@ -10,7 +10,6 @@ from itertools import takewhile
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
 from poolkit.contract import (
     EncodedPrompt,
@@ -449,10 +448,9 @@ class Encoder:
         self, prompt: TokenInputs | Sequence[int] | TokenIds, params: ResolvedParams, index: int
     ) -> EncodedPrompt:
         inputs = prompt if isinstance(prompt, TokenInputs) else TokenInputs(prompt)
-        given = np.asarray(inputs.token_ids, np.int64)  # wider than an id, so that one out of range shows
-        self._check_range(given, index)
+        ids = self._check_range(inputs.token_ids, index)
         room, side = self._room(params, special_tokens=0), params.truncation_side
-        ids = truncate(given.astype(np.int32), room, side)
+        ids = truncate(ids, room, side)
         types = None
         if inputs.token_type_ids is not None:
             types = truncate(np.asarray(inputs.token_type_ids, np.int32), room, side)
@@ -492,8 +490,13 @@ class Encoder:
     def _template(self, params: ResolvedParams) -> PairTemplate:
         return self._pair_template if params.add_special_tokens else self._pair_template.without_special_tokens()
 
-    def _check_range(self, ids: NDArray[np.int64], index: int) -> None:
-        low, high = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
+    def _check_range(self, token_ids: Sequence[int] | TokenIds, index: int) -> TokenIds:
+        """Return token ids as an array, or raise RequestError if one is not the model's."""
+        try:
+            ids = np.asarray(token_ids, np.int64)
+            low, high = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
+        except OverflowError:
+            low, high = min(token_ids), max(token_ids)
         if low < 0 or high >= self._info.vocab_size:
             raise RequestError(
                 f"Prompt {index} holds token id {low if low < 0 else high}; the ids of {self._info.name} go from "
@@ -501,6 +504,7 @@ class Encoder:
                 "(langchain's OpenAIEmbeddings sends another model's ids unless check_embedding_ctx_length=False).",
                 param="input",
             )
+        return ids.astype(np.int32)
 
     def _room(self, params: ResolvedParams, *, special_tokens: int) -> int | None:
         """Return how many tokens a prompt may keep beside its special tokens, or None where it must not be cut."""
