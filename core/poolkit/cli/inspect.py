@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
@@ -46,7 +45,9 @@ def inspect(
         reasons = prepared.registry.unsupported_reasons(prepared.info)
     if as_json:
         content = {
-            "decisions": [dataclasses.asdict(decision) for decision in decisions],
+            "decisions": [
+                {"name": decision.name, "value": decision.value, "source": decision.source} for decision in decisions
+            ],
             "tasks": tasks,
             "refused_tasks": reasons,
         }

@@ -33,11 +33,19 @@ https://huggingface.co/Qwen/Qwen2.5-Math-PRM-7B.
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One line of the start-up report: what was decided, and where that came from."""
+    """One line of the start-up report: what was decided, and where that came from.
+
+    Attributes:
+        name: what it is about.
+        value: what holds.
+        source: the file, setting or rule that says so.
+        outputs: the outputs that it matters to: it is left out of the report of other tasks. None for all.
+    """
 
     name: str
     value: str
     source: str
+    outputs: frozenset[Output] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,8 @@ from poolkit.models.families import EVERY_MODELS_OUTPUTS
 
 __all__ = ["list_outputs", "read_classifier", "read_steps"]
 
+SCORES = frozenset((Output.LOGITS, Output.TOKEN_LOGITS, Output.REWARDS))
+
 CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification")
 
 ACTIVATIONS = {"Identity": Activation.IDENTITY, "Sigmoid": Activation.SIGMOID, "Softmax": Activation.SOFTMAX}
@@ -63,7 +65,7 @@ def read_classifier(
         }[problem_type]
         source = f"{len(names)} labels, {problem_type}" if len(names) > 1 else f"one label, {problem_type}"
     spec = ClassifierSpec(label_names=names, problem_type=problem_type, activation=activation)
-    return spec, (Decision("label activation", activation, source),)
+    return spec, (Decision("label activation", activation, source, SCORES),)
 
 
 def read_steps(
@@ -100,10 +102,10 @@ def read_steps(
         )
     decisions = []
     if tag is not None:
-        decisions.append(Decision("steps", f"the rows at token {tag}", source))
+        decisions.append(Decision("steps", f"the rows at token {tag}", source, SCORES))
     if columns is not None:
         listed = ", ".join(map(str, columns))
-        decisions.append(Decision("step columns", listed, "pooler_config.returned_token_ids"))
+        decisions.append(Decision("step columns", listed, "pooler_config.returned_token_ids", SCORES))
     activation = Activation.SOFTMAX if pooler.pooling_type == "STEP" else Activation.IDENTITY
     return StepSpec(tag_id=tag, activation=activation), tuple(decisions)
 

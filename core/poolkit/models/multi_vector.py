@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from poolkit.contract import Output
 from poolkit.contract.model_files import ModelFiles, read_object
 from poolkit.contract.model_info import Decision
 from poolkit.contract.model_specs import DenseSpec, Expansion, MultiVectorSpec
@@ -152,7 +153,7 @@ def resolve_multi_vector(
         decisions.append(Decision("query expansion", value, files.source))
     if files.skiplist:
         value = f"{len(files.skiplist)} tokens in every {' and '.join(files.skips_in)}"
-        decisions.append(Decision("skiplist", value, files.source))
+        decisions.append(Decision("skiplist", value, files.source, frozenset((Output.TOKEN_VECTORS,))))
     spec = MultiVectorSpec(
         query_length=query,
         document_length=document,

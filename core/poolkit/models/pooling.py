@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+from poolkit.contract import Output
 from poolkit.contract.model_files import (
     ModelFamily,
     ModelFiles,
@@ -35,6 +36,7 @@ from poolkit.errors import ConfigError, ModelError, did_you_mean
 from poolkit.models.multi_vector import MultiVectorFiles
 
 __all__ = [
+    "VECTORS",
     "Pooling",
     "read_dense",
     "read_layer_mix",
@@ -43,6 +45,9 @@ __all__ = [
     "read_nothing",
     "read_pooling",
 ]
+
+VECTOR = frozenset((Output.VECTOR,))
+VECTORS = frozenset((Output.VECTOR, Output.TOKEN_VECTORS))
 
 TOKENS, SENTENCE = "token_embeddings", "sentence_embedding"
 
@@ -230,18 +235,18 @@ def _modes(
     own = next(((name, family) for name, family in families.items() if family.pooling is not None), None)
     if any(family.pools_itself for family in families.values()):
         modes = (own[1].pooling,) if own is not None and own[1].pooling is not None else ()
-        return modes, Decision("pooling", "the model's own, for images and texts", "the architecture")
+        return modes, Decision("pooling", "the model's own, for images and texts", "the architecture", VECTOR)
     if any(family.images is not None for family in families.values()):
-        return (), Decision("pooling", "none: each token has its vector", "the architecture")
+        return (), Decision("pooling", "none: each token has its vector", "the architecture", VECTOR)
     if pooling_type in POOLING_TYPES:
         listed, source = (POOLING_TYPES[pooling_type],), "pooler_config.pooling_type"
     elif multi_vector is not None:
-        return (), Decision("pooling", "none: each token has its vector", multi_vector.source)
+        return (), Decision("pooling", "none: each token has its vector", multi_vector.source, VECTOR)
     elif not listed and own is not None and own[1].pooling is not None:
         listed, source = (own[1].pooling,), f"the family {own[0]}; there is no Pooling module"
     elif not listed:
         listed, source = (PoolingMode.CLS,), "the architecture, an encoder; there is no Pooling module"
-    return listed, Decision("pooling", " + ".join(listed), source)
+    return listed, Decision("pooling", " + ".join(listed), source, VECTOR)
 
 
 def _decisions(spec: PoolingSpec, listed_mix: LayerMixSpec | None) -> list[Decision]:
@@ -251,12 +256,13 @@ def _decisions(spec: PoolingSpec, listed_mix: LayerMixSpec | None) -> list[Decis
         decisions.append(Decision("token vectors", value, f"{spec.layer_mix.folder.name}/config.json"))
     elif listed_mix is not None:
         decisions.append(Decision("token vectors", "the last layer's", "config.json has no output_hidden_states"))
-    for name, layers in (("token layer", spec.token_layers), ("layer", spec.layers)):
+    for name, layers, outputs in (("token layer", spec.token_layers, VECTORS), ("layer", spec.layers, VECTOR)):
         for layer in layers:
             only_for = f"{name} ({layer.only_for})" if layer.only_for is not None else name
-            decisions.append(Decision(only_for, str(layer), f"{layer.folder.name}/config.json"))
+            decisions.append(Decision(only_for, str(layer), f"{layer.folder.name}/config.json", outputs))
     if not spec.includes_prompt:
-        decisions.append(Decision("prompt tokens", "left out of pooling", "include_prompt of the Pooling module"))
+        source = "include_prompt of the Pooling module"
+        decisions.append(Decision("prompt tokens", "left out of pooling", source, VECTOR))
     return decisions
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from poolkit.contract import Output
 from poolkit.contract.model_files import SHARED, ModelFiles, RerankerFamily, read_object
 from poolkit.contract.model_info import Decision
 from poolkit.contract.model_specs import LogitScore, RerankerSpec, ScorePrompt
@@ -25,6 +26,8 @@ TEMPLATES = Path(__file__).parent / "score_templates"
 TRANSFORMER_FILE = "sentence_bert_config.json"
 TEMPLATE_KEYS = frozenset(("add_generation_prompt", "restore_suffix"))
 """What sentence-transformers hands to a chat template and poolkit knows. It always keeps the suffix."""
+
+LOGITS = frozenset((Output.LOGITS,))
 
 METHODS = {"from_2_way_softmax": 2, "no_post_processing": 1}
 """vLLM's ways to make a score of tokens' logits, each with the number of tokens that make one score."""
@@ -100,7 +103,7 @@ def read_reranker(
     prompt, prompt_decision = _score_prompt(files, match, chat_template, is_causal=tokens is not None)
     decisions = []
     if tokens is not None:
-        decisions.append(Decision("score", str(tokens), source))
+        decisions.append(Decision("score", str(tokens), source, LOGITS))
     if prompt is not None or tokens is not None:
         decisions.append(prompt_decision)
     return RerankerSpec(logit_score=tokens, prompt=prompt), tuple(decisions)
@@ -170,17 +173,18 @@ def _score_prompt(
             reason = exc.strerror if isinstance(exc, OSError) else exc
             raise ConfigError(f"score_template is {str(path)!r}, which cannot be read: {reason}.") from exc
         prompt = ScorePrompt(template=text, source=f"score template {path}", variables=variables)
-        return prompt, Decision("score template", str(path), "score_template")
+        return prompt, Decision("score template", str(path), "score_template", LOGITS)
     own = _own_prompt(folder, chat_template, variables, is_causal=is_causal)
     if own is not None:
-        return own, Decision("score template", "the model's chat template", TRANSFORMER_FILE)
+        return own, Decision("score template", "the model's chat template", TRANSFORMER_FILE, LOGITS)
     if match is not None:
         path = match.family.template
         owner = "shipped with poolkit" if path.parent == TEMPLATES else f"that of reranker {match.name!r}"
         text = path.read_text("utf-8")
         prompt = ScorePrompt(template=text, source=f"score template {path.name}", variables=variables)
-        return prompt, Decision("score template", f"{path.name}, {owner}", match.evidence)
-    return None, Decision("score template", "none: query and document as the tokenizer joins two texts", "no file")
+        return prompt, Decision("score template", f"{path.name}, {owner}", match.evidence, LOGITS)
+    value = "none: query and document as the tokenizer joins two texts"
+    return None, Decision("score template", value, "no file", LOGITS)
 
 
 def _own_prompt(

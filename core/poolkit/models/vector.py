@@ -6,6 +6,7 @@ from poolkit.contract.model_files import SHARED, ModelFiles
 from poolkit.contract.model_info import Decision
 from poolkit.contract.model_specs import Similarity, VectorSpec
 from poolkit.errors import ModelError, did_you_mean
+from poolkit.models.pooling import VECTORS
 
 __all__ = ["read_vector"]
 
@@ -44,7 +45,7 @@ def _similarity(files: ModelFiles, *, is_multi_vector: bool) -> tuple[Similarity
     named = files.shared.get(SIMILARITY)
     known = OF_TOKENS if is_multi_vector else OF_VECTORS
     if named is None or (is_multi_vector and named not in known):
-        decision = Decision("similarity", known[0], "sentence-transformers' default")
+        decision = Decision("similarity", known[0], "sentence-transformers' default", VECTORS)
         return known[0], (decision,) if is_multi_vector else ()
     if named not in known:
         names = [similarity.value for similarity in known]
@@ -52,7 +53,7 @@ def _similarity(files: ModelFiles, *, is_multi_vector: bool) -> tuple[Similarity
             f"{SHARED} has {SIMILARITY} {named!r}, which poolkit does not know.{did_you_mean(str(named), names)} It "
             f"knows {', '.join(names)}."
         )
-    return Similarity(str(named)), (Decision("similarity", str(named), SHARED),)
+    return Similarity(str(named)), (Decision("similarity", str(named), SHARED, VECTORS),)
 
 
 def _matryoshka_dimensions(files: ModelFiles) -> tuple[int, ...] | None:
@@ -77,8 +78,8 @@ def _default_dimensions(
     if asked is None:
         cut = files.shared.get("truncate_dim")
         if isinstance(cut, int) and cut < size and matryoshka is not None:
-            return cut, Decision("dimensions", str(cut), "config_sentence_transformers.json truncate_dim")
-        return None, Decision("dimensions", str(size), "config.json")
+            return cut, Decision("dimensions", str(cut), "config_sentence_transformers.json truncate_dim", VECTORS)
+        return None, Decision("dimensions", str(size), "config.json", VECTORS)
     if matryoshka is None:
         raise ModelError(
             f"pooler_config.dimensions is {asked}, but {name} is not a Matryoshka model: its vectors of "
@@ -87,4 +88,4 @@ def _default_dimensions(
     if asked > size or (matryoshka and asked not in matryoshka):
         allowed = ", ".join(map(str, matryoshka)) if matryoshka else f"1 to {size}"
         raise ModelError(f"pooler_config.dimensions is {asked}; {name} allows {allowed}.")
-    return asked, Decision("dimensions", str(asked), "pooler_config.dimensions")
+    return asked, Decision("dimensions", str(asked), "pooler_config.dimensions", VECTORS)

@@ -13,31 +13,14 @@ from poolkit.registry import Registry
 
 __all__ = ["report", "report_quarantined"]
 
-VECTORS = frozenset((Output.VECTOR, Output.TOKEN_VECTORS))
-SCORES = frozenset((Output.LOGITS, Output.TOKEN_LOGITS, Output.REWARDS))
-
-USED_BY = {
-    "pooling": frozenset((Output.VECTOR,)),
-    "prompt tokens": frozenset((Output.VECTOR,)),
-    "layer": frozenset((Output.VECTOR,)),
-    "token layer": VECTORS,
-    "dimensions": VECTORS,
-    "similarity": VECTORS,
-    "skiplist": frozenset((Output.TOKEN_VECTORS,)),
-    "label activation": SCORES,
-    "score": frozenset((Output.LOGITS,)),
-    "score template": frozenset((Output.LOGITS,)),
-    "steps": SCORES,
-    "step columns": SCORES,
-}
-"""By the name of a decision, the outputs that it matters to; what is not listed matters to all of them."""
+SCORES = (Output.LOGITS, Output.TOKEN_LOGITS, Output.REWARDS)
 
 
 def report(model: ModelInfo, task: PoolingTask, config: ModelConfig) -> tuple[Decision, ...]:
     """Return what was decided for one task of a model, and where each value comes from."""
     return (
         _task(task, config),
-        *(one for one in model.decisions if _is_used(one, task)),
+        *(line for line in model.decisions if line.outputs is None or task.output in line.outputs),
         _head(model, task),
         *_of_task(model, task, config),
     )
@@ -53,11 +36,6 @@ def report_quarantined(registry: Registry) -> tuple[Decision, ...]:
         )
         for failure in registry.quarantined
     )
-
-
-def _is_used(decision: Decision, task: PoolingTask) -> bool:
-    name, _, _ = decision.name.partition(" (")  # "layer (query)" is one for queries
-    return task.output in USED_BY.get(name, Output)
 
 
 def _task(task: PoolingTask, config: ModelConfig) -> Decision:

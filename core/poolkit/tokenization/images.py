@@ -40,8 +40,6 @@ PROBE = "a"
 FILLERS = 10
 """How many tokens without a meaning follow a query: a default of each processor's `__call__`, which tells nobody."""
 
-ENDS_IN_NEWLINE = ("ColPaliForRetrieval", "ColQwen2ForRetrieval")
-
 
 class ImageReader:
     """Reads images with transformers' processor for the model. Used from many threads at a time.
@@ -106,9 +104,10 @@ def _frame(processor: _Processor, info: ModelInfo) -> tuple[str, str]:
     bare, whole = (tokenizer(PROBE, add_special_tokens=adds)["input_ids"] for adds in (False, True))
     start = next(place for place in range(len(whole)) if whole[place : place + len(bare)] == bare)
     first, last = ("".join(tokenizer.convert_ids_to_tokens(ids)) for ids in (whole[:start], whole[start + len(bare) :]))
-    if info.architecture == "ColPaliForRetrieval":
+    assert info.images is not None
+    if info.images.repeats_bos:
         first += tokenizer.bos_token
-    if info.architecture in ENDS_IN_NEWLINE:
+    if info.images.ends_in_newline:
         last = f"\n{last}"
     return f"{first}{processor.query_prefix}", f"{FILLERS * processor.query_augmentation_token}{last}"
 
