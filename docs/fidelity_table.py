@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from fidelity_rows import ROWS, Row
-from plugin_reference import table
+from sections import table
 
 from poolkit import LLM
 from poolkit.errors import ModelError
