@@ -85,6 +85,24 @@ def test_an_engine_that_cannot_be_imported(site: Site):
     )
 
 
+FAMILY = "from poolkit import ModelFamily\nENTRY = ModelFamily(matches=lambda files: True)\n"
+RERANKER = """
+import re
+from pathlib import Path
+from poolkit import LogitScore, RerankerFamily
+ENTRY = RerankerFamily(
+    name=re.compile("x"), model_type="qwen3", logit_score=LogitScore("yes"), template=Path("x.jinja"), phrase="x"
+)
+"""
+ENTRIES = {
+    "": "ENTRY = 7\n",
+    "family": FAMILY,
+    "module": "def ENTRY(module): ...\n",
+    "pooling": "def ENTRY(hidden, segments): ...\n",
+    "reranker": RERANKER,
+}
+
+
 @pytest.mark.parametrize(
     ("group", "kind", "parameter", "entry"),
     [
@@ -99,14 +117,14 @@ def test_an_engine_that_cannot_be_imported(site: Site):
 def test_the_names_of_a_table_are_known_without_an_import(
     site: Site, group: str, kind: str, parameter: str, entry: str
 ):
-    modules = {"poolkit_vendor": "ENTRY = 7\n"}
+    modules = {"poolkit_vendor": ENTRIES[kind]}
     site.install("poolkit-vendor", modules=modules, **{parameter: {entry: "poolkit_vendor:ENTRY"}})
     assert list(load().entries(group, kind)) == []
     entries = load("vendor").entries(group, kind)
     name = entry.removeprefix(f"{kind}.")
     assert (list(entries), name in entries, "nothing" in entries) == ([name], True, False)
     assert "poolkit_vendor" not in sys.modules
-    assert entries[name] == 7
+    assert entries[name] is sys.modules["poolkit_vendor"].ENTRY
 
 
 def install_vendor(site: Site, name: str, source: str, **dialects: str) -> None:
@@ -122,10 +140,28 @@ def test_entries_stand_in_the_order_in_which_their_plugins_were_enabled(site: Si
 
 def test_the_kinds_of_one_group_are_apart(site: Site):
     models = {"module.Dense": "poolkit_apart:ENTRY", "pooling.Dense": "poolkit_apart:OTHER"}
-    site.install("poolkit-apart", modules={"poolkit_apart": "ENTRY, OTHER = 1, 2\n"}, models=models)
+    site.install("poolkit-apart", modules={"poolkit_apart": "ENTRY, OTHER = int, str\n"}, models=models)
     registry = load("apart")
-    assert dict(registry.entries(MODELS, "module")) == {"Dense": 1}
-    assert dict(registry.entries(MODELS, "pooling")) == {"Dense": 2}
+    assert dict(registry.entries(MODELS, "module")) == {"Dense": int}
+    assert dict(registry.entries(MODELS, "pooling")) == {"Dense": str}
+
+
+@pytest.mark.parametrize(
+    ("entry", "noun", "expected"),
+    [
+        ("family.odd", "model family", "ModelFamily"),
+        ("module.odd", "module", "function"),
+        ("pooling.odd", "pooling mode", "function"),
+        ("reranker.odd", "reranker", "RerankerFamily"),
+    ],
+)
+def test_an_entry_of_the_wrong_type(site: Site, entry: str, noun: str, expected: str):
+    site.install("poolkit-odd", modules={"poolkit_odd": "ENTRY = 7\n"}, models={entry: "poolkit_odd:ENTRY"})
+    with pytest.raises(PluginInvalidError) as caught:
+        load("odd").entries(MODELS, entry.partition(".")[0])["odd"]
+    assert str(caught.value) == (
+        f"poolkit-odd 1.0.0: {noun} 'odd' (poolkit_odd:ENTRY) is of type int; it must be a {expected}."
+    )
 
 
 def test_an_entry_point_of_a_kind_that_there_is_not(site: Site):

@@ -6,6 +6,7 @@ import logging
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from dataclasses import dataclass
 
+from poolkit.contract.model_files import ModelFamily, RerankerFamily
 from poolkit.errors import ConfigError, PluginError, PluginInvalidError, PoolkitError, did_you_mean
 from poolkit.registry.discover import KINDS, MODELS, EntryPoint, Plugin
 from poolkit.registry.importing import check_requirement, import_object
@@ -29,6 +30,10 @@ PLURALS = {"modality": "modalities", "model family": "model families"}
 MODEL_KINDS = ("family", "module", "pooling", "reranker")
 FUNCTIONS: Mapping[str, tuple[str, ...]] = {"engine": ("load_engine",)}
 """What an entry must be able to do, by its kind."""
+TYPES: Mapping[str, type] = {"family": ModelFamily, "reranker": RerankerFamily}
+"""What an entry must be, by its kind."""
+CALLED = ("module", "pooling")
+"""Kinds whose entries are functions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +153,10 @@ class Entries(Mapping[str, object]):
 
 
 def load_entry(entry_point: EntryPoint, enabled: Enabled, selection: Selection) -> object:
-    """Import an entry and check that it has the functions of its kind.
+    """Import an entry and check that it is what its kind asks for.
 
     Raises:
-        PluginError: it is for another poolkit, cannot be imported, or lacks a function.
+        PluginError: it is for another poolkit, cannot be imported, lacks a function or is of the wrong type.
     """
     check_requirement(enabled.plugin, selection.installed.core)
     entry = import_object(entry_point.value, enabled, entry_point=str(entry_point))
@@ -162,6 +167,16 @@ def load_entry(entry_point: EntryPoint, enabled: Enabled, selection: Selection) 
         raise PluginInvalidError(
             f"{enabled.plugin}: {NOUNS[entry_point.kind]} {entry_point.short_name!r} ({entry_point.value}) "
             f"has no function {' and no '.join(missing)}.",
+            plugin=enabled.plugin.name,
+        )
+    expected = TYPES.get(entry_point.kind)
+    is_right = (
+        isinstance(entry, expected) if expected is not None else entry_point.kind not in CALLED or callable(entry)
+    )
+    if not is_right:
+        raise PluginInvalidError(
+            f"{enabled.plugin}: {NOUNS[entry_point.kind]} {entry_point.short_name!r} ({entry_point.value}) is of type "
+            f"{type(entry).__name__}; it must be a {expected.__name__ if expected is not None else 'function'}.",
             plugin=enabled.plugin.name,
         )
     return entry
