@@ -276,9 +276,16 @@ def test_the_warning_comes_once_and_says_what_to_call(sequence_folder):
     )
     done = subprocess.run([sys.executable, "-c", program, sequence_folder], capture_output=True, text=True, check=True)
     assert done.stdout == (
-        "FutureWarning <string> LLM.reward is deprecated and does what LLM.encode does. Call LLM.encode(prompts, "
-        'pooling_task="classify") for a model that scores texts, pooling_task="token_classify" for one that scores '
-        "tokens or steps.\n"
+        "FutureWarning <string> LLM.reward is deprecated and does what LLM.encode does. Call LLM.encode(prompts).\n"
+    )
+
+
+def test_an_embedding_is_no_reward(checkpoint):
+    with LLM(str(checkpoint("bert")), task="embed") as llm, pytest.raises(RequestError) as error:
+        llm.reward("a", use_tqdm=False)
+    assert str(error.value) == (
+        "LLM.reward returns a model's scores, and the served task 'embed' gives none. Load the model for a task that "
+        "does."
     )
 
 

@@ -14,6 +14,7 @@ from poolkit.cli.options import MODEL_SETTINGS, takes_settings
 from poolkit.cli.texts import Source, read_texts
 from poolkit.config import ModelConfig
 from poolkit.errors import BatchError, RequestError
+from poolkit.registry import Registry
 from poolkit.settings.settings import Resolved
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["embed"]
+
+OPERATION = "embeddings"
 
 MOST_TOLD = 10
 """Failed lines that are told one by one."""
@@ -53,12 +56,12 @@ def embed(
 
     request = EmbeddingsRequest(input=list(source.texts), truncate_prompt_tokens=truncate_prompt_tokens)
     served = load_model(_for_embeddings(resolved), resolved.plugins)
-    with closing(served), progress_bar("embed") as on_progress:
-        if "embeddings" not in served.operations:
+    with closing(served), progress_bar(OPERATION) as on_progress:
+        if OPERATION not in served.operations:
             raise RequestError(f"The task {served.task.name!r} makes no embeddings. Leave out --task.")
         started = perf_counter()
         try:
-            response = served.run("embeddings", request, on_progress=on_progress)
+            response = served.run(OPERATION, request, on_progress=on_progress)
         except BatchError as error:
             raise RequestError(_told(error, source)) from error
         seconds = perf_counter() - started
@@ -73,10 +76,12 @@ def embed(
 
 
 def _for_embeddings(resolved: Resolved) -> ModelConfig:
-    """Return the model's settings, with the task `embed` unless the user names another that embeds."""
+    """Return the model's settings, with the first task that makes embeddings unless the user names one."""
     settings = resolved.settings
-    is_named = settings.task is not None or settings.pooler_config.task is not None
-    return settings if is_named else settings.model_copy(update={"task": "embed"})
+    if settings.task is not None or settings.pooler_config.task is not None:
+        return settings
+    offering = Registry.load(resolved.plugins).tasks_offering(OPERATION)
+    return settings.model_copy(update={"task": next(iter(offering), None)})
 
 
 def _told(error: BatchError, source: Source) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolkit.contract import ImagePrompt, Output, PoolingParams, Prompt
+from poolkit.errors import RequestError
 from poolkit.offline.model import OfflineModel
 from poolkit.offline.outputs import (
     ClassificationOutput,
@@ -39,6 +40,8 @@ from poolkit.operations import (
 __all__ = ["LLM"]
 
 OutputT = TypeVar("OutputT")
+
+NO_SCORES = (Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN)
 
 
 class LLM(OfflineModel):
@@ -250,15 +253,20 @@ class LLM(OfflineModel):
     ) -> list[PoolingRequestOutput]:
         """Return the scores of a reward model, as `encode` does. Deprecated: call that.
 
-        They are raw where the task `reward` is served, and activated where the model is served as a classifier.
+        They are raw or activated, as the served task has them.
 
         Raises:
-            RequestError: the input is wrong, or the served model is no classifier (it is a ValueError too).
+            RequestError: the input is wrong, or the served task gives no scores (it is a ValueError too).
             BatchError: some of several prompts failed; `outputs` holds the results of the others.
         """
-        pooling_task = "token_classify" if Output.TOKEN_LOGITS in self._served.info.outputs else "classify"
         _warn_of_reward()
-        return self.encode(prompts, pooling_task=pooling_task, pooling_params=pooling_params, use_tqdm=use_tqdm)
+        task = self._served.task
+        if task.output in NO_SCORES:
+            raise RequestError(
+                f"LLM.reward returns a model's scores, and the served task {task.name!r} gives none. Load the model "
+                "for a task that does."
+            )
+        return self.encode(prompts, pooling_params=pooling_params, use_tqdm=use_tqdm)
 
     def encode(
         self,
@@ -272,8 +280,8 @@ class LLM(OfflineModel):
 
         Args:
             prompts: a text, the token ids of one, a pair of texts, an image, or a list of these.
-            pooling_task: must be the served task; a check, not a choice. A reward model may also be asked as what it
-                is: "classify" where it scores texts, "token_classify" where it scores tokens or steps.
+            pooling_task: must be the served task; a check, not a choice. A task may take other names for itself, as
+                that of reward models does.
             pooling_params: how they are tokenized and pooled: one for all of them, or one per prompt. By default a
                 prompt that is too long is an error; `truncate_prompt_tokens` says otherwise.
             use_tqdm: show a progress bar.
@@ -294,8 +302,7 @@ class LLM(OfflineModel):
 @cache
 def _warn_of_reward() -> None:
     warnings.warn(
-        'LLM.reward is deprecated and does what LLM.encode does. Call LLM.encode(prompts, pooling_task="classify") for '
-        'a model that scores texts, pooling_task="token_classify" for one that scores tokens or steps.',
+        "LLM.reward is deprecated and does what LLM.encode does. Call LLM.encode(prompts).",
         FutureWarning,
         stacklevel=3,
     )

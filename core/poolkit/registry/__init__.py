@@ -138,8 +138,11 @@ class Registry:
         """Return the names of the enabled tasks that the model can serve, best first."""
         return resolve.supported_tasks(self.loaded, model)
 
-    def tasks_offering(self, operation: str, model: ModelInfo) -> tuple[str, ...]:
-        """Return the names of the enabled tasks that offer an operation and that the model can serve, best first."""
+    def tasks_offering(self, operation: str, model: ModelInfo | None = None) -> tuple[str, ...]:
+        """Return the names of the enabled tasks that offer an operation, poolkit's own first.
+
+        If a model is given, those that it can serve, best first.
+        """
         return resolve.tasks_offering(self.loaded, operation, model)
 
     def unsupported_reasons(self, model: ModelInfo) -> dict[str, str]:

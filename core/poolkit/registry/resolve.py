@@ -46,13 +46,15 @@ def supported_tasks(loaded: Loaded, model: ModelInfo) -> tuple[str, ...]:
     return tuple(sorted(ranks, key=ranks.__getitem__))
 
 
-def tasks_offering(loaded: Loaded, operation: str, model: ModelInfo) -> tuple[str, ...]:
-    """Return the names of the enabled tasks that offer an operation and that the model can serve, best first."""
-    offering = {
+def tasks_offering(loaded: Loaded, operation: str, model: ModelInfo | None = None) -> tuple[str, ...]:
+    """Return the names of the enabled tasks that offer an operation; those that the model can serve, best first."""
+    offering = dict.fromkeys(
         found.name
         for found in loaded.tasks
-        if isinstance(found.target, PoolingTask) and operation in {offered.name for offered in found.target.operations}
-    }
+        if isinstance(found.target, PoolingTask) and any(one.name == operation for one in found.target.operations)
+    )
+    if model is None:
+        return tuple(offering)
     return tuple(name for name in supported_tasks(loaded, model) if name in offering)
 
 
