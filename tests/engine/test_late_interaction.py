@@ -28,6 +28,7 @@ from poolkit import (
     ResolvedParams,
     ScoreRequest,
     ScoreResponse,
+    create_app,
 )
 from poolkit.contract import EncodedPrompt, Engine
 from poolkit.engine.scheduler import Scheduler
@@ -35,7 +36,6 @@ from poolkit.errors import ClosedError, EngineError, RequestError
 from poolkit.models import read_model
 from poolkit.pipeline.served import ServedModel
 from poolkit.registry import Registry
-from poolkit.server import create_app
 from poolkit.testing import FakeEngine
 from poolkit_tasks.token_embed import TOKEN_EMBED
 from reading import tables

@@ -19,9 +19,9 @@ from poolkit import (
     RerankRequest,
     ScoreRequest,
     TokenInputs,
+    create_app,
 )
 from poolkit.errors import BatchError, EngineError, PluginConfigError, PluginLoadError, RequestError
-from poolkit.server import create_app
 from poolkit.testing import FakeEngine, FakeTokenizer, fake_model
 from serving import ask
 

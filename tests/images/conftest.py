@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from image_models import make_image_model
-from poolkit import LLM, ModelConfig, PluginConfig
+from poolkit import LLM, ModelConfig, PluginConfig, create_app
 from poolkit.pipeline.served import load_model
-from poolkit.server import create_app
 from serving import ask
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from poolkit.server import create_app
+from poolkit import create_app
 from poolkit.testing import FakeEngine
 from serving import ask, fake_model
 

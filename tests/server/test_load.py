@@ -6,7 +6,7 @@ import json
 import httpx
 import pytest
 
-from poolkit.server import create_app
+from poolkit import create_app
 from poolkit.server.drain import Drain
 from serving import HeldEngine, ask, fake_model
 

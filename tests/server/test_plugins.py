@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from distributions import CORE_DIALECTS, Site, open_site
+from poolkit import create_app
 from poolkit.errors import PluginInvalidError
-from poolkit.server import create_app
 from serving import ask, fake_model
 
 ECHO = """

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from poolkit.server import create_app
+from poolkit import create_app
 from serving import ask, fake_model
 
 TEXTS = ["A cat sat on the mat.", "Stock prices fell."]

@@ -10,10 +10,9 @@ from importlib_metadata import entry_points
 
 from checkpoints import real_texts
 from closeness import assert_close, assert_ranks
-from poolkit import LLM, PoolingParams
+from poolkit import LLM, PoolingParams, create_app
 from poolkit.config import ModelConfig, PluginConfig
 from poolkit.pipeline.served import load_model
-from poolkit.server import create_app
 from serving import ask
 
 pytestmark = pytest.mark.usefixtures("one_thread")

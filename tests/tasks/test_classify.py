@@ -11,9 +11,8 @@ import transformers
 
 from checkpoints import real_texts
 from closeness import assert_close
-from poolkit import LLM, PoolerConfig, PoolingParams, TextPair
+from poolkit import LLM, PoolerConfig, PoolingParams, TextPair, create_app
 from poolkit.errors import BatchError, RequestError
-from poolkit.server import create_app
 from serving import ask, fake_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")

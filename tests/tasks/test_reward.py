@@ -14,10 +14,9 @@ import transformers
 
 from checkpoints import VOCABULARY, WIDTH, real_texts, write_json
 from closeness import assert_close
-from poolkit import LLM, PoolerConfig, PoolingParams
+from poolkit import LLM, PoolerConfig, PoolingParams, create_app
 from poolkit.errors import ConfigError, ModelError, RequestError, UnsupportedTaskError
 from poolkit.models import Decision
-from poolkit.server import create_app
 from reading import read
 from serving import ask
 

@@ -13,9 +13,8 @@ from sentence_transformers.util import pairwise_cos_sim
 
 from checkpoints import real_texts, write_json
 from closeness import assert_close, assert_ranks
-from poolkit import LLM, PoolerConfig, PoolingParams
+from poolkit import LLM, PoolerConfig, PoolingParams, create_app
 from poolkit.errors import BatchError, RequestError
-from poolkit.server import create_app
 from serving import ask, fake_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,9 +12,8 @@ import transformers
 
 from checkpoints import VOCABULARY, real_texts, write_json
 from closeness import assert_close
-from poolkit import LLM, AggregationStrategy, PoolerConfig, PoolingParams, TextPair
+from poolkit import LLM, AggregationStrategy, PoolerConfig, PoolingParams, TextPair, create_app
 from poolkit.errors import BatchError, RequestError, UnsupportedTaskError
-from poolkit.server import create_app
 from serving import ask, fake_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,9 +9,8 @@ import transformers
 
 from checkpoints import WIDTH, real_texts
 from closeness import assert_close
-from poolkit import LLM, PoolingParams
+from poolkit import LLM, PoolingParams, create_app
 from poolkit.errors import RequestError
-from poolkit.server import create_app
 from serving import ask
 
 pytestmark = pytest.mark.usefixtures("one_thread")

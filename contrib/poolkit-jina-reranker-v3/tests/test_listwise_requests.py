@@ -16,11 +16,10 @@ from fastapi import FastAPI
 from listwise_reference import LONGEST, QUERY, WIDTH, texts
 from safetensors.torch import load_file, save_file
 
-from poolkit import LLM, ModelConfig, PluginConfig, PoolingParams
+from poolkit import LLM, ModelConfig, PluginConfig, PoolingParams, create_app
 from poolkit.config import Named
 from poolkit.errors import ModelError, RequestError, UnsupportedTaskError
 from poolkit.pipeline.served import load_model
-from poolkit.server import create_app
 from poolkit.testing import parametrize_with_checks
 
 PLUGIN = "poolkit-jina-reranker-v3"

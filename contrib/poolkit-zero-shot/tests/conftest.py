@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from zero_shot_asking import post
 
-from poolkit.server import create_app
+from poolkit import create_app
 from poolkit.testing import fake_model
 
 # Read when huggingface_hub is imported: a test that asks the hub for anything gets the same answer everywhere.

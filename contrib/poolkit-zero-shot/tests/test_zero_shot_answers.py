@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from nli_checkpoints import FAMILIES, LABELS, LONGEST, TEXTS, make_nli_checkpoint
-from poolkit_zero_shot import HubResponse, PipelineResponse, ZeroShotResponse
+from poolkit_zero_shot import ZeroShotResponse
+from zero_shot_asking import post
 
-from poolkit import LLM
+from poolkit import LLM, create_app
 from poolkit.errors import RequestError, UnsupportedTaskError
 
 if TYPE_CHECKING:
@@ -44,8 +45,14 @@ def load(folder: Path) -> LLM:
     return LLM(str(folder), task="zero_shot", enable=["poolkit-zero-shot"], dtype="float32", device="cpu")
 
 
-def classify(llm: LLM, operation: str = "zero_shot", **fields: object) -> Any:
-    return llm.run(operation, fields, use_tqdm=False)
+def classify(llm: LLM, **fields: object) -> Any:
+    return llm.run("zero_shot", fields, use_tqdm=False)
+
+
+def ask(llm: LLM, path: str, **body: object) -> Any:
+    response = post(create_app(llm), path, body)
+    assert response.status_code == 200
+    return response.json()
 
 
 def assert_same(ours: Sequence[Any], theirs: Sequence[dict[str, Any]]) -> None:
@@ -110,28 +117,26 @@ def test_a_long_text_is_refused_unless_it_may_be_cut(llm):
 
 def test_the_hubs_requests_get_the_hubs_answer(llm, pipeline):
     parameters = {"candidate_labels": list(LABELS), "multi_label": True, "hypothesis_template": "This is {}."}
-    one = classify(llm, "hub", inputs=LONG, parameters=parameters)
-    several = classify(llm, "hub", inputs=[LONG, TEXTS[0]], parameters=parameters)
+    one = ask(llm, "/zero_shot/hub", inputs=LONG, parameters=parameters)
+    several = ask(llm, "/zero_shot/hub", inputs=[LONG, TEXTS[0]], parameters=parameters)
 
-    assert isinstance(one, HubResponse)
     theirs = pipeline(LONG, **parameters)
-    assert [item.label for item in one.root] == theirs["labels"]
-    assert [item.score for item in one.root] == pytest.approx(theirs["scores"], abs=TOLERANCE)
-    assert [[item.label for item in items] for items in several.root] == [
+    assert [item["label"] for item in one] == theirs["labels"]
+    assert [item["score"] for item in one] == pytest.approx(theirs["scores"], abs=TOLERANCE)
+    assert [[item["label"] for item in items] for items in several] == [
         theirs["labels"] for theirs in pipeline([LONG, TEXTS[0]], **parameters)
     ]
 
 
 def test_the_hubs_requests_can_be_answered_like_the_pipeline(llm, pipeline):
     parameters = {"candidate_labels": list(LABELS)}
-    one = classify(llm, "pipeline", inputs=LONG, parameters=parameters)
-    several = classify(llm, "pipeline", inputs=list(TEXTS), parameters=parameters)
+    one = ask(llm, "/zero_shot/pipeline", inputs=LONG, parameters=parameters)
+    several = ask(llm, "/zero_shot/pipeline", inputs=list(TEXTS), parameters=parameters)
 
-    assert isinstance(one, PipelineResponse)
-    assert one.root.sequence == LONG
-    assert_same([one.root], [pipeline(LONG, **parameters)])
-    assert [item.sequence for item in several.root] == list(TEXTS)
-    assert_same(several.root, pipeline(list(TEXTS), **parameters))
+    theirs = [pipeline(LONG, **parameters), *pipeline(list(TEXTS), **parameters)]
+    for answer, expected in zip([one, *several], theirs, strict=True):
+        assert (answer["sequence"], answer["labels"]) == (expected["sequence"], expected["labels"])
+        assert answer["scores"] == pytest.approx(expected["scores"], abs=TOLERANCE)
 
 
 def test_usage_counts_what_ran_through_the_model(llm):

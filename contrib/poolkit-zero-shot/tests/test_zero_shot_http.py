@@ -14,10 +14,7 @@ from huggingface_hub.utils._http import default_async_client_factory
 from poolkit_zero_shot import ZeroShotResponse
 from zero_shot_asking import post
 
-from poolkit import LLM, ModelConfig, PluginConfig
-from poolkit.config import Named
-from poolkit.pipeline.served import load_model
-from poolkit.server import create_app
+from poolkit import LLM, create_app
 
 LABELS = ["sports", "economy", "cooking"]
 TEXTS = ["The striker scored twice.", "Rates are to rise again."]
@@ -86,12 +83,7 @@ def test_a_real_model_gives_over_http_what_it_gives_offline(nli_checkpoint):
     body = {"input": TEXTS, "candidate_labels": LABELS}
     with LLM(folder, task="zero_shot", enable=["poolkit-zero-shot"], dtype="float32") as llm:
         offline = llm.run("zero_shot", body, use_tqdm=False)
-    plugins = PluginConfig(enable=(Named("poolkit-zero-shot", "--plugin poolkit-zero-shot"),))
-    served = load_model(ModelConfig(model=folder, task="zero_shot", dtype="float32"), plugins)
-    try:
-        response = post(create_app(served), "/zero_shot/classify", body)
-    finally:
-        served.close()
+        response = post(create_app(llm), "/zero_shot/classify", body)
 
     assert response.status_code == 200
     online = ZeroShotResponse.model_validate(response.json())

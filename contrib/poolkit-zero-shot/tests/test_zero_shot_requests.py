@@ -76,8 +76,8 @@ def test_doubled_braces_are_braces():
         ({"hypothesis_template": "pets"}, f"hypothesis_template has no place for the label. {ADVICE}.", None),
         (
             {"multilabel": True},
-            "multilabel is not known. Did you mean 'multi_label'? Known: input, candidate_labels, "
-            "hypothesis_template, multi_label, truncate_prompt_tokens.",
+            "multilabel is not known. Did you mean 'multi_label'? Known: candidate_labels, "
+            "hypothesis_template, multi_label, input, truncate_prompt_tokens.",
             "multilabel",
         ),
     ],

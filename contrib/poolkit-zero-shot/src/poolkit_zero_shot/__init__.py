@@ -1,39 +1,15 @@
 """The poolkit task `zero_shot`: how well labels of the caller's own choice fit a text.
 
 A model of natural language inference (NLI) reads the text and a sentence made of the label, such as "This example is
-sports.", and tells whether the one entails the other. What the task does stands in `processors`.
+sports.", and tells whether the one entails the other. What the task does stands in `processors`, and how clients of the
+Hugging Face hub are answered in `dialects`.
 """
 
 from poolkit import Operation, Output, PoolingTask
 from poolkit_zero_shot.inference import why_not
-from poolkit_zero_shot.schema import (
-    Classification,
-    HubParameters,
-    HubRequest,
-    HubResponse,
-    LabelScore,
-    PipelineRequest,
-    PipelineResponse,
-    Ranking,
-    Settings,
-    ZeroShotRequest,
-    ZeroShotResponse,
-)
+from poolkit_zero_shot.schema import Ranking, Settings, ZeroShotRequest, ZeroShotResponse
 
-__all__ = [
-    "ZERO_SHOT",
-    "Classification",
-    "HubParameters",
-    "HubRequest",
-    "HubResponse",
-    "LabelScore",
-    "PipelineRequest",
-    "PipelineResponse",
-    "Ranking",
-    "Settings",
-    "ZeroShotRequest",
-    "ZeroShotResponse",
-]
+__all__ = ["ZERO_SHOT", "Ranking", "Settings", "ZeroShotRequest", "ZeroShotResponse"]
 
 ZERO_SHOT = PoolingTask(
     name="zero_shot",
@@ -49,20 +25,6 @@ ZERO_SHOT = PoolingTask(
             response=ZeroShotResponse,
             io_processor="poolkit_zero_shot.processors:ZeroShotProcessor",
             routes=("/zero_shot/classify",),
-        ),
-        Operation(
-            name="hub",
-            request=HubRequest,
-            response=HubResponse,
-            io_processor="poolkit_zero_shot.processors:HubProcessor",
-            routes=("/zero_shot/hub",),
-        ),
-        Operation(
-            name="pipeline",
-            request=PipelineRequest,
-            response=PipelineResponse,
-            io_processor="poolkit_zero_shot.processors:PipelineProcessor",
-            routes=("/zero_shot/pipeline",),
         ),
     ),
 )

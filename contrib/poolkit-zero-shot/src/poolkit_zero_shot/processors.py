@@ -11,20 +11,9 @@ from numpy.typing import NDArray
 from poolkit import BindContext, PooledOutput, PoolingIOProcessor, PoolingParams, Prepared, TextPair, Usage
 from poolkit.errors import RequestError
 from poolkit_zero_shot.inference import Verdicts, find_verdicts
-from poolkit_zero_shot.schema import (
-    Classification,
-    HubRequest,
-    HubResponse,
-    LabelScore,
-    PipelineRequest,
-    PipelineResponse,
-    Ranking,
-    Settings,
-    ZeroShotRequest,
-    ZeroShotResponse,
-)
+from poolkit_zero_shot.schema import Ranking, Settings, ZeroShotRequest, ZeroShotResponse
 
-__all__ = ["HubProcessor", "PipelineProcessor", "ZeroShotProcessor"]
+__all__ = ["ZeroShotProcessor"]
 
 
 class ZeroShotProcessor(PoolingIOProcessor[ZeroShotRequest, ZeroShotResponse]):
@@ -57,7 +46,7 @@ class ZeroShotProcessor(PoolingIOProcessor[ZeroShotRequest, ZeroShotResponse]):
 
     def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> ZeroShotResponse:
         """Return the ranking of each text."""
-        request = _request_of(prepared)
+        request = cast("ZeroShotRequest", prepared.state)
         labels = request.candidate_labels
         data = []
         for index in range(len(request.texts)):
@@ -68,51 +57,6 @@ class ZeroShotProcessor(PoolingIOProcessor[ZeroShotRequest, ZeroShotResponse]):
             order = np.argsort(scores)[::-1]
             data.append(Ranking(index=index, labels=[labels[i] for i in order], scores=scores[order].tolist()))
         return ZeroShotResponse(data=data, usage=Usage.of(outputs))
-
-
-class HubProcessor(PoolingIOProcessor[HubRequest, HubResponse]):
-    """Answers as the Hugging Face hub does."""
-
-    def __init__(self, context: BindContext) -> None:
-        super().__init__(context)
-        self._own = ZeroShotProcessor(context)
-
-    def pre_process(self, request: HubRequest) -> Prepared:
-        """Return each text with each label."""
-        return self._own.pre_process(request.in_own_words())
-
-    def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> HubResponse:
-        """Return the labels of each text with their scores."""
-        answers = [
-            [LabelScore(label=label, score=score) for label, score in zip(one.labels, one.scores, strict=True)]
-            for one in self._own.post_process(prepared, outputs).data
-        ]
-        return HubResponse(answers[0] if isinstance(_request_of(prepared).input, str) else answers)
-
-
-class PipelineProcessor(PoolingIOProcessor[PipelineRequest, PipelineResponse]):
-    """Answers as transformers' pipeline does."""
-
-    def __init__(self, context: BindContext) -> None:
-        super().__init__(context)
-        self._own = ZeroShotProcessor(context)
-
-    def pre_process(self, request: PipelineRequest) -> Prepared:
-        """Return each text with each label."""
-        return self._own.pre_process(request.in_own_words())
-
-    def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> PipelineResponse:
-        """Return each text with its labels and their scores."""
-        request = _request_of(prepared)
-        answers = [
-            Classification(sequence=text, labels=one.labels, scores=one.scores)
-            for text, one in zip(request.texts, self._own.post_process(prepared, outputs).data, strict=True)
-        ]
-        return PipelineResponse(answers[0] if isinstance(request.input, str) else answers)
-
-
-def _request_of(prepared: Prepared) -> ZeroShotRequest:
-    return cast("ZeroShotRequest", prepared.state)
 
 
 def _score(logits: NDArray[np.float32], verdicts: Verdicts, *, is_each_alone: bool) -> NDArray[np.float32]:

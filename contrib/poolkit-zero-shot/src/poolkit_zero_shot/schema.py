@@ -1,27 +1,15 @@
-"""What is asked and answered: in poolkit's own words, and in those of the clients of the Hugging Face hub."""
+"""The operation's request and response, and the task's settings."""
 
 from __future__ import annotations
 
 from string import Formatter
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, RootModel
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from poolkit import Usage
 
-__all__ = [
-    "Classification",
-    "HubParameters",
-    "HubRequest",
-    "HubResponse",
-    "LabelScore",
-    "PipelineRequest",
-    "PipelineResponse",
-    "Ranking",
-    "Settings",
-    "ZeroShotRequest",
-    "ZeroShotResponse",
-]
+__all__ = ["LabelFields", "Ranking", "Settings", "Text", "ZeroShotRequest", "ZeroShotResponse"]
 
 DEFAULT_TEMPLATE = "This example is {}."
 LONGEST_TEMPLATE = 1000
@@ -68,19 +56,7 @@ def _check_template(template: str) -> str:
 
 Text = Annotated[str, AfterValidator(_check_not_blank)]
 Labels = Annotated[
-    list[Text],
-    BeforeValidator(_split, json_schema_input_type=str | list[str]),
-    AfterValidator(_check_labels),
-    Field(description="What may fit: a list of labels, or a string of them divided by commas."),
-]
-Template = Annotated[
-    str,
-    Field(max_length=LONGEST_TEMPLATE, description="The sentence that says a label fits; {} stands for the label."),
-    AfterValidator(_check_template),
-]
-MultiLabel = Annotated[
-    bool,
-    Field(description="Whether several labels may fit: each is scored by itself. Otherwise the scores sum up to 1."),
+    list[Text], BeforeValidator(_split, json_schema_input_type=str | list[str]), AfterValidator(_check_labels)
 ]
 
 
@@ -94,12 +70,29 @@ class Settings(BaseModel):
     )
 
 
-class ZeroShotRequest(BaseModel):
+class LabelFields(BaseModel):
+    """The labels, and how each is weighed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    candidate_labels: Labels = Field(
+        description="What may fit: a list of labels, or a string of them divided by commas."
+    )
+    hypothesis_template: Annotated[str, AfterValidator(_check_template)] = Field(
+        default=DEFAULT_TEMPLATE,
+        max_length=LONGEST_TEMPLATE,
+        description="The sentence that says a label fits; {} stands for the label.",
+    )
+    multi_label: bool = Field(
+        default=False,
+        description="Whether several labels may fit: each is scored by itself. Otherwise the scores sum up to 1.",
+    )
+
+
+class ZeroShotRequest(LabelFields):
     """Say how well each label fits each text."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
         json_schema_extra={
             "examples": [
                 {
@@ -117,9 +110,6 @@ class ZeroShotRequest(BaseModel):
     )
 
     input: Text | list[Text] = Field(description="A text or a list of texts.")
-    candidate_labels: Labels
-    hypothesis_template: Template = DEFAULT_TEMPLATE
-    multi_label: MultiLabel = False
     truncate_prompt_tokens: int | None = Field(
         default=None,
         ge=-1,
@@ -150,79 +140,3 @@ class ZeroShotResponse(BaseModel):
 
     data: list[Ranking]
     usage: Usage
-
-
-class HubParameters(BaseModel):
-    """How the hub's clients send the labels."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    candidate_labels: Labels
-    hypothesis_template: Template = DEFAULT_TEMPLATE
-    multi_label: MultiLabel = False
-
-
-class HubRequest(BaseModel):
-    """Ask as a client of the Hugging Face hub does. As on the hub, a text that is too long is cut."""
-
-    # What the hub's clients send besides is about its own queues and caches.
-    model_config = ConfigDict(
-        extra="ignore",
-        frozen=True,
-        json_schema_extra={
-            "examples": [
-                {
-                    "inputs": "The striker scored twice in the second half.",
-                    "parameters": {"candidate_labels": ["sports", "economy", "cooking"], "multi_label": True},
-                },
-            ]
-        },
-    )
-
-    inputs: Text | list[Text] = Field(description="A text or a list of texts.")
-    parameters: HubParameters
-
-    def in_own_words(self) -> ZeroShotRequest:
-        """Return the same as poolkit's own request."""
-        return ZeroShotRequest(
-            input=self.inputs,
-            candidate_labels=self.parameters.candidate_labels,
-            hypothesis_template=self.parameters.hypothesis_template,
-            multi_label=self.parameters.multi_label,
-            truncate_prompt_tokens=-1,
-        )
-
-
-class LabelScore(BaseModel):
-    """One label and how well it fits."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    label: str
-    score: float
-
-
-class HubResponse(RootModel[list[LabelScore] | list[list[LabelScore]]]):
-    """What the hub answers: the labels of the text, the best first; of a list of texts, a list of that."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class PipelineRequest(HubRequest):
-    """Ask as a client of the Hugging Face hub does, to be answered as transformers' pipeline does."""
-
-
-class Classification(BaseModel):
-    """One text and its labels, the best first."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    sequence: str
-    labels: list[str]
-    scores: list[float]
-
-
-class PipelineResponse(RootModel[Classification | list[Classification]]):
-    """What transformers' pipeline answers, and the hub's clients expected until huggingface_hub 1.1.4."""
-
-    model_config = ConfigDict(frozen=True)
