@@ -17,7 +17,7 @@ import pytest
 
 from distributions import Site
 from poolkit import LLM, EmbeddingsRequest, PoolingRequest, ScoreRequest, create_app
-from poolkit.errors import EngineError, PluginLoadError, RequestError
+from poolkit.errors import BatchError, EngineError, PluginLoadError, RequestError
 from poolkit.testing import FakeEngine, fake_model
 from serving import ask
 
@@ -45,7 +45,7 @@ def embed(served, *prompts: object, **fields: object):
 
 def ran(served) -> int:
     """Return how many prompts the model has run."""
-    return served.stats().prompts_done
+    return served.stats().prompts_run
 
 
 def test_what_has_run_once_runs_no_more_and_gives_the_same(cached):
@@ -239,14 +239,16 @@ def test_a_bad_prompt_is_told_by_its_index_whatever_is_known_of_the_others(cache
         assert [output is None for output in caught.value.outputs] == [False, False, True]
 
 
-def test_a_failure_of_the_model_fails_a_request_of_which_only_a_part_runs(cached):
+def test_a_failure_of_the_model_fails_alone_in_a_request_of_which_only_a_part_runs(cached):
     def engine(task):
         return FakeEngine(task, fails_on=lambda prompt: len(prompt.token_ids) > 3)
 
     with cached(engine=engine) as served:
         embed(served, "a")
-        with pytest.raises(EngineError):
+        with pytest.raises(BatchError) as caught:
             embed(served, "a", "b c", "d")
+        assert {index: type(error) for index, error in caught.value.errors.items()} == {1: EngineError}
+        assert [output is None for output in caught.value.outputs] == [False, True, False]
 
 
 def check_that_all_runs(served, *, times: int = 2) -> None:

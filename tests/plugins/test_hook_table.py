@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from distributions import Request, Response, Site, make_encoder
+from distributions import Request, Response, Site, fake_encoder
 from poolkit import create_app
 from poolkit.config import Named, PluginConfig
 from poolkit.registry import Registry
@@ -82,5 +82,5 @@ def test_poolkit_wrap_is_called_once_for_each_operation_that_is_bound(site: Site
     import poolkit_wraps  # loaded by now
 
     assert poolkit_wraps.wrapped == []
-    registry.bind(registry.get_pooling_task(["pair"], "pair"), FAKE_MODEL, make_encoder())
+    registry.bind(registry.get_pooling_task(["pair"], "pair"), FAKE_MODEL, fake_encoder())
     assert poolkit_wraps.wrapped == [("pair", "measure", "fake"), ("pair", "other", "fake")]

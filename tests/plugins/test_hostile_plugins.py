@@ -12,7 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from distributions import Request, Site, make_encoder
+from distributions import Request, Site, fake_encoder
 from poolkit import create_app
 from poolkit.config import Named, PluginConfig
 from poolkit.registry import Registry
@@ -101,7 +101,7 @@ def test_a_plugin_that_fails_at_import_leaves_the_other_plugins_alone(
     entries = {"tasks": {"bad": "poolkit_bad:BAD"}, "hooks": {"bad": "poolkit_bad"}}[group]
     site.install("poolkit-bad", modules={"poolkit_bad": source}, **{group: entries})
     registry = Registry.load(PluginConfig(enable=(Named("*", "--plugin *"),)))
-    bound = registry.bind(registry.get_pooling_task(["good"], "good"), FAKE_MODEL, make_encoder())
+    bound = registry.bind(registry.get_pooling_task(["good"], "good"), FAKE_MODEL, fake_encoder())
     assert bound.operations["measure"].pre_process(Request(texts=["a"])).prompts == ["a"]
     bound.close()
     assert [record.levelno for record in caplog.records if "is not available" in record.getMessage()] == [

@@ -48,6 +48,7 @@ class Metrics:
             buckets=HOOK_BUCKETS_S,
             registry=self._registry,
         )
+        models = _by_first_name(models)
         for name, model in models.items():
             for operation, bound in model.operations.items():
                 bound.observe(partial(self._observe_hook, name, model.task.name, operation))
@@ -75,8 +76,7 @@ class _Served(Collector):
     """Reads the served models' own counts at each scrape, so that nothing is counted twice."""
 
     def __init__(self, models: Mapping[str, ServedModel], *, drain: Drain) -> None:
-        unique = {id(served): (name, served) for name, served in reversed(list(models.items()))}
-        self._models = dict(reversed(unique.values()))  # by the first name of each
+        self._models = models
         self._drain = drain
 
     def collect(self) -> Iterator[Metric]:
@@ -96,3 +96,9 @@ class _Served(Collector):
             waiting.add_metric((name,), stats.prompts_waiting)
         yield from (served, prompts, tokens, batches, waiting)
         yield GaugeMetricFamily("poolkit_requests_in_flight", "Requests being served.", value=self._drain.in_flight)
+
+
+def _by_first_name(models: Mapping[str, ServedModel]) -> Mapping[str, ServedModel]:
+    """Return each model once, however many names it has."""
+    unique = {id(model): (name, model) for name, model in reversed(list(models.items()))}
+    return dict(reversed(unique.values()))
