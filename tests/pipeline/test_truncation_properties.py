@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from checkpoints import real_texts
+from engines import encode_prompts, make_encoder
 from pipeline.test_long_texts import MODEL, PIECES, WORDS_APART, Counting, spaces_in_tokens
 from poolkit.contract import Encoding, PoolingParams, Prompt, TemplatedText, TextPair
 from poolkit.errors import RequestError
@@ -47,15 +48,15 @@ def make(request: pytest.FixtureRequest) -> Callable[[], Tokenizer]:
 
 def encode(encoder: Encoder, prompt: Prompt, **params: object) -> list[int] | str:
     """Return the token ids of a prompt, or why it is refused."""
-    [one] = encoder.encode([prompt], [PoolingParams(**params)], first_index=0, refuses_long=False)
+    [one] = encode_prompts(encoder, [prompt], [PoolingParams(**params)], refuses_long=False)
     return str(one) if isinstance(one, RequestError) else list(one.token_ids)
 
 
 @given(text=TEXTS, count=COUNTS, side=SIDES)
 @quick(100)
 def test_a_truncated_text_has_the_first_or_the_last_tokens_of_the_whole(make, text, count, side):
-    encoder = Encoder(Counting(make()), MODEL)
-    whole = encode(Encoder(ReadingAll(make()), MODEL), text)
+    encoder = make_encoder(Counting(make()), MODEL)
+    whole = encode(make_encoder(ReadingAll(make()), MODEL), text)
 
     kept = encode(encoder, text, truncate_prompt_tokens=count, truncation_side=side)
 
@@ -67,7 +68,7 @@ def test_a_truncated_text_has_the_first_or_the_last_tokens_of_the_whole(make, te
 def test_a_truncated_pair_has_the_tokens_that_reading_all_of_it_gives(make, pair: TextPair, count, side):
     params = {"truncate_prompt_tokens": count, "truncation_side": side}
 
-    read_in_part, read_whole = (Encoder(kind(make()), MODEL) for kind in (Counting, ReadingAll))
+    read_in_part, read_whole = (make_encoder(kind(make()), MODEL) for kind in (Counting, ReadingAll))
 
     assert encode(read_in_part, pair, **params) == encode(read_whole, pair, **params)
 
@@ -77,7 +78,7 @@ def test_a_truncated_pair_has_the_tokens_that_reading_all_of_it_gives(make, pair
 def test_a_text_in_a_template_is_cut_as_if_all_of_it_were_read(make, framed: TemplatedText, count, side):
     tokenizer = Counting(make())
 
-    kept = encode(Encoder(tokenizer, MODEL), framed, truncate_prompt_tokens=count, truncation_side=side)
+    kept = encode(make_encoder(tokenizer, MODEL), framed, truncate_prompt_tokens=count, truncation_side=side)
 
     assert kept == cut_whole(framed, tokenizer, count, side)
 
@@ -106,7 +107,7 @@ def test_each_text_of_a_pair_keeps_so_many_tokens_as_reading_all_would_leave_it(
 ):
     pair, params = TextPair(first, second), {"max_tokens_per_query": of_query, "max_tokens_per_doc": of_document}
 
-    read_in_part, read_whole = (Encoder(kind(make()), MODEL) for kind in (Counting, ReadingAll))
+    read_in_part, read_whole = (make_encoder(kind(make()), MODEL) for kind in (Counting, ReadingAll))
 
     assert encode(read_in_part, pair, **params) == encode(read_whole, pair, **params)
 
@@ -114,7 +115,7 @@ def test_each_text_of_a_pair_keeps_so_many_tokens_as_reading_all_would_leave_it(
 @given(text=TEXTS, more=TEXTS, count=COUNTS)
 @quick(60)
 def test_a_shortened_text_is_a_beginning_of_the_text_and_the_same_once_it_is_shortened(make, text, more, count):
-    encoder = Encoder(Counting(make()), MODEL)
+    encoder = make_encoder(Counting(make()), MODEL)
 
     short = encoder.shorten(text + more, tokens=count)
 
