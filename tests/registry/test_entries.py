@@ -95,7 +95,7 @@ ENTRY = RerankerFamily(
 )
 """
 ENTRIES = {
-    "": "ENTRY = 7\n",
+    "": "ENTRY = ()\n",
     "family": FAMILY,
     "module": "def ENTRY(module): ...\n",
     "pooling": "def ENTRY(hidden, segments): ...\n",
@@ -127,15 +127,15 @@ def test_the_names_of_a_table_are_known_without_an_import(
     assert entries[name] is sys.modules["poolkit_vendor"].ENTRY
 
 
-def install_vendor(site: Site, name: str, source: str, **dialects: str) -> None:
+def install_vendor(site: Site, name: str, source: str, **modalities: str) -> None:
     module = f"poolkit_{name}"
-    site.install(f"poolkit-{name}", modules={module: source}, dialects=dialects or {name: f"{module}:ENTRY"})
+    site.install(f"poolkit-{name}", modules={module: source}, modalities=modalities or {name: f"{module}:ENTRY"})
 
 
 def test_entries_stand_in_the_order_in_which_their_plugins_were_enabled(site: Site):
     for name in ("apple", "zebra"):
         install_vendor(site, name, f"ENTRY = {name!r}\n")
-    assert dict(load("zebra", "apple").entries(DIALECTS)) == {"zebra": "zebra", "apple": "apple"}
+    assert dict(load("zebra", "apple").entries(MODALITIES)) == {"zebra": "zebra", "apple": "apple"}
 
 
 def test_the_kinds_of_one_group_are_apart(site: Site):
@@ -147,21 +147,28 @@ def test_the_kinds_of_one_group_are_apart(site: Site):
 
 
 @pytest.mark.parametrize(
-    ("entry", "noun", "expected"),
+    ("group", "kind", "problem"),
     [
-        ("family.odd", "model family", "ModelFamily"),
-        ("module.odd", "module", "function"),
-        ("pooling.odd", "pooling mode", "function"),
-        ("reranker.odd", "reranker", "RerankerFamily"),
+        (MODELS, "family", "model family 'odd' points to an object of type int, not to a poolkit.ModelFamily."),
+        (MODELS, "module", "module 'odd' points to an object of type int, not to a function."),
+        (MODELS, "pooling", "pooling mode 'odd' points to an object of type int, not to a function."),
+        (MODELS, "reranker", "reranker 'odd' points to an object of type int, not to a poolkit.RerankerFamily."),
+        (DIALECTS, "", "dialect 'odd' points to an object of type int, not to a poolkit.Dialect or a tuple of them."),
     ],
 )
-def test_an_entry_of_the_wrong_type(site: Site, entry: str, noun: str, expected: str):
-    site.install("poolkit-odd", modules={"poolkit_odd": "ENTRY = 7\n"}, models={entry: "poolkit_odd:ENTRY"})
-    with pytest.raises(PluginInvalidError) as caught:
-        load("odd").entries(MODELS, entry.partition(".")[0])["odd"]
-    assert str(caught.value) == (
-        f"poolkit-odd 1.0.0: {noun} 'odd' (poolkit_odd:ENTRY) is of type int; it must be a {expected}."
+def test_an_entry_of_another_type(site: Site, group: str, kind: str, problem: str):
+    name = f"{kind}.odd" if kind else "odd"
+    site.install(
+        "poolkit-odd",
+        modules={"poolkit_odd": "ENTRY = 3\n"},
+        **{group.removeprefix("poolkit."): {name: "poolkit_odd:ENTRY"}},
     )
+    with pytest.raises(PluginInvalidError) as caught:
+        load("odd").entries(group, kind)["odd"]
+    assert str(caught.value) == f"poolkit-odd 1.0.0: {problem}"
+    registry = load("*")
+    assert "odd" not in dict(registry.entries(group, kind).items())
+    assert [str(failure.error) for failure in registry.quarantined] == [f"poolkit-odd 1.0.0: {problem}"]
 
 
 def test_an_entry_point_of_a_kind_that_there_is_not(site: Site):
@@ -186,9 +193,9 @@ def test_an_entry_of_a_plugin_that_is_disabled(site: Site):
     install_vendor(site, "voyage", "ENTRY = 1\n")
     registry = load("voyage", disable=(Named("voyage", "--no-plugin voyage"),))
     with pytest.raises(ConfigError) as caught:
-        registry.entries(DIALECTS)["voyage"]
+        registry.entries(MODALITIES)["voyage"]
     assert str(caught.value) == (
-        "dialect 'voyage' is provided by poolkit-voyage 1.0.0, which is disabled by --no-plugin voyage. "
+        "modality 'voyage' is provided by poolkit-voyage 1.0.0, which is disabled by --no-plugin voyage. "
         "Remove it from disable to use it."
     )
 
@@ -205,9 +212,9 @@ def test_a_plugin_is_told_that_it_does_not_replace_an_entry_of_poolkits_own(
 
 def test_an_entry_for_another_poolkit_is_refused_before_it_is_imported(site: Site):
     modules = {"poolkit_new": "raise SystemExit"}
-    site.install("poolkit-new", modules=modules, dialects={"new": "poolkit_new:X"}, requires=["poolkit>=2"])
+    site.install("poolkit-new", modules=modules, modalities={"new": "poolkit_new:X"}, requires=["poolkit>=2"])
     with pytest.raises(PluginIncompatibleError) as caught:
-        load("new").entries(DIALECTS)["new"]
+        load("new").entries(MODALITIES)["new"]
     assert str(caught.value) == (
         "poolkit-new 1.0.0 needs poolkit >=2; poolkit 0.1.0 is running. Install versions that fit."
     )
@@ -216,7 +223,7 @@ def test_an_entry_for_another_poolkit_is_refused_before_it_is_imported(site: Sit
 def test_a_broken_entry_of_a_plugin_that_was_named_fails_the_whole_table(site: Site):
     install_vendor(site, "broken", "raise RuntimeError('no key')")
     with pytest.raises(PluginLoadError, match=r"^poolkit-broken 1\.0\.0 failed to import: "):
-        load("broken").entries(DIALECTS).items()
+        load("broken").entries(MODALITIES).items()
 
 
 def test_a_broken_entry_that_is_swept_in_is_left_out_with_a_warning_and_told_when_asked_for(
@@ -224,13 +231,13 @@ def test_a_broken_entry_that_is_swept_in_is_left_out_with_a_warning_and_told_whe
 ):
     install_vendor(site, "broken", "raise RuntimeError('no key')")
     install_vendor(site, "voyage", "ENTRY = 1\n")
-    entries = load("*").entries(DIALECTS)
+    entries = load("*").entries(MODALITIES)
     assert dict(entries.items()) == {"voyage": 1}
     assert list(entries.values()) == [1]
     record = caplog.records[0]
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith(
-        "Dialect 'broken' of poolkit-broken 1.0.0 is not available: "
+        "Modality 'broken' of poolkit-broken 1.0.0 is not available: "
         "poolkit-broken 1.0.0 failed to import: RuntimeError: no key\n"
     )
     with pytest.raises(PluginLoadError):

@@ -22,12 +22,21 @@ from poolkit.contract import Prepared, hookimpl
 from poolkit.errors import HookError, RequestError
 events = []
 around = hookimpl(wrapper=True)
+class Means(Response):
+    mean: float
 class Wrapper:
 """
 FOOTER = """
 @hookimpl
 def poolkit_wrap(context, settings):
     return [Wrapper()]
+"""
+STATEFUL = """
+from distributions import Processor, make_task
+from poolkit.contract import Prepared
+class Stateful(Processor):
+    def pre_process(self, request): return Prepared(request.texts, state=request)
+STATEFUL = make_task("stateful", io_processor="poolkit_stateful:Stateful")
 """
 PAIR_FOOTER = FOOTER.replace("[Wrapper()]", "[Wrapper('outer'), Wrapper('inner')]")
 
@@ -40,12 +49,13 @@ def output(size: int) -> PooledOutput:
 def wrap(site: Site) -> Callable[..., BoundOperation]:
     """Return a function that binds embed's operation with plugins given as the body of each one's wrapper."""
 
-    def bind(**plugins: str) -> BoundOperation:
+    def bind(task: str = "embed", **plugins: str) -> BoundOperation:
         for name, body in plugins.items():
             modules = {f"poolkit_{name}": HEADER + body + ("" if "poolkit_wrap" in body else FOOTER)}
             site.install(f"poolkit-{name}", "1.2.0", modules=modules, hooks={name: f"poolkit_{name}"})
-        registry = Registry.load(PluginConfig(enable=tuple(Named(name, f"--plugin {name}") for name in plugins)))
-        bound = registry.bind(registry.get_pooling_task(["embed"], "embed"), make_model(), fake_encoder())
+        enable = tuple(Named(name, f"--plugin {name}") for name in (*plugins, *({task} - {"embed"})))
+        registry = Registry.load(PluginConfig(enable=enable))
+        bound = registry.bind(registry.get_pooling_task([task], task), make_model(), fake_encoder())
         return bound.operations["measure"]
 
     return bind
@@ -60,7 +70,7 @@ TELLING = """
     def pre_process(self, request):
         request.texts.append("{name} in")
         prepared = yield
-        return replace(prepared, prompts=[*prepared.prompts, "{name} out"])
+        return replace(prepared, prompts=[prompt + ", {name} out" for prompt in prepared.prompts])
 """
 
 
@@ -68,53 +78,16 @@ def test_the_plugin_that_was_enabled_first_is_outermost(wrap):
     operation = wrap(zebra=TELLING.format(name="zebra"), apple=TELLING.format(name="apple"))
     assert [wrapper.plugin.name for wrapper in operation.wrappers] == ["poolkit-zebra", "poolkit-apple"]
     assert operation.pre_process(Request(texts=["a"])) == Prepared(
-        ["a", "zebra in", "apple in", "apple out", "zebra out"]
+        [f"{prompt}, apple out, zebra out" for prompt in ("a", "zebra in", "apple in")]
     )
 
 
 def test_the_wrappers_of_one_plugin_stand_in_the_order_of_the_list(wrap):
-    telling = TELLING.replace('"{name} in"', "self.name").replace('"{name} out"', "self.name")
+    telling = TELLING.replace('"{name} in"', "self.name").replace('", {name} out"', "self.name")
     operation = wrap(pair=f"    def __init__(self, name=''): self.name = name\n{telling}{PAIR_FOOTER}")
-    assert operation.pre_process(Request(texts=["a"])) == Prepared(["a", "outer", "inner", "inner", "outer"])
-
-
-CHUNKING = """
-    @around
-    def pre_process(self, request):
-        prepared = yield
-        chunks = [chunk for prompt in prepared.prompts for chunk in prompt.split()]
-        return Prepared(chunks, prepared.params, state=prepared)
-
-    @around
-    def post_process(self, prepared, outputs):
-        whole, rest = prepared.state, list(outputs)
-        longest = [max((rest.pop(0) for _ in prompt.split()), key=lambda o: len(o.data)) for prompt in whole.prompts]
-        return (yield whole, longest)
-"""
-PREFIX = """
-    @around
-    def pre_process(self, request):
-        return (yield (Request(texts=["query: " + text for text in request.texts]),))
-"""
-
-
-def test_a_wrapper_that_changes_the_prompts_gives_the_processor_what_it_prepared(wrap):
-    operation = wrap(prefix=PREFIX, chunking=CHUNKING)
-    prepared = operation.pre_process(Request(texts=["a b", "c"]))
-    assert prepared == Prepared(
-        ["query:", "a", "b", "query:", "c"], prepared.params, Prepared(["query: a b", "query: c"])
+    assert operation.pre_process(Request(texts=["a"])) == Prepared(
+        [f"{prompt}innerouter" for prompt in ("a", "outer", "inner")]
     )
-    outputs = [output(size) for size in (1, 5, 2, 3, 4)]
-    assert operation.post_process(prepared, outputs) == Response(lengths=[5, 4])
-
-
-def test_wrappers_that_change_the_prompts_stand_around_each_other(wrap):
-    halving = CHUNKING.replace("prompt.split()", "(prompt[:1], prompt[1:])")
-    operation = wrap(chunking=CHUNKING, halving=halving)
-    prepared = operation.pre_process(Request(texts=["ab cd", "ef"]))
-    assert prepared.prompts == ["a", "b", "cd", "e", "f"]
-    outputs = [output(size) for size in (1, 5, 2, 3, 4)]
-    assert operation.post_process(prepared, outputs) == Response(lengths=[5, 4])
 
 
 def test_a_wrapper_may_answer_for_what_it_surrounds(wrap):
@@ -155,11 +128,11 @@ def test_a_wrapper_sees_the_refusal_of_what_it_surrounds_and_lets_it_through(wra
         ("yield; return None", TypeError("returned NoneType, not Response")),
         ("yield; yield", TypeError("yielded more than once")),
         ("return Response(lengths=[]); yield", TypeError("ended without a yield")),
-        ("yield [prepared]", TypeError("yielded list, not a tuple of the hook's 2 arguments")),
-        ("yield (prepared,)", TypeError("yielded 1 arguments, not the hook's 2")),
-        ("yield prepared, outputs[:1]", TypeError("yielded 1 outputs for 2 prompts")),
-        ("yield prepared, None", TypeError("yielded NoneType for 2 prompts")),
-        ("yield outputs, outputs", TypeError("returned list, not Prepared")),
+        ("yield prepared, outputs", TypeError("yielded tuple: what it surrounds gets the hook's own arguments")),
+        (
+            "yield; return Means.model_construct(lengths=[], mean=float('nan'))",
+            ValueError("returned a response whose mean is not finite"),
+        ),
     ],
 )
 def test_a_wrapper_that_fails_is_blamed_and_not_the_task(
@@ -175,6 +148,55 @@ def test_a_wrapper_that_fails_is_blamed_and_not_the_task(
     assert repr(caught.value.__cause__) == repr(cause)
     [record] = caplog.records
     assert (record.levelno, record.getMessage()) == (logging.ERROR, message)
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        (
+            "return Prepared(prepared.prompts)",
+            "lost Prepared.state, which is the processor's. Return dataclasses.replace(prepared, …)",
+        ),
+        (
+            "return replace(prepared, state=[prepared.state])",
+            "lost Prepared.state, which is the processor's. Return dataclasses.replace(prepared, …)",
+        ),
+        (
+            "return replace(prepared, prompts=[*prepared.prompts, 'b'])",
+            "returned 2 prompts for 1. Prompts are added and left out in run",
+        ),
+    ],
+)
+def test_a_wrapper_that_hands_on_what_the_processor_cannot_answer_is_blamed(
+    wrap: Callable[..., BoundOperation], site: Site, body: str, cause: str
+):
+    modules = {"poolkit_stateful": STATEFUL}
+    site.install("poolkit-stateful", modules=modules, tasks={"stateful": "poolkit_stateful:STATEFUL"})
+    quiet = "    @around\n    def pre_process(self): return (yield)\n"
+    losing = f"    @around\n    def pre_process(self):\n        prepared = yield\n        {body}\n"
+    operation = wrap(task="stateful", quiet=quiet, cache=losing)
+    with pytest.raises(HookError) as caught:
+        operation.pre_process(Request(texts=["a"]))
+    assert str(caught.value) == (
+        "poolkit-cache 1.2.0, wrapped around task 'stateful' of poolkit-stateful 1.0.0, failed in pre_process."
+    )
+    assert repr(caught.value.__cause__) == repr(TypeError(cause))
+
+
+def test_a_wrapper_cannot_make_prompts_for_a_processor_that_failed(wrap):
+    body = """
+    @around
+    def pre_process(self, request):
+        try:
+            return (yield)
+        except HookError:
+            return Prepared(["a"])
+"""
+    failing = "    @around\n    def pre_process(self):\n        yield\n        raise OSError\n"
+    with pytest.raises(HookError) as caught:
+        wrap(patient=body, failing=failing).pre_process(Request(texts=["a"]))
+    assert caught.value.plugin == "poolkit-patient"
+    assert repr(caught.value.__cause__) == repr(TypeError("returned prompts although what it surrounds failed"))
 
 
 def test_the_task_is_blamed_for_its_own_failure_however_it_is_wrapped(wrap, caplog: pytest.LogCaptureFixture):

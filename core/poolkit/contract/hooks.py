@@ -126,10 +126,16 @@ class StartupHooks:
                 response = yield  # what the processor and the wrappers inside return; what they raise is raised here
                 return response
 
-        A bare `yield` leaves what it surrounds as it is. To give that something else, yield its arguments:
-        `prepared = yield (request,)` in `pre_process`, `response = yield (prepared, outputs)` in `post_process`. So a
-        wrapper that changes the prompts keeps what it surrounds whole: it puts the `Prepared` that it was given into
-        the state of the one that it returns, and yields it back with one output for each of its prompts.
+        It may change the text of prompts (`dataclasses.replace(prepared, prompts=…)`) but neither their number nor
+        `Prepared.state`, which is the processor's. Prompts are added, left out and answered around the model, by a
+        method `run`, which is no hook and has no mark: a generator that is given tokenized prompts, yields those that
+        shall run, is sent one outcome for each of them, and returns one for each that it was given:
+
+            def run(self, encoded):
+                return (yield encoded)
+
+        With a class attribute `takes_long_prompts = True` it is also given prompts that are longer than the model's
+        maximum, which it splits.
 
         Wrappers stand around each other in the order in which their plugins were enabled, the first one outermost;
         those of one plugin in the order of the list. The processor's rules hold for them too: many threads,

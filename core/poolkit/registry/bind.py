@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from poolkit.contract import BindContext, Operation, PooledOutput, PoolingIOProcessor, PoolingTask, Prepared
 from poolkit.errors import PluginError, PluginInvalidError, PoolkitError
 from poolkit.models import ModelInfo
-from poolkit.registry.call import HookCaller, Observe, Observers, PostProcess, PreProcess
+from poolkit.registry.call import HookCalls, Observe, Part
 from poolkit.registry.check import PROCESSOR_HOOKS, argument_problem
 from poolkit.registry.discover import Plugin
 from poolkit.registry.hooks import Wrapper
@@ -51,10 +51,9 @@ class BoundOperation:
     plugin: Plugin
     processor: Processor
     wrappers: tuple[Wrapper, ...]
-    _pre_process: HookCaller[Prepared] = field(repr=False)
-    _post_process: HookCaller[BaseModel] = field(repr=False)
-    _observers: Observers = field(repr=False)
-    run_wrappers: tuple[RunWrapper, ...] = ()
+    run_wrappers: tuple[RunWrapper, ...]
+    _calls: HookCalls = field(repr=False)
+    _observers: list[Observe] = field(repr=False)
 
     def pre_process(self, request: BaseModel) -> Prepared:
         """Return the prompts of a request.
@@ -63,7 +62,7 @@ class BoundOperation:
             RequestError: a plugin says that the request is wrong.
             HookError: a plugin failed.
         """
-        return self._pre_process.call(request)
+        return self._calls.pre_process(request)
 
     def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> BaseModel:
         """Return the response.
@@ -72,7 +71,7 @@ class BoundOperation:
             RequestError: a plugin says that the request is wrong.
             HookError: a plugin failed.
         """
-        return self._post_process.call(prepared, outputs)
+        return self._calls.post_process(prepared, outputs)
 
     def observe(self, observe: Observe) -> None:
         """Call `observe(hook, plugin, seconds)` from now on after each call of a hook, in the thread of the call.
@@ -180,32 +179,17 @@ def _bind_operation(context: BindContext, enabled: Enabled, wrappers: Sequence[W
             raise PluginInvalidError(f"{enabled.plugin}: {problem}", plugin=enabled.plugin.name)
     with plugin_code(enabled, f"failed to create {processor_class.__name__}", processor=path):
         processor = processor_class(context)
-    task, operation, observers = context.task.name, context.operation, Observers()
-    return BoundOperation(
-        operation,
-        task,
-        enabled.plugin,
-        processor,
-        tuple(wrappers),
-        PreProcess(processor, wrappers, operation, task=task, plugin=enabled.plugin, observers=observers),
-        PostProcess(processor, wrappers, operation, task=task, plugin=enabled.plugin, observers=observers),
-        observers,
-        tuple(_run_wrappers(wrappers, enabled.plugin, task, observers)),
-    )
-
-
-def _run_wrappers(wrappers: Sequence[Wrapper], plugin: Plugin, task: str, observers: Observers) -> Iterator[RunWrapper]:
-    """Yield the wrappers that surround the model, outermost first."""
-    for wrapper in wrappers:
-        if wrapper.run is not None:
-            yield RunWrapper(
-                wrapper.run,
-                bool(getattr(wrapper.target, "takes_long_prompts", False)),
-                wrapper.plugin,
-                f"{wrapper.plugin}, wrapped around task {task!r} of {plugin},",
-                task,
-                observers,
-            )
+    plugin, task, operation = enabled.plugin, context.task.name, context.operation
+    observers: list[Observe] = []
+    subject = f"task {task!r} of {plugin}"
+    part = Part(plugin, subject, task, operation, observers)
+    parts = [
+        (wrapper, replace(part, plugin=wrapper.plugin, subject=f"{wrapper.plugin}, wrapped around {subject},"))
+        for wrapper in wrappers
+    ]
+    runs = [RunWrapper(wrapper.run, wrapper.takes_long_prompts, part) for wrapper, part in parts if wrapper.run]
+    calls = HookCalls(processor, part, parts)
+    return BoundOperation(operation, task, plugin, processor, tuple(wrappers), tuple(runs), calls, observers)
 
 
 def _signature_problem(processor_class: type, hook: str) -> str | None:

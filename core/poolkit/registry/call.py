@@ -1,33 +1,37 @@
-"""Call one hook of one operation: wrappers around the processor, each blamed for its own failures and timed."""
+"""Call the hooks of one operation through pluggy: each plugin is blamed for its own failures, and timed.
+
+One plugin manager per operation holds the processor and, around it, the wrappers. Registered in place of each plugin's
+methods are functions that call these, check the result, blame a failure on the plugin and tell how long it took.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Generic, Protocol, TypeVar, cast
+from types import SimpleNamespace
+from typing import Protocol, TypeVar, cast
 
+import pluggy
 from pydantic import BaseModel, ValidationError
 
-from poolkit.contract import Operation, Prepared
+from poolkit.contract import PROJECT, Operation, PooledOutput, PoolingIOProcessor, Prepared, hookimpl
 from poolkit.errors import HookError, RequestError
 from poolkit.registry.check import PROCESSOR_HOOKS, accepted
 from poolkit.registry.discover import Plugin
 from poolkit.registry.hooks import Wrapper
-from poolkit.registry.results import check_prepared, check_response, expect
+from poolkit.registry.results import check_handed_on, check_prepared, check_response
 from poolkit.validation import refused
 
-__all__ = ["HookCaller", "Observe", "Observers", "PostProcess", "PreProcess"]
+__all__ = ["HookCalls", "Observe", "Part"]
 
 logger = logging.getLogger(__name__)
 
+PRE, POST = "pre_process", "post_process"
+Wrapping = Generator[None, object, object]
 ResultT = TypeVar("ResultT")
-Arguments = tuple[object, ...]
-Wrapping = Generator[Arguments | None, object, object]
 
 
 class Observe(Protocol):
@@ -38,197 +42,184 @@ class Observe(Protocol):
         ...
 
 
-class Observers(list[Observe]):
-    """The observers of one operation."""
-
-    def tell(self, hook: str, plugin: str, seconds: float) -> None:
-        """Tell each of them of a call."""
-        for observe in self:
-            observe(hook, plugin, seconds)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class _Layer:
-    function: Callable[..., object]
-    accepted: tuple[int, ...]
+class Part:
+    """A plugin's part in one operation: the processor, or a wrapper around it.
+
+    Attributes:
+        plugin: the plugin to blame.
+        subject: its name in messages.
+        task: the name of the task.
+        operation: the operation.
+        observers: are told of each call.
+    """
+
     plugin: Plugin
     subject: str
+    task: str
+    operation: Operation
+    observers: list[Observe]
 
-    def call(self, arguments: Arguments) -> object:
-        """Call the method with the arguments that it takes."""
-        return self.function(*(arguments[position] for position in self.accepted))
+    def blame(self, error: BaseException, hook: str, *, except_for: BaseException | None = None) -> None:
+        """Raise a HookError from an error that is the plugin's fault; return if the error is to be raised as it is.
 
-
-class HookCaller(ABC, Generic[ResultT]):
-    """One hook of one operation. Thread safe."""
-
-    hook: str
-
-    def __init__(
-        self,
-        processor: object,
-        wrappers: Sequence[Wrapper],
-        operation: Operation,
-        *,
-        task: str,
-        plugin: Plugin,
-        observers: Observers,
-    ) -> None:
-        self._task = task
-        self._operation = operation
-        self._observers = observers
-        subject = f"task {task!r} of {plugin}"
-        provided = PROCESSOR_HOOKS[self.hook]
-        layers = [
-            _Layer(
-                function,
-                accepted(function, provided),
-                wrapper.plugin,
-                f"{wrapper.plugin}, wrapped around {subject},",
-            )
-            for wrapper in wrappers
-            if (function := wrapper.hooks.get(self.hook)) is not None
-        ]
-        function = getattr(processor, self.hook)
-        self._layers = (*layers, _Layer(function, accepted(function, provided), plugin, subject))
-
-    def call(self, *arguments: object) -> ResultT:
-        """Return what the outermost layer returns.
-
-        Raises:
-            RequestError: the request is wrong, says a plugin.
-            HookError: a plugin failed.
-        """
-        return self._call(0, arguments)
-
-    @property
-    @abstractmethod
-    def returns(self) -> type[ResultT]:
-        """The type of what each layer returns."""
-
-    @abstractmethod
-    def check_arguments(self, arguments: Arguments) -> None:
-        """Raise TypeError for what a wrapper must not hand on."""
-
-    @abstractmethod
-    def check_result(self, result: ResultT, arguments: Arguments | None) -> None:
-        """Raise TypeError for a result that cannot be used. A wrapper is not held to its arguments: they are None."""
-
-    def _call(self, depth: int, arguments: Arguments) -> ResultT:
-        layer = self._layers[depth]
-        if depth < len(self._layers) - 1:
-            return self._surround(depth, arguments)
-        with self._blaming(layer):
-            result = expect(self.returns, layer.call(arguments))
-            self.check_result(result, arguments)
-            return result
-
-    def _surround(self, depth: int, arguments: Arguments) -> ResultT:
-        layer = self._layers[depth]
-        started = perf_counter()
-        with self._blaming(layer, counts=False):
-            wrapping = cast("Wrapping", layer.call(arguments))
-            arguments = self._begin(wrapping, arguments)
-        own_seconds = perf_counter() - started
-        result: ResultT | None = None
-        failure: BaseException | None = None
-        try:
-            result = self._call(depth + 1, arguments)
-        except (RequestError, HookError) as error:
-            failure = error
-        with self._blaming(layer, but_for=failure, before=own_seconds):
-            result = expect(self.returns, _finish(wrapping, result, failure))
-            self.check_result(result, None)
-            return result
-
-    def _begin(self, wrapping: Wrapping, arguments: Arguments) -> Arguments:
-        """Run a wrapper up to its yield; return the arguments for what it surrounds."""
-        try:
-            handed_on = next(wrapping)
-        except StopIteration:
-            raise TypeError("ended without a yield") from None
-        if handed_on is None:
-            return arguments
-        if not isinstance(handed_on, tuple):
-            raise TypeError(f"yielded {type(handed_on).__name__}, not a tuple of the hook's {len(arguments)} arguments")
-        if len(handed_on) != len(arguments):
-            raise TypeError(f"yielded {len(handed_on)} arguments, not the hook's {len(arguments)}")
-        self.check_arguments(handed_on)
-        return handed_on
-
-    @contextmanager
-    def _blaming(
-        self, layer: _Layer, *, but_for: BaseException | None = None, before: float = 0.0, counts: bool = True
-    ) -> Iterator[None]:
-        """Pass on what the plugin blames on the request; blame the plugin for everything else that the block raises.
-
-        The message of a HookError reaches the client, so the cause stays in the log. A failure counts its time too.
+        The message of a HookError reaches the client, so the cause stays in the log.
 
         Args:
-            layer: whose code the block runs.
-            but_for: the failure of what the layer surrounds, which is not its own if it lets it through.
-            before: seconds that the layer took before the block.
-            counts: whether the layer's part ends with the block.
+            error: what the plugin's code raised.
+            hook: the hook that it was called for.
+            except_for: the failure of what a wrapper surrounds: not its own, if it lets it through.
+
+        Raises:
+            HookError: the plugin failed.
+            RequestError: pydantic says that a value does not fit the operation's request.
         """
+        if isinstance(error, RequestError) or error is except_for or _is_ctrl_c(error):
+            return
+        if isinstance(error, ValidationError) and error.title == self.operation.request.__name__:
+            raise refused(error) from error
+        message = f"{self.subject} failed in {hook}."
+        logger.error("%s", message, exc_info=error)
+        raise HookError(message, plugin=self.plugin.name, task=self.task, hook=hook) from error
+
+    def observe(self, hook: str, seconds: float) -> None:
+        """Tell the observers of one call."""
+        for observe in self.observers:
+            observe(hook, self.plugin.name, seconds)
+
+    def call(self, hook: str, work: Callable[[], ResultT]) -> ResultT:
+        """Do some work of the plugin, blamed and timed."""
         started = perf_counter()
-        is_failure = True
         try:
-            yield
-            is_failure = False
+            return work()
         except BaseException as error:
-            if isinstance(error, RequestError) or error is but_for or _is_ctrl_c(error):
-                raise
-            if isinstance(error, ValidationError) and error.title == self._operation.request.__name__:
-                raise refused(error) from error
-            message = f"{layer.subject} failed in {self.hook}."
-            logger.exception("%s", message)
-            raise HookError(message, plugin=layer.plugin.name, task=self._task, hook=self.hook) from error
+            self.blame(error, hook)
+            raise
         finally:
-            if counts or is_failure:
-                self._observers.tell(self.hook, layer.plugin.name, before + perf_counter() - started)
+            self.observe(hook, perf_counter() - started)
 
 
-class PreProcess(HookCaller[Prepared]):
-    """Calls `pre_process`."""
+class HookCalls:
+    """The hooks of one operation. Thread safe.
 
-    hook = "pre_process"
+    Args:
+        processor: implements the hooks.
+        part: its part in the operation.
+        wrappers: surround it, outermost first, each with its part.
+    """
 
-    @property
-    def returns(self) -> type[Prepared]:
-        """The prompts of a request."""
-        return Prepared
+    def __init__(
+        self, processor: PoolingIOProcessor[BaseModel, BaseModel], part: Part, wrappers: Sequence[tuple[Wrapper, Part]]
+    ) -> None:
+        manager = pluggy.PluginManager(PROJECT)
+        manager.add_hookspecs(PoolingIOProcessor)
+        manager.register(_registered(processor, part))
+        for wrapper, wrapper_part in reversed(wrappers):  # the last one that is registered is outermost
+            if wrapper.hooks:
+                manager.register(_registered_wrapper(wrapper, wrapper_part))
+        self._hooks = manager.hook
 
-    def check_arguments(self, arguments: Arguments) -> None:
-        """Expect a request."""
-        expect(self._operation.request, *arguments)
+    def pre_process(self, request: BaseModel) -> Prepared:
+        """Return the prompts of a request.
 
-    def check_result(self, result: Prepared, arguments: Arguments | None) -> None:  # noqa: ARG002 - any request will do
-        """Expect prompts that can be run."""
-        check_prepared(result)
+        Raises:
+            RequestError: a plugin says that the request is wrong.
+            HookError: a plugin failed.
+        """
+        return cast("Prepared", self._hooks.pre_process(request=request))
+
+    def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> BaseModel:
+        """Return the response.
+
+        Raises:
+            RequestError: a plugin says that the request is wrong.
+            HookError: a plugin failed.
+        """
+        return cast("BaseModel", self._hooks.post_process(prepared=prepared, outputs=outputs))
 
 
-class PostProcess(HookCaller[BaseModel]):
-    """Calls `post_process`."""
+def _registered(processor: PoolingIOProcessor[BaseModel, BaseModel], part: Part) -> object:
+    """Return what pluggy calls in place of the processor, whose other attributes it would touch."""
+    prepare = _bind_arguments(PRE, processor.pre_process)
+    answer = _bind_arguments(POST, processor.post_process)
 
-    hook = "post_process"
+    @hookimpl
+    def pre_process(request: BaseModel) -> Prepared:
+        return part.call(PRE, lambda: check_prepared(prepare(request)))
 
-    @property
-    def returns(self) -> type[BaseModel]:
-        """The response model."""
-        return self._operation.response
+    @hookimpl
+    def post_process(prepared: Prepared, outputs: Sequence[PooledOutput]) -> BaseModel:
+        prompts = len(prepared.prompts)
+        return part.call(POST, lambda: check_response(answer(prepared, outputs), part.operation, prompts=prompts))
 
-    def check_arguments(self, arguments: Arguments) -> None:
-        """Expect as many outputs as prompts."""
-        prepared, outputs = arguments
-        expected = len(expect(Prepared, prepared).prompts)
-        if not isinstance(outputs, Sequence) or len(outputs) != expected:
-            counted = f"{len(outputs)} outputs" if isinstance(outputs, Sized) else type(outputs).__name__
-            raise TypeError(f"yielded {counted} for {expected} prompts")
+    return SimpleNamespace(pre_process=pre_process, post_process=post_process)
 
-    def check_result(self, result: BaseModel, arguments: Arguments | None) -> None:
-        """Expect finite numbers, one item for each prompt."""
-        prompts = 0 if arguments is None else len(expect(Prepared, arguments[0]).prompts)
-        check_response(result, () if arguments is None else self._operation.per_prompt, prompts)
+
+def _registered_wrapper(wrapper: Wrapper, part: Part) -> object:
+    """Return what pluggy calls in place of a wrapper."""
+    hooks: dict[str, object] = {}
+    if PRE in wrapper.hooks:
+        before = _bind_arguments(PRE, wrapper.hooks[PRE])
+
+        @hookimpl(wrapper=True)
+        def pre_process(request: BaseModel) -> Wrapping:
+            return (yield from _surround(PRE, lambda: before(request), _check_prepared_again, part))
+
+        hooks[PRE] = pre_process
+    if POST in wrapper.hooks:
+        after = _bind_arguments(POST, wrapper.hooks[POST])
+
+        @hookimpl(wrapper=True)
+        def post_process(prepared: Prepared, outputs: Sequence[PooledOutput]) -> Wrapping:
+            return (yield from _surround(POST, lambda: after(prepared, outputs), _check_response_again, part))
+
+        hooks[POST] = post_process
+    return SimpleNamespace(**hooks)
+
+
+def _surround(
+    hook: str, start: Callable[[], object], check: Callable[[object, object, Part], object], part: Part
+) -> Wrapping:
+    """Run a wrapper up to its yield, hand that on to pluggy, and run the wrapper to its end.
+
+    The time in between, that of what it surrounds, is not the wrapper's.
+    """
+    started = perf_counter()
+    seconds = 0.0
+    inner: object = None
+    failure: BaseException | None = None
+    try:
+        wrapping = cast("Wrapping", start())
+        _begin(wrapping)
+        seconds = perf_counter() - started
+        try:
+            inner = yield
+        except BaseException as error:  # noqa: BLE001 - the wrapper sees it, and may let it through
+            failure = error
+        started = perf_counter()
+        return check(_finish(wrapping, inner, failure), inner, part)
+    except BaseException as error:
+        part.blame(error, hook, except_for=failure)
+        raise
+    finally:
+        part.observe(hook, seconds + perf_counter() - started)
+
+
+def _check_prepared_again(result: object, inner: object, part: Part) -> object:  # noqa: ARG001 - as for responses
+    return check_handed_on(check_prepared(result), inner)
+
+
+def _check_response_again(result: object, inner: object, part: Part) -> object:
+    return result if result is inner else check_response(result, part.operation)
+
+
+def _begin(wrapping: Wrapping) -> None:
+    try:
+        yielded = next(wrapping)
+    except StopIteration:
+        raise TypeError("ended without a yield") from None
+    if yielded is not None:
+        raise TypeError(f"yielded {type(yielded).__name__}: what it surrounds gets the hook's own arguments")
 
 
 def _finish(wrapping: Wrapping, result: object, failure: BaseException | None) -> object:
@@ -242,6 +233,12 @@ def _finish(wrapping: Wrapping, result: object, failure: BaseException | None) -
         return end.value
     wrapping.close()
     raise TypeError("yielded more than once")
+
+
+def _bind_arguments(hook: str, method: Callable[..., object]) -> Callable[..., object]:
+    """Return the method as a function of all of the hook's arguments, of which it may take fewer."""
+    places = accepted(method, PROCESSOR_HOOKS[hook])
+    return lambda *arguments: method(*(arguments[place] for place in places))
 
 
 def _is_ctrl_c(error: BaseException) -> bool:

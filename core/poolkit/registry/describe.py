@@ -76,7 +76,8 @@ class PluginInfo:
     """A plugin: whether and why it is used, and what it provides.
 
     Attributes:
-        entries: entry points to engines, dialects, parts of models and modalities, by kind.
+        entries: entry points to engines, dialects, parts of models and modalities, by kind; none where one task was
+            asked for.
     """
 
     plugin: str
@@ -133,7 +134,7 @@ def _describe_plugin(selection: Selection, plugin: Plugin, task: str | None) -> 
     wrapped_by = tuple(enabled.plugin.name for enabled in selection.enabled if enabled.plugin.in_group(HOOKS))
     row = next(row for row in list_rows(selection) if row.plugin == plugin.name and (task is None or row.name == task))
     entries: dict[str, tuple[str, ...]] = {}
-    for entry in plugin.entry_points:
+    for entry in plugin.entry_points if task is None else ():
         if entry.group not in (TASKS, HOOKS):
             entries[entry.kind] = (*entries.get(entry.kind, ()), str(entry))
     return PluginInfo(

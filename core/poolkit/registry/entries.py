@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from dataclasses import dataclass
 
-from poolkit.contract.model_files import ModelFamily, RerankerFamily
+from poolkit.contract import Dialect, ModelFamily, RerankerFamily
 from poolkit.errors import ConfigError, PluginError, PluginInvalidError, PoolkitError, did_you_mean
 from poolkit.registry.discover import KINDS, MODELS, EntryPoint, Plugin
 from poolkit.registry.importing import check_requirement, import_object
@@ -29,11 +29,15 @@ NOUNS = {
 PLURALS = {"modality": "modalities", "model family": "model families"}
 MODEL_KINDS = ("family", "module", "pooling", "reranker")
 FUNCTIONS: Mapping[str, tuple[str, ...]] = {"engine": ("load_engine",)}
-"""What an entry must be able to do, by its kind."""
-TYPES: Mapping[str, type] = {"family": ModelFamily, "reranker": RerankerFamily}
-"""What an entry must be, by its kind."""
-CALLED = ("module", "pooling")
-"""Kinds whose entries are functions."""
+"""The functions that an entry must have, by its kind."""
+TYPES: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "dialect": (lambda entry: isinstance(entry, Dialect), "a poolkit.Dialect or a tuple of them"),
+    "family": (lambda entry: isinstance(entry, ModelFamily), "a poolkit.ModelFamily"),
+    "module": (callable, "a function"),
+    "pooling": (callable, "a function"),
+    "reranker": (lambda entry: isinstance(entry, RerankerFamily), "a poolkit.RerankerFamily"),
+}
+"""The check of an entry, by its kind, and the words for what passes it. Of a tuple, each item is checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +160,7 @@ def load_entry(entry_point: EntryPoint, enabled: Enabled, selection: Selection) 
     """Import an entry and check that it is what its kind asks for.
 
     Raises:
-        PluginError: it is for another poolkit, cannot be imported, lacks a function or is of the wrong type.
+        PluginError: it is for another poolkit, cannot be imported, lacks a function or is of another type.
     """
     check_requirement(enabled.plugin, selection.installed.core)
     entry = import_object(entry_point.value, enabled, entry_point=str(entry_point))
@@ -169,16 +173,14 @@ def load_entry(entry_point: EntryPoint, enabled: Enabled, selection: Selection) 
             f"has no function {' and no '.join(missing)}.",
             plugin=enabled.plugin.name,
         )
-    expected = TYPES.get(entry_point.kind)
-    is_right = (
-        isinstance(entry, expected) if expected is not None else entry_point.kind not in CALLED or callable(entry)
-    )
-    if not is_right:
-        raise PluginInvalidError(
-            f"{enabled.plugin}: {NOUNS[entry_point.kind]} {entry_point.short_name!r} ({entry_point.value}) is of type "
-            f"{type(entry).__name__}; it must be a {expected.__name__ if expected is not None else 'function'}.",
-            plugin=enabled.plugin.name,
-        )
+    is_right, wording = TYPES.get(entry_point.kind, (lambda _: True, ""))
+    for part in entry if isinstance(entry, tuple) else (entry,):
+        if not is_right(part):
+            raise PluginInvalidError(
+                f"{enabled.plugin}: {NOUNS[entry_point.kind]} {entry_point.short_name!r} points to an object of type "
+                f"{type(part).__name__}, not to {wording}.",
+                plugin=enabled.plugin.name,
+            )
     return entry
 
 

@@ -13,7 +13,7 @@ import pluggy
 from pydantic import BaseModel
 
 from poolkit.config import PoolerConfig
-from poolkit.contract import PROJECT, BindContext, EncodedPrompt, NoSettings, PooledOutput
+from poolkit.contract import PROJECT, BindContext, EncodedPrompt, NoSettings, Outcome
 from poolkit.errors import PluginInvalidError, did_you_mean
 from poolkit.registry.check import (
     PROCESSOR_HOOKS,
@@ -37,10 +37,7 @@ WRAP = "poolkit_wrap"
 COMMANDS = "poolkit_commands"
 SERVES = "serves"
 RUN = "run"
-Run = Callable[
-    [Sequence[EncodedPrompt]],
-    Generator[Sequence[EncodedPrompt], Sequence[PooledOutput | Exception], Sequence[PooledOutput | Exception]],
-]
+Run = Callable[[Sequence[EncodedPrompt]], Generator[Sequence[EncodedPrompt], Sequence[Outcome], Sequence[Outcome]]]
 
 OTHER_OPTIONS = ("hookwrapper", "tryfirst", "trylast", "optionalhook", "specname")
 """Options of pluggy's marker that mean nothing here: plugins stand around each other as they were enabled."""
@@ -111,12 +108,14 @@ class Wrapper:
         plugin: the plugin that returned it.
         hooks: its bound methods, by the name of the hook.
         run: its generator around the model, if it has one.
+        takes_long_prompts: True if `run` is given prompts that are longer than the model's maximum, and splits them.
     """
 
     target: object
     plugin: Plugin
     hooks: Mapping[str, Callable[..., object]]
     run: Run | None
+    takes_long_prompts: bool
 
     def close(self) -> None:
         """Call the object's `close`, if it has one. A failure is logged: the others must still be closed."""
@@ -190,7 +189,8 @@ def _check_wrapper(target: object, plugin: Plugin) -> Wrapper:
     for problem in _wrapper_problems(kind, marked):
         raise PluginInvalidError(f"{plugin}: {problem}", plugin=plugin.name)
     hooks = {name: getattr(target, name) for name in marked}
-    return Wrapper(target, plugin, MappingProxyType(hooks), getattr(target, RUN, None))
+    takes_long_prompts = bool(getattr(target, "takes_long_prompts", False))
+    return Wrapper(target, plugin, MappingProxyType(hooks), getattr(target, RUN, None), takes_long_prompts)
 
 
 def _wrapper_problems(kind: type, marked: Mapping[str, pluggy.HookimplOpts]) -> Iterator[str]:

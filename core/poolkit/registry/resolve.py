@@ -258,7 +258,11 @@ def _serves_nothing(loaded: Loaded, model: ModelInfo | None) -> UnsupportedTaskE
     """Return the error for a model that no enabled task fits. It names no task."""
     subject = "the model" if model is None else f"model {model.name!r}"
     produces = "" if model is None else f"The model produces {', '.join(model.outputs)}. "
-    reasons = "" if model is None else "".join(f" {reason.rstrip('.')}." for reason in {*model.unsupported.values()})
+    reasons = (
+        ""
+        if model is None
+        else "".join(f" {reason.rstrip('.')}." for reason in dict.fromkeys(model.unsupported.values()))
+    )
     return UnsupportedTaskError(
         f"{subject} cannot serve any enabled task.{reasons}\n  {produces}{_list_enabled(loaded)}", task=""
     )

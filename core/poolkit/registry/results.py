@@ -10,9 +10,9 @@ from typing import Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 
-from poolkit.contract import ImagePrompt, PoolingParams, Prepared, TemplatedText, TextPair, TokenInputs
+from poolkit.contract import ImagePrompt, Operation, PoolingParams, Prepared, TemplatedText, TextPair, TokenInputs
 
-__all__ = ["check_prepared", "check_response", "expect"]
+__all__ = ["check_handed_on", "check_prepared", "check_response"]
 
 ResultT = TypeVar("ResultT")
 
@@ -20,40 +20,61 @@ EXACT = (str, bytes, int, bool, NoneType)
 """Types of fields that hold no float."""
 
 
-def expect(expected: type[ResultT], value: object) -> ResultT:
-    """Return the value, or raise TypeError if it is of another type."""
-    if not isinstance(value, expected):
-        raise TypeError(f"returned {type(value).__name__}, not {expected.__name__}")
-    return value
-
-
-def check_prepared(prepared: Prepared) -> None:
-    """Raise TypeError for prompts or parameters that cannot be run."""
+def check_prepared(prepared: object) -> Prepared:
+    """Return what `pre_process` returned, or raise TypeError if it cannot be run."""
+    prepared = _expect(Prepared, prepared)
     if isinstance(prepared.prompts, str) or not isinstance(prepared.prompts, Sequence):
         raise TypeError(f"Prepared.prompts is a {type(prepared.prompts).__name__}, not a sequence of prompts")
     for index, prompt in enumerate(prepared.prompts):
         if not isinstance(prompt, str | TextPair | TemplatedText | ImagePrompt | TokenInputs | Sequence):
             raise TypeError(f"Prepared.prompts[{index}] is a {type(prompt).__name__}, not a text, a pair or token ids")
     if isinstance(prepared.params, PoolingParams):
-        return
+        return prepared
     if not isinstance(prepared.params, Sequence):
         raise TypeError(f"Prepared.params is a {type(prepared.params).__name__}, not PoolingParams or a sequence of it")
     if len(prepared.params) != len(prepared.prompts):
         raise TypeError(f"Prepared has {len(prepared.prompts)} prompts and {len(prepared.params)} params")
+    return prepared
 
 
-def check_response(response: BaseModel, per_prompt: Sequence[str], prompts: int) -> None:
-    """Raise for a response with NaN, an infinity, or another number of items than prompts in a field of `per_prompt`.
+def check_handed_on(prepared: Prepared, inner: object) -> Prepared:
+    """Return what a wrapper of `pre_process` returned, or raise TypeError if it cannot be answered any more."""
+    if not isinstance(inner, Prepared):
+        raise TypeError("returned prompts although what it surrounds failed")
+    if prepared.state is not inner.state:
+        raise TypeError("lost Prepared.state, which is the processor's. Return dataclasses.replace(prepared, …)")
+    if len(prepared.prompts) != len(inner.prompts):
+        raise TypeError(
+            f"returned {len(prepared.prompts)} prompts for {len(inner.prompts)}. Prompts are added and left out in run"
+        )
+    return prepared
+
+
+def check_response(response: object, operation: Operation, *, prompts: int | None = None) -> BaseModel:
+    """Return what `post_process` returned, or raise for another type, NaN, an infinity or too few or many items.
 
     JSON has no word for NaN: the client would read null.
+
+    Args:
+        response: what was returned.
+        operation: says what a response is.
+        prompts: the number of items of each field in `per_prompt`; None for a wrapper's response, which may differ.
     """
+    response = _expect(operation.response, response)
     place = _find_not_finite(response)
     if place is not None:
         raise ValueError(f"returned a response whose {place.lstrip('.')} is not finite")
-    for name in per_prompt:
+    for name in operation.per_prompt if prompts is not None else ():
         items = getattr(response, name)
         if len(items) != prompts:
             raise TypeError(f"returned {len(items)} {name} for {prompts} prompts")
+    return response
+
+
+def _expect(expected: type[ResultT], value: object) -> ResultT:
+    if not isinstance(value, expected):
+        raise TypeError(f"returned {type(value).__name__}, not {expected.__name__}")
+    return value
 
 
 def _find_not_finite(value: object) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 from starlette.routing import compile_path
@@ -236,7 +236,8 @@ def _find_dialects(models: Iterable[ServedModel], *, first: Sequence[str]) -> li
     for entries in tables:
         for name, entry in entries.items():
             plugin = entries.provider(name)
-            found[plugin.name, name] = [SpokenDialect(one, name, plugin) for one in _dialects_of(entry, name, plugin)]
+            dialects = cast("Sequence[Dialect[Any, Any]]", entry if isinstance(entry, tuple) else (entry,))
+            found[plugin.name, name] = [SpokenDialect(dialect, name, plugin) for dialect in dialects]
     ranks = {name: rank for rank, name in enumerate(first)}
     spoken = (one for dialects in found.values() for one in dialects)
     return sorted(spoken, key=lambda one: (ranks.get(one.name, len(ranks)), _rank(one)))
@@ -247,18 +248,6 @@ def _rank(spoken: SpokenDialect) -> int:
     if not spoken.plugin.is_builtin:
         return 1
     return 0 if spoken.dialect.matches is not None else 2
-
-
-def _dialects_of(entry: object, name: str, plugin: Plugin) -> tuple[Dialect[Any, Any], ...]:
-    dialects = entry if isinstance(entry, tuple) else (entry,)
-    for dialect in dialects:
-        if not isinstance(dialect, Dialect):
-            raise PluginInvalidError(
-                f"{plugin}: dialect {name!r} points to an object of type {type(dialect).__name__}, not to a "
-                "poolkit.Dialect or a tuple of them.",
-                plugin=plugin.name,
-            )
-    return dialects
 
 
 def _check_place(
