@@ -50,6 +50,7 @@ from poolkit.contract import (
     Removed,
     Renamed,
     Reply,
+    RequestScope,
     RerankerFamily,
     RerankerSpec,
     ResolvedParams,
@@ -65,6 +66,7 @@ from poolkit.contract import (
     TokenIds,
     TokenInputs,
     VectorSpec,
+    current_request,
     hookimpl,
 )
 from poolkit.engine import Head, HeadFactory, Pooled, Segments, load_masked_lm_head
@@ -186,6 +188,7 @@ __all__ = [
     "Renamed",
     "Reply",
     "RequestOutput",
+    "RequestScope",
     "RerankRequest",
     "RerankResponse",
     "RerankResult",
@@ -218,6 +221,7 @@ __all__ = [
     "VectorSpec",
     "compute_maxsim_score_batched",
     "create_app",
+    "current_request",
     "hookimpl",
     "load_masked_lm_head",
     "require_text",

@@ -27,7 +27,7 @@ MODEL_SETTINGS = frozenset({*ModelConfig.model_fields, "enable", "disable"})
 FLAGS = {"enable": "--plugin", "disable": "--no-plugin"}
 SECOND_FLAGS = {"pooler_config__enable_flash_late_interaction": "--enable-flash-late-interaction"}
 """As users of other servers write them."""
-NO_FLAG = {"plugins"}
+NO_FLAG = {"plugins", "named_api_keys"}
 PANELS = {"pooler_config": "Pooling", "enable": "Plugins", "disable": "Plugins"}
 
 underscores_too = {"token_normalize_func": lambda token: token.replace("_", "-")}

@@ -94,6 +94,12 @@ from poolkit.contract.prompts import (
     TextPair,
     TokenInputs,
 )
+from poolkit.contract.scope import (
+    RequestScope,
+    current_request,
+    in_scope,
+    request_scope,
+)
 from poolkit.contract.task import (
     API_OLDEST,
     API_VERSION,
@@ -160,6 +166,7 @@ __all__ = [
     "Removed",
     "Renamed",
     "Reply",
+    "RequestScope",
     "RerankerFamily",
     "RerankerSpec",
     "ResolvedParams",
@@ -178,8 +185,11 @@ __all__ = [
     "Tokenizer",
     "UnreadInput",
     "VectorSpec",
+    "current_request",
     "hookimpl",
     "hookspec",
+    "in_scope",
     "read_json",
     "read_object",
+    "request_scope",
 ]

@@ -30,8 +30,12 @@ from poolkit.contract import (
     PoolingTask,
     Prepared,
     Prompt,
+    RequestScope,
     ResolvedParams,
     TextToken,
+    current_request,
+    in_scope,
+    request_scope,
 )
 from poolkit.engine.job import Job
 from poolkit.engine.scheduler import Scheduler, SchedulerStats
@@ -114,7 +118,12 @@ class ServedModel:
         }
 
     def run(
-        self, operation: str, request: BaseModel, *, on_progress: Callable[[int, int], None] | None = None
+        self,
+        operation: str,
+        request: BaseModel,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+        scope: RequestScope | None = None,
     ) -> BaseModel:
         """Return the response to a request, blocking until it is there.
 
@@ -122,6 +131,7 @@ class ServedModel:
             operation: one of `operations`.
             request: of the operation's request type.
             on_progress: called now and then, in the calling thread, with the numbers of prompts done and in all.
+            scope: the request as hooks may know it; an offline call by default.
 
         Raises:
             RequestError: the input is wrong.
@@ -129,7 +139,12 @@ class ServedModel:
             HookError: a plugin failed.
             EngineError: the model failed on the only prompt.
         """
-        bound = self.operations[operation]
+        with request_scope(scope or RequestScope()):
+            return self._run(self.operations[operation], request, on_progress)
+
+    def _run(
+        self, bound: BoundOperation, request: BaseModel, on_progress: Callable[[int, int], None] | None
+    ) -> BaseModel:
         prepared = bound.pre_process(request)
         job = self._start(bound, prepared, fails_fast=not prepared.outputs_map_to_inputs)
         try:
@@ -146,7 +161,14 @@ class ServedModel:
             raise BatchError(failures, [None if i in failures else outcome for i, outcome in enumerate(outcomes)])
         return bound.post_process(prepared, _outputs(outcomes))
 
-    async def arun(self, operation: str, decode: Callable[[], BaseModel], encode: Callable[[BaseModel], T]) -> T:
+    async def arun(
+        self,
+        operation: str,
+        decode: Callable[[], BaseModel],
+        encode: Callable[[BaseModel], T],
+        *,
+        scope: RequestScope | None = None,
+    ) -> T:
         """Return `encode(response)` to the request that `decode` makes. Both run in a worker thread.
 
         A small request wakes four threads: a worker that decodes and tokenizes, the engine, a worker that
@@ -160,7 +182,7 @@ class ServedModel:
             HookError: a plugin failed.
             EngineError: the model failed.
         """
-        request = _OnlineRequest(self, operation, decode, encode)
+        request = _OnlineRequest(self, operation, decode, encode, scope or RequestScope("http"))
         request.submit(request.start)
         try:
             return await request.answer
@@ -203,7 +225,8 @@ class ServedModel:
         others = size - sum(
             one.late_interaction is not None and one.late_interaction.mode == "cache_query" for one in params
         )
-        tokenize = partial(_Tokenization(self, bound, prepared, job, prompts, params, known).run)
+        tokenization = _Tokenization(self, bound, prepared, job, prompts, params, known)
+        tokenize = in_scope(current_request(), tokenization.run)
         if others < size:
             tokenize(others, size)
         if self._image_pool is not None and any(isinstance(prompt, ImagePrompt) for prompt in prompts[:others]):
@@ -222,13 +245,19 @@ class _OnlineRequest(Generic[T]):
     """One request of an event loop, on its way through the worker threads."""
 
     def __init__(
-        self, model: ServedModel, operation: str, decode: Callable[[], BaseModel], encode: Callable[[BaseModel], T]
+        self,
+        model: ServedModel,
+        operation: str,
+        decode: Callable[[], BaseModel],
+        encode: Callable[[BaseModel], T],
+        scope: RequestScope,
     ) -> None:
         self._model = model
         self._bound = model.operations[operation]
         self._pool = model._io_pools[operation]
         self._decode = decode
         self._encode = encode
+        self._scope = scope
         self._loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[T] = self._loop.create_future()
         self._job: Job | None = None
@@ -237,7 +266,7 @@ class _OnlineRequest(Generic[T]):
     def submit(self, work: Callable[[], None]) -> None:
         """Run `work` in a worker thread."""
         try:
-            self._pool.submit(work)
+            self._pool.submit(in_scope(self._scope, work))
         except RuntimeError:  # the pool is shut down
             self._fail(ClosedError("The model is shutting down and accepts nothing more."))
 
@@ -296,7 +325,9 @@ class _Tokenization:
     ) -> None:
         self._encoder = model._encoder
         self._scheduler = model._scheduler
-        self._in_worker = model._io_pools[bound.operation.name].submit
+        pool = model._io_pools[bound.operation.name]
+        scope = current_request()
+        self._in_worker = lambda work: pool.submit(in_scope(scope, work))
         self._wrappers = bound.run_wrappers
         self._takes_long = any(wrapper.takes_long_prompts for wrapper in bound.run_wrappers)
         self._with_text_tokens = prepared.with_text_tokens

@@ -35,6 +35,8 @@ def create_app(
     models: OfflineModel | ServedModel | Mapping[str, OfflineModel | ServedModel],
     *,
     api_keys: Iterable[str | SecretStr] = (),
+    named_api_keys: Mapping[str, str | SecretStr] | None = None,
+    plugin_headers: Sequence[str] = (),
     max_body_bytes: int = MAX_BODY_BYTES,
     dialects: Sequence[str] = (),
     drain: Drain | None = None,
@@ -50,6 +52,9 @@ def create_app(
         models: an `LLM`, or several by the names that clients call them; an `LLM` by itself is called as its model is.
             A model may have several names. The caller closes the models, once the app is no longer used.
         api_keys: keys that open the app. By default everybody may ask.
+        named_api_keys: keys that do so, by name: `current_request().key_name` tells plugins which one was sent.
+        plugin_headers: headers of a request that plugins may read in `current_request().headers`. Never one that
+            carries a key.
         max_body_bytes: longest request body.
         dialects: names of entry points in group `poolkit.dialects`; they are asked before the others on a shared path.
         drain: what `poolkit serve` shuts the app down with.
@@ -59,6 +64,7 @@ def create_app(
         ConfigError: `dialects` names none that is enabled, or there are no models.
     """
     served = _by_name(models)
+    headers = _checked_headers(plugin_headers)
     drain = drain or Drain()
     metrics = Metrics(served, drain=drain)
     app = FastAPI(
@@ -75,7 +81,7 @@ def create_app(
     for path, spoken in table.items():
         app.add_api_route(
             path,
-            endpoint(spoken, served, max_body_bytes=max_body_bytes),
+            endpoint(spoken, served, max_body_bytes=max_body_bytes, plugin_headers=headers),
             methods=list(dict.fromkeys(method for one in spoken for method in one.dialect.methods)),
             name=spoken[0].name,
             tags=[spoken[0].dialect.operation or "server"],
@@ -93,8 +99,24 @@ def create_app(
         return failure_response(error, request.state.request_id, encoders(path))
 
     app.add_exception_handler(HTTPException, answer_no_route)
-    app.add_middleware(Gate, keys=Keys(api_keys), drain=drain, metrics=metrics, error_encoders=encoders)
+    app.add_middleware(Gate, keys=Keys(api_keys, named_api_keys), drain=drain, metrics=metrics, error_encoders=encoders)
     return app
+
+
+SECRET_HEADERS = ("authorization", "cookie", "proxy-authorization", "set-cookie", "x-api-key", "api-key")
+"""Headers that no plugin may read: they carry keys."""
+
+
+def _checked_headers(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names in lower case. Raises ConfigError for one that carries a key."""
+    lower = tuple(name.lower() for name in names)
+    for name in lower:
+        if name in SECRET_HEADERS:
+            raise ConfigError(
+                f"plugin_headers names {name!r}, which carries a key that no plugin may read. Leave it out; plugins "
+                "learn the name of a key from named_api_keys."
+            )
+    return lower
 
 
 def _by_name(models: OfflineModel | ServedModel | Mapping[str, OfflineModel | ServedModel]) -> Models:

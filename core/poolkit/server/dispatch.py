@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
-from poolkit.contract import Call, Reply
+from poolkit.contract import Call, Reply, RequestScope
 from poolkit.errors import CancelledRequestError, RequestError
 from poolkit.pipeline.served import ServedModel
 from poolkit.server.failures import RefusedError
@@ -29,8 +29,13 @@ SMALL_BODY_BYTES = 64 * 1024
 """Parsed on the event loop, in about a tenth of a millisecond; a longer body is parsed in a thread."""
 
 
-def endpoint(spoken: Sequence[SpokenDialect], models: Models, *, max_body_bytes: int) -> Endpoint:
-    """Return the function that answers the requests at one path."""
+def endpoint(
+    spoken: Sequence[SpokenDialect], models: Models, *, max_body_bytes: int, plugin_headers: Sequence[str] = ()
+) -> Endpoint:
+    """Return the function that answers the requests at one path.
+
+    Hooks see the headers named in `plugin_headers`, in lower case, and no others.
+    """
 
     async def answer(request: Request) -> Response:
         raw = await _read_body(request, max_body_bytes)
@@ -51,7 +56,13 @@ def endpoint(spoken: Sequence[SpokenDialect], models: Models, *, max_body_bytes:
         chosen = choose_dialect(readers, call, served)
         request.state.encode_error = chosen.dialect.encode_error
         check_offered(chosen, call, served)
-        return to_response(await _unless_client_leaves(_run(chosen, call, served), request.receive))
+        scope = RequestScope(
+            "http",
+            call.request_id,
+            getattr(request.state, "key_name", None),
+            {name: call.headers[name] for name in plugin_headers if name in call.headers},
+        )
+        return to_response(await _unless_client_leaves(_run(chosen, call, served, scope), request.receive))
 
     return answer
 
@@ -68,7 +79,7 @@ def route_path(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", "")) or "/"
 
 
-async def _run(spoken: SpokenDialect, call: Call, served: ServedModel) -> Reply:
+async def _run(spoken: SpokenDialect, call: Call, served: ServedModel, scope: RequestScope) -> Reply:
     """Answer a request in worker threads."""
     asked: BaseModel
 
@@ -83,7 +94,7 @@ async def _run(spoken: SpokenDialect, call: Call, served: ServedModel) -> Reply:
     operation = spoken.dialect.operation
     if operation is None:
         return await asyncio.to_thread(lambda: encode(decode()))
-    return await served.arun(operation, decode, encode)
+    return await served.arun(operation, decode, encode, scope=scope)
 
 
 async def _read_json(

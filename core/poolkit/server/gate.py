@@ -76,7 +76,7 @@ class Gate:
         with nullcontext() if path in ALWAYS_OPEN else self._drain.request():
             try:
                 if path not in PROBES:
-                    self._keys.check(headers.get("authorization"))
+                    scope["state"]["key_name"] = self._keys.check(headers.get("authorization"))
                 if path not in ALWAYS_OPEN:
                     self._drain.check_open()
                 await self._app(scope, receive, send_with_id)

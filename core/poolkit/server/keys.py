@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 
 from pydantic import SecretStr
@@ -15,20 +15,29 @@ __all__ = ["Keys"]
 
 
 class Keys:
-    """The keys that open the server. Without any, everybody may pass."""
+    """The keys that open the server. Without any, everybody may pass.
 
-    def __init__(self, keys: Iterable[str | SecretStr]) -> None:
-        self._hashes = [_hash(key if isinstance(key, str) else key.get_secret_value()) for key in keys]
+    Args:
+        keys: keys without a name.
+        named: keys by name. Plugins are told the name, and no key.
+    """
 
-    def check(self, authorization: str | None) -> None:
-        """Raise RefusedError (401) unless the Authorization header carries one of the keys."""
+    def __init__(self, keys: Iterable[str | SecretStr], named: Mapping[str, str | SecretStr] | None = None) -> None:
+        self._hashes: list[tuple[str | None, bytes]] = [(None, _hash(key)) for key in keys]
+        self._hashes += [(name, _hash(key)) for name, key in (named or {}).items()]
+
+    def check(self, authorization: str | None) -> str | None:
+        """Return the name of the key that the Authorization header carries; None for one without a name.
+
+        Raises RefusedError (401) if it carries none of the keys.
+        """
         if not self._hashes:
-            return
+            return None
         scheme, _, token = (authorization or "").partition(" ")
         sent = _hash(token.strip())
-        fits = [hmac.compare_digest(sent, known) for known in self._hashes]  # all of them: no early exit to time
+        fits = [hmac.compare_digest(sent, known) for _, known in self._hashes]  # all of them: no early exit to time
         if scheme.lower() == "bearer" and any(fits):
-            return
+            return self._hashes[fits.index(True)][0]
         if authorization is None:
             message = "This server needs an API key. Send it as  Authorization: Bearer <key>."
         else:
@@ -41,5 +50,5 @@ class Keys:
         )
 
 
-def _hash(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+def _hash(key: str | SecretStr) -> bytes:
+    return hashlib.sha256((key if isinstance(key, str) else key.get_secret_value()).encode()).digest()

@@ -50,7 +50,7 @@ def serve(settings: Settings, plugins: PluginConfig) -> None:
 
 def check_exposure(settings: Settings) -> None:
     """Raise ConfigError if other machines could use the server without a key."""
-    if settings.api_key or settings.insecure or _is_loopback(settings.host):
+    if settings.api_key or settings.named_api_keys or settings.insecure or _is_loopback(settings.host):
         return
     raise ConfigError(
         f"host {settings.host!r} is open to other machines, and no API key is set. Set one (--api-key, POOLKIT_API_KEY "
@@ -64,6 +64,8 @@ def run_server(models: Mapping[str, ServedModel], settings: Settings, listener: 
     app = create_app(
         models,
         api_keys=settings.api_key,
+        named_api_keys=settings.named_api_keys,
+        plugin_headers=settings.plugin_headers,
         max_body_bytes=settings.max_body_bytes,
         dialects=settings.dialects,
         drain=drain,

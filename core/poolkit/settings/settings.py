@@ -70,6 +70,12 @@ class Settings(ModelConfig, BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     api_key: Secrets = Field(default=(), description="Keys that clients must send as Bearer tokens.")
+    named_api_keys: dict[str, SecretStr] = Field(
+        default_factory=dict, description="The same by name; plugins are told the name of the key that was sent."
+    )
+    plugin_headers: Names = Field(
+        default=(), description="Headers of a request that plugins may read. Never one that carries a key."
+    )
     insecure: bool = Field(default=False, description="Listen beyond this machine without a key.")
     served_model_name: str | None = Field(
         default=None, description="The model's name in requests and answers. Default: as given."
@@ -141,6 +147,8 @@ class Resolved:
                 value = getattr(value, step)
             if path == ("api_key",):
                 value = f"<{len(self.settings.api_key)} hidden>" if self.settings.api_key else ()
+            if path == ("named_api_keys",):
+                value = dict.fromkeys(self.settings.named_api_keys, "<hidden>")
             if path == ("plugins",):
                 for name, table in self.settings.plugins.items():
                     for key, plugin_value in table.items():

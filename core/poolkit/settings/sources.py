@@ -31,7 +31,7 @@ __all__ = [
 
 ENV_PREFIX = "POOLKIT_"
 ENV_DELIMITER = "__"
-FREE_TABLES = ("plugins", "hf_overrides")
+FREE_TABLES = ("plugins", "hf_overrides", "named_api_keys")
 """Tables whose keys are not poolkit's."""
 SEE_ALL = " Run  poolkit config  to see every setting."
 
