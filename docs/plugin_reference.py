@@ -27,12 +27,27 @@ from poolkit.contract import (
     outputs,
     params,
     prompts,
+    scope,
     task,
 )
 
 __all__ = ["reference_parts"]
 
-CONTRACT = (prompts, params, outputs, task, hooks, dialect, encoder, engine, model_info, model_specs, model_files)
+CONTRACT = (
+    prompts,
+    scope,
+    params,
+    outputs,
+    task,
+    hooks,
+    scope,
+    dialect,
+    encoder,
+    engine,
+    model_info,
+    model_specs,
+    model_files,
+)
 """The modules of the contract, in the order of the page."""
 
 ROOMS = {

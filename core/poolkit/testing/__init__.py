@@ -3,7 +3,6 @@
 No check loads a model or asks the network for anything. `poolkit plugins check NAME` runs them from the command line.
 """
 
-from poolkit.contract import EncodedPrompt
 from poolkit.testing.fake_engine import FAKE_MODEL, Fake, FakeEngine, FakeTokenizer
 from poolkit.testing.kit import check_plugin
 from poolkit.testing.pytest_checks import parametrize_with_checks
@@ -13,7 +12,6 @@ from poolkit.testing.serving import fake_model
 __all__ = [
     "FAKE_MODEL",
     "CheckResult",
-    "EncodedPrompt",
     "Fake",
     "FakeEngine",
     "FakeTokenizer",

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from poolkit import PooledOutput
-from poolkit.testing import FAKE_MODEL, EncodedPrompt, Fake
+from poolkit import EncodedPrompt, PooledOutput
+from poolkit.testing import FAKE_MODEL, Fake
 from poolkit_bge_m3.parts import MULTI_VECTOR, TOKEN_WEIGHTS
 
 __all__ = ["BGE_M3_FAKE"]

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from poolkit.testing import FAKE_MODEL, EncodedPrompt, Fake, FakeTokenizer
+from poolkit import EncodedPrompt
+from poolkit.testing import FAKE_MODEL, Fake, FakeTokenizer
 
 __all__ = ["LISTWISE_FAKE"]
 

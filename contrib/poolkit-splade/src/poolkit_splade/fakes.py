@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from poolkit.testing import FAKE_MODEL, EncodedPrompt, Fake
+from poolkit import EncodedPrompt
+from poolkit.testing import FAKE_MODEL, Fake
 
 __all__ = ["SPLADE_FAKE"]
 
