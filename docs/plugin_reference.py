@@ -35,7 +35,6 @@ __all__ = ["reference_parts"]
 
 CONTRACT = (
     prompts,
-    scope,
     params,
     outputs,
     task,
