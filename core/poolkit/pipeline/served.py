@@ -39,7 +39,7 @@ from poolkit.contract import (
 )
 from poolkit.engine.job import Job
 from poolkit.engine.scheduler import Scheduler, SchedulerStats
-from poolkit.errors import BatchError, CancelledRequestError, ClosedError, RequestError
+from poolkit.errors import BatchError, CancelledRequestError, ClosedError, HookError, RequestError
 from poolkit.pipeline import prepare_model, report, report_quarantined
 from poolkit.pipeline.slices import Slice
 from poolkit.registry import BoundOperation, BoundTask, Registry
@@ -157,7 +157,8 @@ class ServedModel:
             raise
         outcomes = job.outcomes()
         failures = {i: outcome for i, outcome in enumerate(outcomes) if isinstance(outcome, Exception)}
-        if failures and len(outcomes) > 1 and prepared.outputs_map_to_inputs:
+        is_plugins_fault = any(isinstance(failure, HookError) for failure in failures.values())
+        if failures and len(outcomes) > 1 and prepared.outputs_map_to_inputs and not is_plugins_fault:
             raise BatchError(failures, [None if i in failures else outcome for i, outcome in enumerate(outcomes)])
         return bound.post_process(prepared, _outputs(outcomes))
 
