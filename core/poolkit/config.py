@@ -1,4 +1,4 @@
-"""What a user can say about one model and about plugins: the same offline, on the command line and in poolkit.toml."""
+"""Configuration of models and plugins: the same offline, on the command line and in poolkit.toml."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Named:
 
 
 class PluginConfig(BaseModel):
-    """Which of the installed plugins and tasks are used, and the settings of each plugin."""
+    """The plugins and tasks that are used, of those installed, and the settings of each plugin."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

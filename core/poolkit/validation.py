@@ -41,7 +41,7 @@ EXPECTED = {
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """What is wrong with one field.
+    """The problem with one field.
 
     Attributes:
         path: keys and indices that lead to the field.

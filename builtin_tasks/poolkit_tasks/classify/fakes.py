@@ -1,4 +1,4 @@
-"""What stands in for a classifier in `poolkit.testing`."""
+"""Stands in for a classifier in `poolkit.testing`."""
 
 from dataclasses import replace
 

@@ -19,7 +19,7 @@ __all__ = ["BiEncoderIOProcessor"]
 Array: TypeAlias = NDArray[np.float32]
 
 SMALLEST_NORM = 1e-12
-"""What torch's `normalize` divides a shorter vector by."""
+"""The least length that torch's `normalize` divides by."""
 
 
 class BiEncoderIOProcessor(ScoringIOProcessor):

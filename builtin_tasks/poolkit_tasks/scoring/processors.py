@@ -1,4 +1,4 @@
-"""What every scorer does alike: pairs in, scores out, and for `rerank` the documents sorted by them."""
+"""The base of every scorer: pairs in, scores out, and for `rerank` the documents sorted by them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ScoringResponse: TypeAlias = ScoreResponse | RerankResponse
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What became of each pair.
+    """The results of a request's pairs.
 
     Attributes:
         scores: higher is more relevant. (pairs,), float32

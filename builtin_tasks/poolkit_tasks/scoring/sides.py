@@ -40,7 +40,7 @@ class Sides:
 
     @property
     def params(self) -> list[PoolingParams]:
-        """How each is read."""
+        """The parameters of each."""
         return [params for _, params in (*self.documents, *self.queries)]
 
     def split(self, outputs: Sequence[PooledOutput]) -> tuple[Sequence[PooledOutput], Sequence[PooledOutput]]:

@@ -30,7 +30,7 @@ __all__ = ["TokenClassifyProcessor"]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How the logits of each text become scores, and how tokens become entities."""
+    """The activation of each text's logits, and the way to group tokens into entities."""
 
     activates: Sequence[bool]
     strategy: AggregationStrategy

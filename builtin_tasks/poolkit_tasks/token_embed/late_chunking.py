@@ -20,7 +20,7 @@ from poolkit_tasks.token_embed.schema import LateChunkingRequest, LateChunkingRe
 __all__ = ["LateChunkingProcessor"]
 
 SMALLEST_NORM = 1e-12
-"""What torch's `normalize` divides a shorter vector by."""
+"""The least length that torch's `normalize` divides by."""
 
 
 class LateChunkingProcessor(PoolingIOProcessor[LateChunkingRequest, LateChunkingResponse]):

@@ -1,4 +1,4 @@
-"""What is asked and answered when a text is cut into chunks after the model has read it."""
+"""Request and response of late chunking: a text is cut into chunks after the model has read it."""
 
 from __future__ import annotations
 

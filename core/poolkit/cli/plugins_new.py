@@ -35,7 +35,7 @@ NAME_RULE = "Use lower-case letters, digits and single hyphens, a letter first."
 
 
 class Kind(StrEnum):
-    """What a package adds to poolkit."""
+    """An addition to poolkit that a package can make."""
 
     TASK = "task"
     HOOKS = "hooks"
@@ -44,7 +44,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How what was written is served and asked.
+    """The commands that serve and ask a written package.
 
     Attributes:
         options: of `poolkit serve`, beside the plugin.

@@ -1,4 +1,4 @@
-"""What `poolkit demo` works on: short English texts, and three questions that one of them answers.
+"""The data of `poolkit demo`: short English texts, and three questions that one of them answers.
 
 The texts were written for poolkit: notes on the words of its own field and on subjects from astronomy to music. They
 are covered by the licence of the project, Apache-2.0, and may be passed on and changed under it.

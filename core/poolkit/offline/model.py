@@ -82,7 +82,7 @@ class OfflineModel:
 
     @property
     def supported_tasks(self) -> tuple[str, ...]:
-        """What can be asked of this model now: the one task it was loaded for."""
+        """The tasks that this model serves: the one it was loaded for."""
         return (self._served.task.name,)
 
     @property

@@ -1,4 +1,4 @@
-"""What `LLM` returns: one object per prompt, in the field's words."""
+"""The results of `LLM`: one object per prompt, in the field's words."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ClassificationOutput:
 
     @property
     def num_classes(self) -> int:
-        """How many labels the model has."""
+        """The number of the model's labels."""
         return len(self.probs)
 
 
@@ -64,14 +64,14 @@ class TokenClassificationOutput:
 
 @dataclass(frozen=True, slots=True)
 class PoolingOutput:
-    """What was pooled for one prompt: float32, shape (dim,), (labels,), or one of those per token."""
+    """The pooled output of one prompt: float32, shape (dim,), (labels,), or one of those per token."""
 
     data: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class ScoringOutput:
-    """How well one document answers one query: higher is more relevant."""
+    """The score of one document for one query: higher is more relevant."""
 
     score: float
 

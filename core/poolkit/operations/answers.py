@@ -1,4 +1,4 @@
-"""What the responses of several operations hold: arrays, and the tokens that were used."""
+"""Parts of several operations' responses: arrays, and the tokens that were used."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class LabelScore(BaseModel):
 
 
 class Classification(BaseModel):
-    """What the model says of one prompt."""
+    """The labels and scores of one prompt."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 

@@ -77,4 +77,4 @@ TextOrImage = Annotated[
         custom_error_message="Input should be a string or an image {image}",
     ),
 ]
-"""What a model that reads images compares: a text or an image."""
+"""A text or an image, for models that compare both."""

@@ -34,7 +34,7 @@ class PoolingRequest(PromptsRequest):
 
 
 class PoolingResponse(BaseModel):
-    """What was pooled for each prompt, in prompt order."""
+    """The pooled outputs, one for each prompt and in prompt order."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 

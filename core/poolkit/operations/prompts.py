@@ -63,7 +63,7 @@ Input = Annotated[
 
 
 class PoolingFields(BaseModel):
-    """How each prompt of a request is tokenized and pooled: by the fields, or by whole `PoolingParams`.
+    """The parameters of a request's prompts: as fields, or as whole `PoolingParams`.
 
     A request adds the fields of `PoolingParams` that matter to it, each under the name that it has there.
     """

@@ -20,7 +20,7 @@ Texts = Annotated[
 
 
 class ScoringFields(PoolingFields):
-    """What can be said of every scoring request beside its texts."""
+    """The fields that every scoring request has beside its texts."""
 
     max_tokens_per_query: int | None = Field(default=None, ge=1, description="Cut each query to so many tokens.")
     max_tokens_per_doc: int | None = Field(default=None, ge=1, description="Cut each document to so many tokens.")

@@ -13,7 +13,7 @@ __all__ = ["AggregationStrategy", "Entity", "TokenClassification", "TokenClassif
 
 
 class AggregationStrategy(StrEnum):
-    """How tokens become entities. The values are those of transformers' pipeline "token-classification"."""
+    """A way to group tokens into entities. The values are those of transformers' pipeline "token-classification"."""
 
     NONE = "none"
     """Each token with a label is an entity."""

@@ -106,7 +106,7 @@ class Registry:
 
     @property
     def quarantined(self) -> tuple[Failure, ...]:
-        """What only `"*"` enabled and cannot be used; of the open tables, what was asked for so far."""
+        """Entries that only `"*"` enabled and that cannot be used; of the open tables, those asked for so far."""
         return (*self.loaded.quarantined, *self._entry_failures.values())
 
     def entries(self, group: str, kind: str = "") -> Entries:

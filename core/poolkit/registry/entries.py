@@ -25,7 +25,7 @@ NOUNS = {
     "pooling": "pooling mode",
     "reranker": "reranker",
 }
-"""What messages call an entry, by its kind."""
+"""The word for an entry in messages, by its kind."""
 PLURALS = {"modality": "modalities", "model family": "model families"}
 MODEL_KINDS = ("family", "module", "pooling", "reranker")
 FUNCTIONS: Mapping[str, tuple[str, ...]] = {"engine": ("load_engine",)}

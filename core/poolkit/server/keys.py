@@ -1,4 +1,4 @@
-"""Which requests may pass: API keys, hashed, compared in constant time."""
+"""Lets requests with a known API key pass: keys are hashed, and compared in constant time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus: requests by route and status, plugins' hooks, and the engine's own counts."""
+"""Metrics for Prometheus: requests by route and status, plugins' hooks, and the engine's own counts."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ __all__ = ["serve"]
 logger = logging.getLogger(__name__)
 
 CLOSE_CONNECTIONS_S = 1
-"""How long uvicorn waits for answers that are still being written once the drain is over."""
+"""The time that uvicorn waits, once the drain is over, for answers that are still being written."""
 
 
 def serve(settings: Settings, plugins: PluginConfig) -> None:

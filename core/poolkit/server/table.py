@@ -58,7 +58,7 @@ class SpokenDialect:
 
     @property
     def reads_json(self) -> bool:
-        """Whether it needs the body parsed."""
+        """True if it needs the body parsed."""
         return not issubclass(self.dialect.request, NoBody)
 
     def matches(self, call: Call, served: ServedModel) -> bool:

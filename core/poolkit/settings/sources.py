@@ -48,7 +48,7 @@ class Given:
 
 
 Layer: TypeAlias = Mapping[SettingPath, Given]
-"""What one source gave."""
+"""The settings of one source."""
 
 
 def read_file(path: Path, model: type[BaseModel], problems: list[str]) -> Layer:

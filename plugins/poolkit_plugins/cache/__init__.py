@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 
 class Settings(BaseModel):
-    """Where results are kept, and how many."""
+    """The folder of the results, and its size."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

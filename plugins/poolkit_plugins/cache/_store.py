@@ -22,10 +22,10 @@ __all__ = ["Store", "default_folder"]
 logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 1.0
-"""How long a request waits for another that writes, before it goes on without the cache."""
+"""The time that a request waits for another that writes, before it goes on without the cache."""
 
 PART = "part."
-"""What the names of an output's parts begin with, so that none is taken for another array."""
+"""The prefix of the names of an output's parts, so that none is taken for another array."""
 
 FAILURES = (OSError, sqlite3.Error, diskcache.Timeout)
 

@@ -25,7 +25,7 @@ COMBINED = (Output.VECTOR, Output.LOGITS, Output.TOKEN_VECTORS)
 
 
 class Settings(BaseModel):
-    """How texts are cut, and how scores are combined."""
+    """The size of chunks, and the way to combine their scores."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Chunking"]
 
 SMALLEST_NORM = 1e-12
-"""What torch's `normalize` divides a shorter vector by."""
+"""The least length that torch's `normalize` divides by."""
 
 
 class Chunking:

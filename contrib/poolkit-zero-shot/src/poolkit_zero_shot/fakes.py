@@ -1,4 +1,4 @@
-"""What stands in for an NLI model in `poolkit.testing`."""
+"""Stands in for an NLI model in `poolkit.testing`."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What the labels of an NLI model mean: which of its logits say that a text entails a hypothesis."""
+"""Finds the logits of an NLI model that say whether a text entails a hypothesis."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from poolkit import ModelInfo
 __all__ = ["Verdicts", "find_verdicts", "why_not"]
 
 ENTAILMENT = "entail"
-"""What the name of the label for entailment begins with, in any case: entailment, ENTAILMENT, entails."""
+"""The beginning of the name of the label for entailment, in any case: entailment, ENTAILMENT, entails."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """Where the two verdicts that count stand among a model's logits."""
+    """The columns of the two verdicts that count among a model's logits."""
 
     entailment: int
     contradiction: int

@@ -1,4 +1,4 @@
-"""What the task `zero_shot` does: every text with every label is a prompt, and their logits become rankings."""
+"""Pairs every text with every label as a prompt, and turns their logits into rankings."""
 
 from __future__ import annotations
 
