@@ -106,9 +106,10 @@ def _is_hook(node: ast.stmt) -> TypeGuard[ast.FunctionDef]:
 
 
 def _describe_exports(module: ModuleType) -> Iterator[str]:
-    """Yield every public name of a module, in the order of its `__all__`."""
+    """Yield every public name of a module that poolkit itself does not export, in the order of its `__all__`."""
     for name in module.__all__:
-        yield describe_name(module, name)
+        if name not in poolkit.__all__:
+            yield describe_name(module, name)
 
 
 def _describe_commands(group: str) -> Iterator[str]:

@@ -64,6 +64,7 @@ def test_the_wheel_tells_type_checkers_that_its_packages_are_typed(wheel_files):
 def test_the_wheel_carries_the_entry_points_of_pyproject(wheel_files):
     [content] = [data for name, data in wheel_files.items() if name.endswith(".dist-info/entry_points.txt")]
     parser = configparser.ConfigParser(delimiters="=")
+    parser.optionxform = str  # names keep their capitals
     parser.read_string(content.decode())
 
     found = {group: dict(parser[group]) for group in parser.sections()}
