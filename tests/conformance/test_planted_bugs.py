@@ -9,6 +9,8 @@ POST = "return Response(sums=[float(output.data.sum()) for output in outputs], n
 METHODS = "    def pre_process(self, request):\n"
 ALONE = "sound/sum, example 0: 'sums' of 5 items of 'texts' is not what each of them gets alone."
 
+PER_PROMPT = 'name="sum",\n            per_prompt=("sums",),'
+
 INIT = """
     def __init__(self, context):
         super().__init__(context)
@@ -273,3 +275,37 @@ def test_labels_that_are_ranked_against_each_other_are_fine(install):
     results = {result.name: result for result in check_plugin("poolkit-sound")}
     assert {result.verdict for result in results.values()} == {Verdict.PASSED, Verdict.SKIPPED}
     assert results["batch_equals_singles"].message == "every list of texts is ranked"
+
+
+@pytest.mark.parametrize(
+    ("changes", "check"),
+    [
+        ({"    def pre_process": "    async def pre_process"}, "hooks_bind"),
+        ({POST: "return [output.data.sum() for output in outputs]"}, "examples_are_answered"),
+        ({POST: POST.replace("in outputs]", "in outputs[1:]]"), 'name="sum",': PER_PROMPT}, "examples_are_answered"),
+        ({PRE: PRE.replace("request.texts", "iter(request.texts)")}, "examples_are_answered"),
+        ({"note=prepared.state": "note=str(__import__('time').time_ns())"}, "answers_are_deterministic"),
+        ({"note=prepared.state": "note=str(__import__('random').random())"}, "answers_are_deterministic"),
+        ({PRE: f"request.texts.append('more'); {PRE}"}, "input_is_not_mutated"),
+        ({PRE: f"globals()['last'] = request; {PRE}", "note=prepared.state": "note=last.note"}, "requests_keep_apart"),
+        ({PRE: f"{{'why': 1, 'none': 2}}[request.note]; {PRE}"}, "bad_input_is_refused"),
+        ({PRE: f"max(text.split()[0] for text in request.texts); {PRE}"}, "bad_input_is_refused"),
+        ({PRE: f"min(request.texts, key=len); {PRE}"}, "empty_batch_is_clear"),
+    ],
+    ids=[
+        "async",
+        "a list",
+        "one too few",
+        "an iterator",
+        "the clock",
+        "chance",
+        "a longer request",
+        "state of the module",
+        "an unknown value",
+        "a blank",
+        "an empty list",
+    ],
+)
+def test_a_bug_is_found_by_the_check_that_is_about_it(install, changes, check):
+    install(changes)
+    assert check in breaches()

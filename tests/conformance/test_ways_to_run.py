@@ -40,11 +40,14 @@ def test_the_command_ends_well_for_a_sound_plugin(install, poolkit):
     assert [result["name"] for result in results] == [result.name for result in check_plugin("poolkit-sound")]
 
 
-def test_a_plugin_that_ends_the_process_fails_the_check_and_the_others_are_run(install):
+def test_a_plugin_that_ends_the_process_fails_the_check_and_is_asked_nothing_more(install):
     install({"return Response": "import os; os._exit(3) if ' 0' in prepared.prompts[0] else None; return Response"})
     results = {result.name: result for result in check_plugin("poolkit-sound")}
-    assert results["requests_keep_apart"] == CheckResult(
-        "requests_keep_apart", Verdict.FAILED, "a fresh interpreter ended with exit code 3."
+    assert results["order_is_kept"] == CheckResult(
+        "order_is_kept", Verdict.FAILED, "a fresh interpreter ended with exit code 3."
+    )
+    assert results["bad_input_is_refused"] == CheckResult(
+        "bad_input_is_refused", Verdict.SKIPPED, "the plugin did not survive order_is_kept"
     )
     assert results["routes_are_free"].verdict is Verdict.PASSED
 
@@ -62,8 +65,8 @@ def test_a_plugin_that_hangs_fails_the_check_and_is_told_where(install):
         }
     )
     results = {result.name: result for result in check_plugin("poolkit-sound", limit_s=LIMIT_S)}
-    assert results["requests_keep_apart"].verdict is Verdict.FAILED
-    assert results["requests_keep_apart"].message == (
+    assert results["order_is_kept"].verdict is Verdict.FAILED
+    assert results["order_is_kept"].message == (
         f"there is no answer after {LIMIT_S:g} s. It hangs in Processor.pre_process (poolkit_sound.py, line 33)."
     )
     assert results["routes_are_free"].verdict is Verdict.PASSED

@@ -31,7 +31,7 @@ def main() -> None:
         _write(answer, dataclasses.asdict(result))
         os._exit(TOO_LATE)
 
-    runner = Runner.of(plugin, limit_s=question.limit_s, give_up=give_up)
+    runner = Runner.of(plugin, limit_s=question.limit_s, ended_in=question.ended_in, give_up=give_up)
     runner.results.update({result.name: result for result in question.results})
     for check in needs_first(CHECKS):
         if check.name not in runner.results:

@@ -30,12 +30,14 @@ class Question:
         settings: of its table.
         limit_s: how long a check may take.
         results: of the checks that have been run.
+        ended_in: the check in which the plugin hung, or ended the process, if it did.
     """
 
     plugin: str
     settings: Mapping[str, object]
     limit_s: float
     results: tuple[CheckResult, ...] = ()
+    ended_in: str | None = None
 
     @classmethod
     def read(cls, given: object) -> Self:
@@ -47,6 +49,7 @@ class Question:
             settings=cast("dict[str, object]", fields["settings"]),
             limit_s=cast("float", fields["limit_s"]),
             results=tuple(map(_read_result, results)),
+            ended_in=cast("str | None", fields["ended_in"]),
         )
 
 
@@ -62,7 +65,7 @@ def check_plugin(
     that is newer than the poolkit a plugin requires at least only warns, for the minor release that brought it.
 
     The checks run in a process of their own, which ends with this one. A plugin that hangs or ends that process fails
-    the check in which it did so, and the others are run all the same.
+    the check in which it did so, and is asked nothing more.
 
     Args:
         name: of its distribution: "poolkit-gliner", or "gliner" for short; "poolkit" for the built-in tasks.
@@ -90,6 +93,7 @@ def check_plugin(
                 results.append(CheckResult(running, Verdict.FAILED, f"{error}."))
             elif len(results) == done_before:
                 raise
+            question = dataclasses.replace(question, ended_in=results[-1].name)
 
 
 def _read_result(given: object) -> CheckResult:

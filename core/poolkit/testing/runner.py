@@ -14,6 +14,7 @@ from packaging.version import Version
 from poolkit.errors import OverloadedError
 from poolkit.registry import find_plugin
 from poolkit.testing.checks import Check, NotApplicableError, PluginUnderTest, format_error
+from poolkit.testing.checks.answers import examples_are_answered
 from poolkit.testing.results import CheckResult, Verdict
 from poolkit.testing.stacks import find_culprits
 
@@ -31,6 +32,7 @@ class Runner:
         plugin: the plugin.
         running: the version of this poolkit.
         limit_s: how long a check may take.
+        ended_in: the check in which the plugin hung, or ended an earlier process: it is asked nothing more.
         give_up: called from another thread with the result of a check that takes longer. It ends the process.
         results: what is known so far, by the check's name.
     """
@@ -38,14 +40,17 @@ class Runner:
     plugin: PluginUnderTest
     running: Version
     limit_s: float
+    ended_in: str | None
     give_up: Callable[[CheckResult], None]
     results: dict[str, CheckResult] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, plugin: PluginUnderTest, *, limit_s: float, give_up: Callable[[CheckResult], None]) -> Runner:
+    def of(
+        cls, plugin: PluginUnderTest, *, limit_s: float, ended_in: str | None, give_up: Callable[[CheckResult], None]
+    ) -> Runner:
         """Begin with no results."""
         running = find_plugin("poolkit", named="needed by poolkit.testing").version
-        return cls(plugin, Version(running), limit_s, give_up)
+        return cls(plugin, Version(running), limit_s, ended_in, give_up)
 
     def run(self, check: Check) -> CheckResult:
         """Return the result of a check, the needs of which have been run."""
@@ -56,6 +61,8 @@ class Runner:
         broken = self._first_broken(check.needs)
         if broken is not None:
             return CheckResult(check.name, Verdict.SKIPPED, f"it needs {broken.name}, which did not pass")
+        if self.ended_in is not None and examples_are_answered in needs_first(check.needs):
+            return CheckResult(check.name, Verdict.SKIPPED, f"the plugin did not survive {self.ended_in}")
         try:
             with self._limit(check):
                 breaches = list(islice(check.find(self.plugin), MAX_BREACHES + 1))

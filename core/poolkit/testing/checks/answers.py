@@ -6,6 +6,7 @@ import copy
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -20,6 +21,7 @@ from poolkit.testing.checks.lists import is_same
 from poolkit.testing.checks.plugin import NotApplicableError, PluginUnderTest, format_error
 from poolkit.testing.child import ask_child
 from poolkit.testing.fake_engine import FakeEngine
+from poolkit.testing.serving import fake_model
 from poolkit.testing.stacks import find_culprits
 
 __all__ = [
@@ -74,7 +76,17 @@ def examples_are_answered(plugin: PluginUnderTest) -> Iterator[str]:
     for case in cases(plugin):
         answer = case.try_to_ask(case.body)
         if isinstance(answer, Exception):
-            yield f"{case.where}: {format_error(answer)}"
+            culprit = f" Without {plugin.installed.name} it is answered." if _is_answered_without(plugin, case) else ""
+            yield f"{case.where}: {format_error(answer)}{culprit}"
+
+
+def _is_answered_without(plugin: PluginUnderTest, case: Case) -> bool:
+    """Return whether an example of another plugin's is answered if the plugin has nothing around it."""
+    task = case.served.task.name
+    if f"{plugin.installed.name}:{task}" in plugin.served_tasks:
+        return False
+    with fake_model(task) as served:
+        return not isinstance(replace(case, served=served).try_to_ask(case.body), Exception)
 
 
 @check(since="0.1", needs=(examples_are_answered,))

@@ -30,8 +30,8 @@ DISTINCT = 600
 MAX_OPERATIONS = 3
 """How many operations are asked so many."""
 
-COUNTS = 3
-"""How often memory must be left behind: once or twice something is only set up."""
+COUNTS = 12
+"""How often memory must be left behind: at first something may only be set up, or a small cache fills."""
 
 MAX_BLOCKS = 0.5
 """Blocks of memory that a request may leave behind: Python's own count, which stands still in a sound process."""
