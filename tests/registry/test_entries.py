@@ -206,7 +206,7 @@ def test_a_plugin_is_told_that_it_does_not_replace_an_entry_of_poolkits_own(
     install_engine(site, "poolkit-torch", "raise SystemExit", engine="torch")
     assert load("poolkit-torch").entries(ENGINES)["torch"] is distributions
     assert caplog.messages == [
-        "Engine 'torch' of poolkit-torch 1.0.0 does not replace the built-in one. Give it a name of its own."
+        "Engine 'torch' of poolkit-torch 1.0.0 does not replace the built-in one. Give it another name."
     ]
 
 

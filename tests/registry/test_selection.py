@@ -59,6 +59,17 @@ def test_a_plugin_does_not_take_over_the_name_of_a_built_in_task(site: Site, cap
     ]
 
 
+def test_a_plugin_takes_the_name_of_a_built_in_task_where_the_built_in_ones_are_disabled(
+    site: Site, caplog: pytest.LogCaptureFixture
+):
+    site.install_task("poolkit-better-embed", "1.0.0", "embed")
+    config = PluginConfig(enable=enabling("better-embed").enable, disable=(Named("poolkit", TOML),))
+    registry = Registry.load(config)
+    [task] = [task.target for task in registry.tasks]
+    assert registry.get_pooling_task(["embed"], "embed") is task
+    assert caplog.messages == []
+
+
 def test_disabling_takes_away_tasks_and_plugins_and_wins_over_enabling(site: Site):
     site.install_task("poolkit-gliner", "0.3.1", "ner")
     disable = (Named("reward", TOML), Named("gliner", TOML))

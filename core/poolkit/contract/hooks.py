@@ -28,7 +28,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What `pre_process` hands to the engine, and what it wants back in `post_process`.
+    """The prompts that `pre_process` makes of a request, and the state that `post_process` gets back.
 
     Attributes:
         prompts: the prompts to run, in the order in which the outputs will come back.
@@ -57,7 +57,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class BindContext:
-    """What a processor, and whatever surrounds it, is given when its task is bound to a model.
+    """The task, its operation and the model: given to a processor and its wrappers when they are bound.
 
     Attributes:
         task: the task that is bound.

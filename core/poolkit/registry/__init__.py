@@ -106,7 +106,7 @@ class Registry:
 
     @property
     def quarantined(self) -> tuple[Failure, ...]:
-        """Entries that only `"*"` enabled and that cannot be used; of the open tables, those asked for so far."""
+        """Entry points that only `"*"` enabled and that cannot be used; of open tables, as far as they were read."""
         return (*self.loaded.quarantined, *self._entry_failures.values())
 
     def entries(self, group: str, kind: str = "") -> Entries:

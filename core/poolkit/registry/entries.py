@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from poolkit.contract import Dialect, ModelFamily, RerankerFamily
 from poolkit.errors import ConfigError, PluginError, PluginInvalidError, PoolkitError, did_you_mean
-from poolkit.registry.discover import KINDS, MODELS, EntryPoint, Plugin
+from poolkit.registry.discover import KINDS, MODELS, TASKS, EntryPoint, Plugin
 from poolkit.registry.importing import check_requirement, import_object
 from poolkit.registry.select import Enabled, Selection
 
@@ -17,6 +17,8 @@ __all__ = ["Entries", "Failure", "check_names", "load_entry"]
 logger = logging.getLogger(__name__)
 
 NOUNS = {
+    "task": "task",
+    "hooks": "hook module",
     "engine": "engine",
     "dialect": "dialect",
     "modality": "modality",
@@ -25,7 +27,7 @@ NOUNS = {
     "pooling": "pooling mode",
     "reranker": "reranker",
 }
-"""The word for an entry in messages, by its kind."""
+"""The words for an entry point in messages, by its kind."""
 PLURALS = {"modality": "modalities", "model family": "model families"}
 MODEL_KINDS = ("family", "module", "pooling", "reranker")
 FUNCTIONS: Mapping[str, tuple[str, ...]] = {"engine": ("load_engine",)}
@@ -47,6 +49,17 @@ class Failure:
     entry_point: EntryPoint
     plugin: Plugin
     error: PoolkitError
+
+    def warn(self) -> None:
+        """Log that it is left out, and why."""
+        logger.warning(
+            "%s %r of %s is not available: %s",
+            NOUNS[self.entry_point.kind].capitalize(),
+            self.entry_point.short_name,
+            self.plugin,
+            self.error,
+            exc_info=self.error.__cause__,
+        )
 
 
 class Entries(Mapping[str, object]):
@@ -131,14 +144,7 @@ class Entries(Mapping[str, object]):
         key = (failure.plugin.name, failure.entry_point)
         if key not in self._failures:
             self._failures[key] = failure
-            logger.warning(
-                "%s %r of %s is not available: %s",
-                self._noun.capitalize(),
-                failure.entry_point.short_name,
-                failure.plugin,
-                failure.error,
-                exc_info=failure.error.__cause__,
-            )
+            failure.warn()
 
     def _unknown(self, name: str) -> ConfigError:
         full_name = name if self._group in KINDS else f"{self._kind}.{name}"
@@ -185,17 +191,16 @@ def load_entry(entry_point: EntryPoint, enabled: Enabled, selection: Selection) 
 
 
 def check_names(selection: Selection) -> list[PluginError]:
-    """Return what is wrong with the names of the enabled plugins' entries.
+    """Return what is wrong with the names of the enabled plugins' entry points.
 
     Warns instead where only `"*"` enabled the plugin, and where a name is one of poolkit's own, which stays.
     """
     errors: list[PluginError] = []
     for enabled in selection.enabled:
         for entry_point in enabled.plugin.entry_points:
-            is_entry = entry_point.group == MODELS or entry_point.kind in NOUNS
-            if not is_entry or (error := _name_error(entry_point, enabled)) is None:
-                if is_entry:
-                    _warn_if_taken(entry_point, enabled, selection)
+            error = _name_error(entry_point, enabled)
+            if error is None:
+                _warn_if_taken(entry_point, enabled, selection)
             elif enabled.must_load:
                 errors.append(error)
             else:
@@ -214,13 +219,17 @@ def _name_error(entry_point: EntryPoint, enabled: Enabled) -> PluginInvalidError
 
 
 def _warn_if_taken(entry_point: EntryPoint, enabled: Enabled, selection: Selection) -> None:
-    if not enabled.plugin.is_builtin and selection.installed.core.provides(entry_point.group, entry_point.name):
-        logger.warning(
-            "%s %r of %s does not replace the built-in one. Give it a name of its own.",
-            NOUNS[entry_point.kind].capitalize(),
-            entry_point.short_name,
-            enabled.plugin,
-        )
+    core = selection.installed.core
+    if enabled.plugin.is_builtin or not core.provides(entry_point.group, entry_point.name):
+        return
+    if entry_point.group == TASKS and (
+        core.name in selection.disabled_plugins or entry_point.name in selection.disabled_tasks
+    ):
+        return
+    name, plugin = entry_point.short_name, enabled.plugin
+    remedy = f'Choose it with  task = "{plugin.name}:{name}"' if entry_point.group == TASKS else "Give it another name"
+    noun = NOUNS[entry_point.kind].capitalize()
+    logger.warning("%s %r of %s does not replace the built-in one. %s.", noun, name, plugin, remedy)
 
 
 def _providers(selection: Selection) -> Iterator[Enabled]:

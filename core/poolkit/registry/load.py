@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ValidationError
@@ -30,9 +29,8 @@ from poolkit.validation import complaints
 
 __all__ = ["Loaded", "LoadedTask", "enable_server", "load", "try_all"]
 
-logger = logging.getLogger(__name__)
-
-LABELS = {TASKS: "Task", HOOKS: "Hook module"}
+IMPORTED = (TASKS, HOOKS)
+"""The groups whose entry points are imported at start-up; the others when they are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +66,13 @@ class Loaded:
     hooks: tuple[HookModule, ...]
     quarantined: tuple[Failure, ...]
 
+    def pooling_tasks(self) -> list[tuple[LoadedTask, PoolingTask]]:
+        """Return the tasks with their descriptors, without former names."""
+        return [(found, found.target) for found in self.tasks if isinstance(found.target, PoolingTask)]
+
     def task_names(self) -> list[str]:
         """Return the names of the tasks themselves, without other and former names, in alphabetical order."""
-        return sorted({task.target.name for task in self.tasks if isinstance(task.target, PoolingTask)})
+        return sorted({task.name for _, task in self.pooling_tasks()})
 
     def providers(self, name: str) -> list[LoadedTask]:
         """Return the tasks of a name: poolkit's alone where it is built in; a task before another's former name."""
@@ -98,8 +100,7 @@ class Loaded:
         """
         table = self.selection.settings.get(plugin.name, {})
         models = [module.settings for module in self.hooks if module.plugin == plugin]
-        tasks = [task.target for task in self.tasks if task.plugin == plugin]
-        models += [task.settings for task in tasks if isinstance(task, PoolingTask)]
+        models += [task.settings for found, task in self.pooling_tasks() if found.plugin == plugin]
         known = {name for model in models for name in _setting_names(model)}
         if any(failure.plugin == plugin for failure in self.quarantined):
             known |= table.keys()  # they may be those of what could not be loaded
@@ -124,15 +125,7 @@ def load(selection: Selection, *, reads_settings: bool = True) -> Loaded:
     errors += _settings_errors(loaded) if reads_settings else ()
     raise_grouped(errors)
     for failure in loaded.quarantined:
-        logger.warning(
-            "%s %r of %s is not available: %s",
-            LABELS[failure.entry_point.group],
-            failure.entry_point.name,
-            failure.plugin,
-            failure.error,
-            exc_info=failure.error.__cause__,
-        )
-    _warn_of_overrides(loaded.tasks)
+        failure.warn()
     return loaded
 
 
@@ -185,7 +178,7 @@ def _load(selection: Selection) -> tuple[Loaded, list[PluginError]]:
     errors: list[PluginError] = []
     for enabled in selection.enabled:
         for entry_point in enabled.plugin.entry_points:
-            if entry_point.group not in LABELS or _is_disabled(entry_point, selection):
+            if entry_point.group not in IMPORTED or _is_disabled(entry_point, selection):
                 continue
             try:
                 part = _load_any(entry_point, enabled, selection)
@@ -203,7 +196,7 @@ def _load(selection: Selection) -> tuple[Loaded, list[PluginError]]:
 
 
 def _load_any(entry_point: EntryPoint, enabled: Enabled, selection: Selection) -> object:
-    if entry_point.group not in LABELS:
+    if entry_point.group not in IMPORTED:
         return load_entry(entry_point, enabled, selection)
     check_requirement(enabled.plugin, selection.installed.core)
     if entry_point.group == HOOKS:
@@ -267,16 +260,3 @@ def _read_settings(
 
 def _setting_names(model: type[BaseModel]) -> set[str]:
     return {field.alias or name for name, field in model.model_fields.items()}
-
-
-def _warn_of_overrides(tasks: Sequence[LoadedTask]) -> None:
-    builtin = {task.name for task in tasks if task.plugin.is_builtin}
-    for task in tasks:
-        if task.name in builtin and not task.plugin.is_builtin:
-            logger.warning(
-                'Task %r of %s does not replace the built-in one. Choose it with  task = "%s:%s".',
-                task.name,
-                task.plugin,
-                task.plugin.name,
-                task.name,
-            )

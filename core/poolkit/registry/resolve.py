@@ -50,8 +50,8 @@ def tasks_offering(loaded: Loaded, operation: str, model: ModelInfo | None = Non
     """Return the names of the enabled tasks that offer an operation; those that the model can serve, best first."""
     offering = dict.fromkeys(
         found.name
-        for found in loaded.tasks
-        if isinstance(found.target, PoolingTask) and any(one.name == operation for one in found.target.operations)
+        for found, task in loaded.pooling_tasks()
+        if operation in {offered.name for offered in task.operations}
     )
     if model is None:
         return tuple(offering)
@@ -61,11 +61,10 @@ def tasks_offering(loaded: Loaded, operation: str, model: ModelInfo | None = Non
 def unsupported_reasons(loaded: Loaded, model: ModelInfo) -> dict[str, str]:
     """Return the names of the enabled tasks that the model cannot serve, each with why it cannot."""
     reasons = {}
-    for found in loaded.tasks:
-        if isinstance(found.target, PoolingTask):
-            reason = _unsupported_reason(found, found.target, model)
-            if reason is not None:
-                reasons[found.name] = reason.rstrip(".")
+    for found, task in loaded.pooling_tasks():
+        reason = _unsupported_reason(found, task, model)
+        if reason is not None:
+            reasons[found.name] = reason.rstrip(".")
     return dict(sorted(reasons.items()))
 
 
@@ -166,8 +165,7 @@ def _unknown(loaded: Loaded, name: str) -> UnknownTaskError:
     providers = installed.providers(TASKS, name)
     if providers:
         return _unavailable(loaded, name, providers)
-    tasks = [task.target for task in loaded.tasks if isinstance(task.target, PoolingTask)]
-    operations = {(operation.name, task.name) for task in tasks for operation in task.operations}
+    operations = {(operation.name, task.name) for _, task in loaded.pooling_tasks() for operation in task.operations}
     tasks_with_it = sorted(task for operation, task in operations if operation == name)
     if tasks_with_it:
         hint = f" It is an operation of {', '.join(tasks_with_it)}."

@@ -106,7 +106,7 @@ def select(installed: Installed, config: PluginConfig) -> Selection:
 
 
 class Status(StrEnum):
-    """The use of an entry point.
+    """The state of an entry point.
 
     MISSING: its plugin was named and is not installed. FAILED: it cannot be loaded, which stops a start-up.
     QUARANTINED: it cannot be loaded, and only `"*"` enabled it.
