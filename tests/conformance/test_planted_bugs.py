@@ -177,7 +177,7 @@ def test_memory_that_grows_with_every_request(install, line):
 def test_memory_that_grows_with_every_other_text(install):
     install(with_init("self.seen = {}") | {PRE: f"self.seen[' '.join(request.texts)] = {{}}; {PRE}"})
     assert breaches() == {
-        "caches_are_bounded": "sound/sum, example 0: 600 different requests later each one still leaves memory behind "
+        "caches_are_bounded": "sound/sum, example 0: 750 different requests later each one still leaves memory behind "
         "in poolkit_sound.py, line 34. If nothing bounds what keeps them, give it a bound."
     }
 

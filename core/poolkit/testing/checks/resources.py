@@ -25,15 +25,15 @@ __all__ = ["caches_are_bounded", "close_is_clean", "log_is_discreet", "memory_is
 
 REQUESTS = 60
 """Requests before the memory is counted, and between the first count and the second."""
-DISTINCT = 600
-"""How many requests that differ are asked."""
+DISTINCT, PARTS = 750, 5
+"""How many requests that differ are asked, and in how many parts: after each the memory is counted."""
 MAX_OPERATIONS = 3
 """How many operations are asked so many."""
 
 COUNTS = 12
 """How often memory must be left behind: at first something may only be set up, or a small cache fills."""
 
-MAX_BLOCKS = 0.5
+MAX_BLOCKS = 0.9
 """Blocks of memory that a request may leave behind: Python's own count, which stands still in a sound process."""
 
 TRACED = 20
@@ -63,8 +63,8 @@ def caches_are_bounded(plugin: PluginUnderTest) -> Iterator[str]:
         if not bodies:
             continue
         examined += 1
-        third = DISTINCT // 3
-        parts = [bodies[start : start + third] for start in range(0, DISTINCT, third)]
+        size = DISTINCT // PARTS
+        parts = [bodies[start : start + size] for start in range(0, DISTINCT, size)]
         if all(_blocks_left(case, before, after) > MAX_BLOCKS for before, after in pairwise(parts)):
             yield (
                 f"{case.where}: {DISTINCT} different requests later each one still leaves memory behind"
