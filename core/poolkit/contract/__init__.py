@@ -77,6 +77,7 @@ from poolkit.contract.model_specs import (
 )
 from poolkit.contract.outputs import (
     Activation,
+    ItemError,
     Outcome,
     Output,
     PooledOutput,
@@ -134,6 +135,7 @@ __all__ = [
     "ImagePrompt",
     "ImageSpec",
     "InputType",
+    "ItemError",
     "LateInteractionParams",
     "LayerMixSpec",
     "LayerNormSpec",

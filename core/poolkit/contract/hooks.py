@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -15,6 +15,7 @@ from poolkit.contract.outputs import PooledOutput
 from poolkit.contract.params import PoolingParams
 from poolkit.contract.prompts import Prompt
 from poolkit.contract.task import Operation, PoolingTask
+from poolkit.errors import RequestError
 
 if TYPE_CHECKING:
     import typer
@@ -39,6 +40,11 @@ class Prepared:
             cut, joined, added or left out: a failed prompt then fails the request, because its index means nothing to
             the caller.
         with_text_tokens: return the tokens of each text with their offsets, in `PooledOutput.text_tokens`.
+        groups: of each prompt, the group that it belongs to, or None. The prompts of a group run in one batch and fail
+            as one; a head reads them from `Batch.groups`.
+        refused: prompts that are not run, by index, each with why. Without `per_item` that fails the request, or is
+            told by the prompt's index offline.
+        origin: in a later round, the index of the caller's input that each prompt belongs to, for messages.
     """
 
     prompts: Sequence[Prompt]
@@ -46,6 +52,9 @@ class Prepared:
     state: object = None
     outputs_map_to_inputs: bool = True
     with_text_tokens: bool = False
+    groups: Sequence[Hashable | None] | None = None
+    refused: Mapping[int, RequestError] = field(default_factory=dict)
+    origin: Sequence[int] | None = None
 
     @property
     def params_of_each(self) -> tuple[PoolingParams, ...]:
@@ -100,7 +109,11 @@ class PoolingIOProcessor(Generic[RequestT, ResponseT]):
 
     @hookspec(firstresult=True)
     def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> ResponseT:
-        """Return the response. `outputs` has one item per prompt, in prompt order. Runs in a worker thread."""
+        """Return the response. `outputs` has one item per prompt, in prompt order. Runs in a worker thread.
+
+        An operation with `max_rounds` may return another `Prepared`, whose prompts are then run; one with `per_item`
+        gets an `ItemError` in place of the output of each prompt that failed.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not implement post_process(self, prepared, outputs)")
 
     def close(self) -> None:

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias
 
+from poolkit.errors import RequestError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from poolkit.contract.encoder import TextToken, TokenIds
 
-__all__ = ["Activation", "Outcome", "Output", "PooledOutput"]
+__all__ = ["Activation", "ItemError", "Outcome", "Output", "PooledOutput"]
 
 
 class Output(StrEnum):
@@ -61,3 +63,26 @@ class PooledOutput:
 
 Outcome: TypeAlias = PooledOutput | Exception
 """The result of one prompt: its pooled output, or why there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemError:
+    """A prompt that failed, in an operation that tells failures one by one.
+
+    Attributes:
+        index: of the caller's input that the prompt belongs to.
+        error: why it failed. A `RequestError` is the caller's fault; the message of any other is no secret either.
+    """
+
+    index: int
+    error: Exception
+
+    @property
+    def message(self) -> str:
+        """The reason, for the caller."""
+        return str(self.error)
+
+    @property
+    def is_client_fault(self) -> bool:
+        """True if the caller can mend it."""
+        return isinstance(self.error, RequestError)

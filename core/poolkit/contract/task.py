@@ -40,6 +40,10 @@ class Operation:
         per_prompt: fields of the response that hold one item for each prompt; any other number is a failure of the
             processor.
         routes: extra POST paths that take the request as JSON and answer the response as JSON.
+        max_rounds: how often prompts of one request may run: `post_process` may return another `Prepared` before the
+            last round. All rounds are one request: admitted once, cancelled together.
+        per_item: give `post_process` an `ItemError` in place of the output of a prompt that failed. Otherwise the
+            request fails.
     """
 
     name: str
@@ -48,6 +52,8 @@ class Operation:
     io_processor: str
     per_prompt: tuple[str, ...] = ()
     routes: tuple[str, ...] = ()
+    max_rounds: int = 1
+    per_item: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -95,8 +95,13 @@ class Scheduler:
         self._thread = threading.Thread(target=self._loop, name="poolkit-engine", daemon=True)
         self._thread.start()
 
-    def open(self, size: int, *, fails_fast: bool) -> Job:
+    def open(self, size: int, *, fails_fast: bool, is_admitted: bool = False) -> Job:
         """Admit a job of `size` prompts, each of which is then handed to `add` or settled by the caller.
+
+        Args:
+            size: the number of prompts.
+            fails_fast: give up the others when one fails.
+            is_admitted: the job belongs to a request that was admitted before, and is not refused any more.
 
         Raises:
             OverloadedError: too many prompts wait already.
@@ -106,7 +111,7 @@ class Scheduler:
         with self._changed:
             if self._is_closed:
                 raise ClosedError("The model is shutting down and accepts nothing more.")
-            if self._prompts_waiting >= self._max_waiting_prompts:
+            if self._prompts_waiting >= self._max_waiting_prompts and not is_admitted:
                 raise OverloadedError(
                     f"{self._prompts_waiting} prompts are waiting already and at most {self._max_waiting_prompts} may. "
                     f"Try again in {RETRY_AFTER_S} s.",

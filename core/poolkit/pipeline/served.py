@@ -13,37 +13,32 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_futures
-from functools import partial
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel
 
 from poolkit.config import MAX_WAITING_PROMPTS, ModelConfig, PluginConfig
 from poolkit.contract import (
     Decision,
-    EncodedPrompt,
     Engine,
     ImagePrompt,
     ModelInfo,
-    Outcome,
-    PooledOutput,
     PoolingTask,
     Prepared,
     Prompt,
     RequestScope,
-    ResolvedParams,
-    TextToken,
     current_request,
     in_scope,
     request_scope,
 )
 from poolkit.engine.job import Job
 from poolkit.engine.scheduler import Scheduler, SchedulerStats
-from poolkit.errors import BatchError, CancelledRequestError, ClosedError, HookError, RequestError
+from poolkit.errors import CancelledRequestError
 from poolkit.pipeline import prepare_model, report, report_quarantined
-from poolkit.pipeline.slices import Slice
+from poolkit.pipeline.request import OnlineRequest, Rounds
+from poolkit.pipeline.tokenizing import Tokenization
 from poolkit.registry import BoundOperation, BoundTask, Registry
-from poolkit.tokenization import Encoder, TokenizedTexts
+from poolkit.tokenization import Encoder
 
 __all__ = ["ServedModel", "load_model"]
 
@@ -140,27 +135,27 @@ class ServedModel:
             EngineError: the model failed on the only prompt.
         """
         with request_scope(scope or RequestScope()):
-            return self._run(self.operations[operation], request, on_progress)
+            rounds = self._rounds(operation, keeps_others=True)
+            result: Job | BaseModel = rounds.begin(request)
+            done = 0
+            while isinstance(result, Job):
+                self._wait_for(result, done, on_progress)
+                done += result.size
+                result = rounds.advance()
+            return result
 
-    def _run(
-        self, bound: BoundOperation, request: BaseModel, on_progress: Callable[[int, int], None] | None
-    ) -> BaseModel:
-        prepared = bound.pre_process(request)
-        job = self._start(bound, prepared, fails_fast=not prepared.outputs_map_to_inputs)
+    def _rounds(self, operation: str, *, keeps_others: bool) -> Rounds:
+        return Rounds(self.operations[operation], self._start, keeps_others=keeps_others)
+
+    def _wait_for(self, job: Job, done_before: int, on_progress: Callable[[int, int], None] | None) -> None:
         try:
             while not job.is_over:
                 wait_for_futures([job.future], timeout=PROGRESS_INTERVAL_S)
                 if on_progress is not None:
-                    on_progress(job.done, job.size)
+                    on_progress(done_before + job.done, done_before + job.size)
         except BaseException:
             job.cancel(CancelledRequestError("The caller gave up."))
             raise
-        outcomes = job.outcomes()
-        failures = {i: outcome for i, outcome in enumerate(outcomes) if isinstance(outcome, Exception)}
-        is_plugins_fault = any(isinstance(failure, HookError) for failure in failures.values())
-        if failures and len(outcomes) > 1 and prepared.outputs_map_to_inputs and not is_plugins_fault:
-            raise BatchError(failures, [None if i in failures else outcome for i, outcome in enumerate(outcomes)])
-        return bound.post_process(prepared, _outputs(outcomes))
 
     async def arun(
         self,
@@ -172,9 +167,6 @@ class ServedModel:
     ) -> T:
         """Return `encode(response)` to the request that `decode` makes. Both run in a worker thread.
 
-        A small request wakes four threads: a worker that decodes and tokenizes, the engine, a worker that
-        post-processes and encodes, and the event loop, once.
-
         Cancelling the awaiting task gives up the prompts that have not run yet.
 
         Raises:
@@ -183,8 +175,10 @@ class ServedModel:
             HookError: a plugin failed.
             EngineError: the model failed.
         """
-        request = _OnlineRequest(self, operation, decode, encode, scope or RequestScope("http"))
-        request.submit(request.start)
+        rounds = self._rounds(operation, keeps_others=False)
+        pool = self._io_pools[operation]
+        request = OnlineRequest(rounds, pool, decode, encode, scope or RequestScope("http"))
+        request.start()
         try:
             return await request.answer
         except asyncio.CancelledError:
@@ -211,23 +205,33 @@ class ServedModel:
         self._bound.close()
         self._engine.close()
 
-    def _start(self, bound: BoundOperation, prepared: Prepared, *, fails_fast: bool) -> Job:
-        """Send the prompts on their way: each chunk goes to the engine as soon as it is tokenized.
+    def _start(self, bound: BoundOperation, prepared: Prepared, *, fails_fast: bool, is_admitted: bool) -> Job:
+        """Send the prompts of a round on their way: each slice goes to the engine as soon as it is tokenized.
 
         Queries that are kept for documents stand last. They are tokenized first, and here, so that none comes too late.
         So are texts that stand in several pairs, so that each is tokenized once.
         """
-        prompts = tuple(prepared.prompts)  # a processor that changes its list later on changes nothing here
+        prompts = prepared.prompts
         resolved = {params: self._encoder.resolve(params) for params in dict.fromkeys(prepared.params_of_each)}
         params = [resolved[each] for each in prepared.params_of_each]
         size = len(prompts)
         known = self._encoder.tokenize_shared(prompts, params)
-        job = self._scheduler.open(size, fails_fast=fails_fast)
+        job = self._scheduler.open(size, fails_fast=fails_fast, is_admitted=is_admitted)
         others = size - sum(
             one.late_interaction is not None and one.late_interaction.mode == "cache_query" for one in params
         )
-        tokenization = _Tokenization(self, bound, prepared, job, prompts, params, known)
-        tokenize = in_scope(current_request(), tokenization.run)
+        scope, pool = current_request(), self._io_pools[bound.operation.name]
+        tokenization = Tokenization(
+            job,
+            prepared,
+            params,
+            known,
+            bound.run_wrappers,
+            encoder=self._encoder,
+            scheduler=self._scheduler,
+            in_worker=lambda work: pool.submit(in_scope(scope, work)),
+        )
+        tokenize = in_scope(scope, tokenization.run)
         if others < size:
             tokenize(others, size)
         if self._image_pool is not None and any(isinstance(prompt, ImagePrompt) for prompt in prompts[:others]):
@@ -242,150 +246,10 @@ class ServedModel:
         return job
 
 
-class _OnlineRequest(Generic[T]):
-    """One request of an event loop, on its way through the worker threads."""
-
-    def __init__(
-        self,
-        model: ServedModel,
-        operation: str,
-        decode: Callable[[], BaseModel],
-        encode: Callable[[BaseModel], T],
-        scope: RequestScope,
-    ) -> None:
-        self._model = model
-        self._bound = model.operations[operation]
-        self._pool = model._io_pools[operation]
-        self._decode = decode
-        self._encode = encode
-        self._scope = scope
-        self._loop = asyncio.get_running_loop()
-        self.answer: asyncio.Future[T] = self._loop.create_future()
-        self._job: Job | None = None
-        self._is_cancelled = False
-
-    def submit(self, work: Callable[[], None]) -> None:
-        """Run `work` in a worker thread."""
-        try:
-            self._pool.submit(in_scope(self._scope, work))
-        except RuntimeError:  # the pool is shut down
-            self._fail(ClosedError("The model is shutting down and accepts nothing more."))
-
-    def start(self) -> None:
-        """Decode and pre-process the request, and send its prompts on their way."""
-        try:
-            prepared = self._bound.pre_process(self._decode())
-            job = self._model._start(self._bound, prepared, fails_fast=True)
-        except BaseException as error:  # noqa: BLE001 - the waiting request must be told whatever happens here
-            self._fail(error)
-            return
-        self._job = job
-        if self._is_cancelled:
-            self.cancel()
-        job.future.add_done_callback(lambda _: self.submit(partial(self._end, prepared, job)))
-
-    def cancel(self) -> None:
-        """Give up the prompts that have not run yet."""
-        self._is_cancelled = True
-        if self._job is not None:
-            self._job.cancel(CancelledRequestError("The client went away."))
-
-    def _end(self, prepared: Prepared, job: Job) -> None:
-        if self._is_cancelled:
-            return
-        try:
-            answer = self._encode(self._bound.post_process(prepared, _outputs(job.outcomes())))
-        except BaseException as error:  # noqa: BLE001 - likewise
-            self._fail(error)
-        else:
-            self._tell(lambda: self.answer.set_result(answer))
-
-    def _fail(self, error: BaseException) -> None:
-        self._tell(lambda: self.answer.set_exception(error))
-
-    def _tell(self, tell: Callable[[], None]) -> None:
-        """Wake the event loop, unless it is gone or no longer waits."""
-        try:
-            self._loop.call_soon_threadsafe(lambda: None if self.answer.done() else tell())
-        except RuntimeError:  # the loop is closed
-            return
-
-
-class _Tokenization:
-    """Tokenizes the prompts of one request, slice by slice, and hands each slice on to the engine."""
-
-    def __init__(
-        self,
-        model: ServedModel,
-        bound: BoundOperation,
-        prepared: Prepared,
-        job: Job,
-        prompts: Sequence[Prompt],
-        params: Sequence[ResolvedParams],
-        known: TokenizedTexts,
-    ) -> None:
-        self._encoder = model._encoder
-        self._scheduler = model._scheduler
-        pool = model._io_pools[bound.operation.name]
-        scope = current_request()
-        self._in_worker = lambda work: pool.submit(in_scope(scope, work))
-        self._wrappers = bound.run_wrappers
-        self._takes_long = any(wrapper.takes_long_prompts for wrapper in bound.run_wrappers)
-        self._with_text_tokens = prepared.with_text_tokens
-        self._job = job
-        self._prompts = prompts
-        self._params = params
-        self._known = known
-
-    def run(self, start: int, stop: int) -> None:
-        """Tokenize the prompts from `start` to `stop`, and hand them on. Never raises: the job is told."""
-        if self._job.is_over:
-            return
-        try:
-            self._run(start, stop)
-        except Exception as error:  # noqa: BLE001 - the job must be told whatever happens in this thread
-            self._job.settle([(index, error) for index in range(start, stop)])
-
-    def _run(self, start: int, stop: int) -> None:
-        encoded = self._encoder.encode(
-            self._prompts[start:stop],
-            self._params[start:stop],
-            first_index=start,
-            refuses_long=not self._takes_long,
-            with_text_tokens=self._with_text_tokens,
-            known=self._known,
-        )
-        if self._with_text_tokens:
-            self._job.keep_text_tokens(_text_tokens(encoded))
-        if not self._wrappers:
-            encoded = [
-                self._encoder.read(prompt) if isinstance(prompt, EncodedPrompt) else prompt for prompt in encoded
-            ]
-        ready: list[tuple[int, EncodedPrompt]] = []
-        refused: list[tuple[int, Outcome]] = []
-        for index, prompt in enumerate(encoded, start):
-            if isinstance(prompt, Exception):
-                refused.append((index, prompt))
-            else:
-                ready.append((index, prompt))
-        if refused:
-            self._job.settle(refused)
-        if not self._wrappers:
-            self._scheduler.add(self._job, ready)
-        elif ready:
-            prompts = [prompt for _, prompt in ready]
-            part = Slice(self._job, prompts, self._wrappers, self._encoder, in_worker=self._in_worker)
-            self._scheduler.add(self._job, part.start(self._encoder), settle=part.settle)
-
-
 def _is_small(prompts: Sequence[Prompt]) -> bool:
     if len(prompts) > INLINE_PROMPTS:
         return False
     return sum(len(prompt) for prompt in prompts if isinstance(prompt, str)) <= INLINE_CHARACTERS
-
-
-def _text_tokens(encoded: Sequence[EncodedPrompt | RequestError]) -> dict[int, Sequence[TextToken]]:
-    return {prompt.index: prompt.text_tokens for prompt in encoded if isinstance(prompt, EncodedPrompt)}
 
 
 def _read_images(
@@ -402,14 +266,6 @@ def _read_images(
     if not job.is_over:
         tokenize(start, min(start + IMAGE_CHUNK, size))
         pool.submit(_read_images, pool, job, tokenize, starts, size)
-
-
-def _outputs(outcomes: Sequence[Outcome]) -> list[PooledOutput]:
-    """Return the outputs, or raise: our own failures before the caller's, then by prompt index."""
-    failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
-    if failures:
-        raise min(failures, key=lambda failure: isinstance(failure, RequestError))
-    return [outcome for outcome in outcomes if isinstance(outcome, PooledOutput)]
 
 
 def load_model(

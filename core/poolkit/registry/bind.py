@@ -73,6 +73,17 @@ class BoundOperation:
         """
         return self._calls.post_process(prepared, outputs)
 
+    def advance(self, prepared: Prepared, outputs: Sequence[PooledOutput], *, is_last: bool) -> Prepared | BaseModel:
+        """Return the prompts of a further round, or the response.
+
+        Raises:
+            RequestError: a plugin says that the request is wrong.
+            HookError: a plugin failed.
+        """
+        if self.operation.max_rounds == 1:
+            return self.post_process(prepared, outputs)
+        return self._calls.advance(prepared, outputs, is_last=is_last)
+
     def observe(self, observe: Observe) -> None:
         """Call `observe(hook, plugin, seconds)` from now on after each call of a hook, in the thread of the call.
 

@@ -114,6 +114,8 @@ class HookCalls:
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(PoolingIOProcessor)
         manager.register(_registered(processor, part))
+        self._part = part
+        self._answer = _bind_arguments(POST, processor.post_process)
         for wrapper, wrapper_part in reversed(wrappers):  # the last one that is registered is outermost
             if wrapper.hooks:
                 manager.register(_registered_wrapper(wrapper, wrapper_part))
@@ -137,6 +139,32 @@ class HookCalls:
         """
         return cast("BaseModel", self._hooks.post_process(prepared=prepared, outputs=outputs))
 
+    def advance(self, prepared: Prepared, outputs: Sequence[PooledOutput], *, is_last: bool) -> Prepared | BaseModel:
+        """Return the prompts of a further round, or the response: wrappers surround the response alone.
+
+        Raises:
+            RequestError: a plugin says that the request is wrong.
+            HookError: a plugin failed, or asks for more rounds than its operation declares.
+        """
+        operation = self._part.operation
+
+        def work() -> Prepared | BaseModel:
+            result = self._answer(prepared, outputs)
+            if not isinstance(result, Prepared):
+                return check_response(result, operation)
+            if is_last:
+                raise TypeError(f"returned prompts for more rounds than max_rounds={operation.max_rounds}")
+            return check_prepared(result)
+
+        result = self._part.call(POST, work)
+        if isinstance(result, Prepared):
+            return result
+        surrounded = self._hooks.post_process.call_extra(
+            [lambda prepared, outputs: result],  # noqa: ARG005 - pluggy goes by the names
+            {"prepared": prepared, "outputs": outputs},
+        )
+        return cast("BaseModel", surrounded)
+
 
 def _registered(processor: PoolingIOProcessor[BaseModel, BaseModel], part: Part) -> object:
     """Return what pluggy calls in place of the processor, whose other attributes it would touch."""
@@ -152,6 +180,8 @@ def _registered(processor: PoolingIOProcessor[BaseModel, BaseModel], part: Part)
         prompts = len(prepared.prompts)
         return part.call(POST, lambda: check_response(answer(prepared, outputs), part.operation, prompts=prompts))
 
+    if part.operation.max_rounds > 1:
+        return SimpleNamespace(pre_process=pre_process)  # `advance` calls the other, round by round
     return SimpleNamespace(pre_process=pre_process, post_process=post_process)
 
 

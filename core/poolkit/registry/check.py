@@ -136,6 +136,8 @@ def _operations_problems(operations: tuple[Operation, ...], task: str) -> Iterat
         for field in ("request", "response"):
             if not _is_model(getattr(operation, field)):
                 yield f"{subject} has {field}={getattr(operation, field)!r}. Give a pydantic model class."
+        if type(operation.max_rounds) is not int or operation.max_rounds < 1:
+            yield f"{subject} has max_rounds={operation.max_rounds!r}. Give a number of at least 1."
         unknown = sorted(set(operation.per_prompt) - set(getattr(operation.response, "model_fields", ())))
         if unknown:
             yield f"{subject} has per_prompt={operation.per_prompt!r}. Its response has no field {unknown[0]!r}."

@@ -28,6 +28,10 @@ def check_prepared(prepared: object) -> Prepared:
     for index, prompt in enumerate(prepared.prompts):
         if not isinstance(prompt, str | TextPair | TemplatedText | ImagePrompt | TokenInputs | Sequence):
             raise TypeError(f"Prepared.prompts[{index}] is a {type(prompt).__name__}, not a text, a pair or token ids")
+    groups, origin = prepared.groups, prepared.origin
+    for name, given in (("groups", groups), ("origin", origin)):
+        if given is not None and len(given) != len(prepared.prompts):
+            raise TypeError(f"Prepared has {len(prepared.prompts)} prompts and {len(given)} {name}")
     if isinstance(prepared.params, PoolingParams):
         return prepared
     if not isinstance(prepared.params, Sequence):

@@ -1,0 +1,181 @@
+"""Tokenizes a round's prompts, slice by slice, and takes each slice through the wrappers around the model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from poolkit.contract import EncodedPrompt, Outcome, Prepared, ResolvedParams, TextToken
+from poolkit.engine.job import Job
+from poolkit.engine.scheduler import Scheduler
+from poolkit.errors import RequestError
+from poolkit.registry import RunWrapper, start_run
+from poolkit.tokenization import Encoder, TokenizedTexts
+
+__all__ = ["Slice", "Tokenization"]
+
+InWorker: TypeAlias = Callable[[Callable[[], None]], object]
+"""Runs a function in a worker thread."""
+
+
+class Tokenization:
+    """Tokenizes the prompts of one round, slice by slice, and hands each slice on to the scheduler.
+
+    Args:
+        job: the job of the round.
+        prepared: what was prepared.
+        params: of each prompt, resolved.
+        known: texts that were tokenized before.
+        wrappers: those around the model, outermost first.
+        encoder: tokenizes.
+        scheduler: runs prompts.
+        in_worker: runs a function in a worker thread.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        prepared: Prepared,
+        params: Sequence[ResolvedParams],
+        known: TokenizedTexts,
+        wrappers: Sequence[RunWrapper],
+        *,
+        encoder: Encoder,
+        scheduler: Scheduler,
+        in_worker: InWorker,
+    ) -> None:
+        self._job = job
+        self._refused = prepared.refused
+        # A processor that changes its list later on changes nothing here; what it refuses is not read.
+        self._prompts = ["" if index in self._refused else prompt for index, prompt in enumerate(prepared.prompts)]
+        self._with_text_tokens = prepared.with_text_tokens
+        self._params = params
+        self._known = known
+        self._wrappers = wrappers
+        self._takes_long = any(wrapper.takes_long_prompts for wrapper in wrappers)
+        self._encoder = encoder
+        self._scheduler = scheduler
+        self._in_worker = in_worker
+
+    def run(self, start: int, stop: int) -> None:
+        """Tokenize the prompts from `start` to `stop`, and hand them on. Never raises: the job is told."""
+        if self._job.is_over:
+            return
+        try:
+            self._run(start, stop)
+        except Exception as error:  # noqa: BLE001 - the job must be told whatever happens in this thread
+            self._job.settle([(index, error) for index in range(start, stop)])
+
+    def _run(self, start: int, stop: int) -> None:
+        encoded = self._encoder.encode(
+            self._prompts[start:stop],
+            self._params[start:stop],
+            first_index=start,
+            refuses_long=not self._takes_long,
+            with_text_tokens=self._with_text_tokens,
+            known=self._known,
+        )
+        if self._with_text_tokens:
+            self._job.keep_text_tokens(_text_tokens(encoded))
+        if not self._wrappers:
+            encoded = [
+                self._encoder.read(prompt) if isinstance(prompt, EncodedPrompt) else prompt for prompt in encoded
+            ]
+        for index in self._refused.keys() & range(start, stop):
+            encoded[index - start] = self._refused[index]
+        ready: list[tuple[int, EncodedPrompt]] = []
+        refused: list[tuple[int, Outcome]] = []
+        for index, prompt in enumerate(encoded, start):
+            if isinstance(prompt, Exception):
+                refused.append((index, prompt))
+            else:
+                ready.append((index, prompt))
+        if refused:
+            self._job.settle(refused)
+        if not self._wrappers:
+            self._scheduler.add(self._job, ready)
+        elif ready:
+            prompts = [prompt for _, prompt in ready]
+            part = Slice(self._job, prompts, self._wrappers, self._encoder, in_worker=self._in_worker)
+            self._scheduler.add(self._job, part.start(self._encoder), settle=part.settle)
+
+
+class Slice:
+    """Prompts that are tokenized, wrapped and run together.
+
+    Wrappers that split long prompts stand outside of the others, which are never given any that is longer than the
+    model's maximum. The wrappers' first halves run where the slice is made, their second halves in a worker thread:
+    never in the engine's.
+
+    Args:
+        job: the job that the prompts belong to.
+        encoded: the prompts.
+        wrappers: those around the model, outermost first.
+        encoder: fits prompts to the model.
+        in_worker: runs a function in a worker thread.
+
+    Raises:
+        RequestError: a wrapper refuses the prompts.
+        HookError: a wrapper failed.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        encoded: Sequence[EncodedPrompt],
+        wrappers: Sequence[RunWrapper],
+        encoder: Encoder,
+        *,
+        in_worker: Callable[[Callable[[], None]], object],
+    ) -> None:
+        self._job = job
+        self._indices = [prompt.index for prompt in encoded]
+        self._in_worker = in_worker
+        self._lock = threading.Lock()
+        self._outer = start_run([wrapper for wrapper in wrappers if wrapper.takes_long_prompts], encoded)
+        fitted = [encoder.fit(prompt) if prompt.unread is None else prompt for prompt in self._outer.to_run]
+        self._fitted = fitted
+        fitting = [prompt for prompt in fitted if isinstance(prompt, EncodedPrompt)]
+        self._inner = start_run([wrapper for wrapper in wrappers if not wrapper.takes_long_prompts], fitting)
+        self._outcomes: list[Outcome | None] = [None] * len(self._inner.to_run)
+        self._missing = len(self._outcomes)
+
+    def start(self, encoder: Encoder) -> list[tuple[int, EncodedPrompt]]:
+        """Return the prompts that shall run, each with its place; those that cannot have their outcome then."""
+        ready: list[tuple[int, EncodedPrompt]] = []
+        refused: list[tuple[int, Outcome]] = []
+        for place, prompt in enumerate(self._inner.to_run):
+            read = encoder.read(prompt)
+            if isinstance(read, RequestError):
+                refused.append((place, read))
+            else:
+                ready.append((place, read))
+        if refused or not ready:
+            self.settle(refused)
+        return ready
+
+    def settle(self, outcomes: Sequence[tuple[int, Outcome]]) -> None:
+        """Record outcomes by place; once all are known, let the wrappers finish in a worker thread."""
+        with self._lock:
+            for place, outcome in outcomes:
+                if self._outcomes[place] is None:
+                    self._outcomes[place] = outcome
+                    self._missing -= 1
+            is_over = self._missing == 0
+        if is_over:
+            self._in_worker(self._finish)
+
+    def _finish(self) -> None:
+        results: Sequence[Outcome]
+        try:
+            inner = iter(self._inner.finish([outcome for outcome in self._outcomes if outcome is not None]))
+            outer = [next(inner) if isinstance(prompt, EncodedPrompt) else prompt for prompt in self._fitted]
+            results = self._outer.finish(outer)
+        except Exception as error:  # noqa: BLE001 - the job must be told whatever happens in this thread
+            results = [error] * len(self._indices)
+        self._job.settle(list(zip(self._indices, results, strict=True)))
+
+
+def _text_tokens(encoded: Sequence[EncodedPrompt | RequestError]) -> dict[int, Sequence[TextToken]]:
+    return {prompt.index: prompt.text_tokens for prompt in encoded if isinstance(prompt, EncodedPrompt)}

@@ -1,0 +1,92 @@
+"""A task that tells failures one by one: each item has its own answer or error."""
+
+from __future__ import annotations
+
+import pytest
+
+from poolkit import PoolingRequest, create_app
+from poolkit.errors import BatchError
+from poolkit.testing import FakeEngine, fake_model
+from serving import ask
+
+LENGTHS = '''
+from pydantic import BaseModel, ConfigDict
+
+from poolkit import ItemError, Operation, Output, PoolingIOProcessor, PoolingRequest, PoolingTask, Prepared
+from poolkit.errors import RequestError
+
+
+class Item(BaseModel):
+    index: int
+    tokens: int | None = None
+    error: str | None = None
+    is_yours: bool | None = None
+
+
+class Items(BaseModel):
+    items: list[Item]
+
+
+class Lengths(PoolingIOProcessor):
+    """Counts tokens; refuses texts that say so."""
+
+    def pre_process(self, request):
+        prompts = request.prompts()
+        refused = {i: RequestError(f"Item {i} is rude.") for i, text in enumerate(prompts) if text == "rude"}
+        return Prepared(prompts, refused=refused)
+
+    def post_process(self, prepared, outputs):
+        return Items(items=[
+            Item(index=i, error=output.message, is_yours=output.is_client_fault)
+            if isinstance(output, ItemError) else Item(index=i, tokens=len(output.prompt_token_ids))
+            for i, output in enumerate(outputs)
+        ])
+
+
+def operation(name, per_item):
+    return Operation(
+        name=name, request=PoolingRequest, response=Items, io_processor="poolkit_lengths:Lengths", per_item=per_item
+    )
+
+
+LENGTHS = PoolingTask(
+    name="lengths",
+    api=1,
+    summary="Counts tokens.",
+    output=Output.VECTOR,
+    operations=(operation("lengths", True), operation("strict", False)),
+)
+'''
+TEXTS = ["a", "rude", "broken text here", [5000]]
+
+
+@pytest.fixture
+def served(install):
+    install("poolkit-lengths", {"poolkit_lengths": LENGTHS}, tasks={"lengths": "poolkit_lengths:LENGTHS"})
+
+    def engine(task):
+        return FakeEngine(task, fails_on=lambda prompt: len(prompt.token_ids) == 5)
+
+    with fake_model("lengths", plugin="poolkit-lengths", engine=engine) as served:
+        yield served
+
+
+def test_each_item_has_its_own_answer_or_error_offline_and_online(served):
+    offline = served.run("lengths", PoolingRequest(input=TEXTS)).model_dump()
+    online = ask(create_app(served), "POST", "/tasks/lengths/lengths", json={"input": TEXTS})
+    assert online.status_code == 200
+    assert online.json() == offline
+    first, rude, broken, unknown = offline["items"]
+    assert (first["tokens"], first["error"]) == (3, None)
+    assert (rude["error"], rude["is_yours"]) == ("Item 1 is rude.", True)
+    assert broken["error"].startswith("The forward pass failed on a prompt of 5 tokens")
+    assert broken["is_yours"] is False
+    assert unknown["error"].startswith("Prompt 3 holds token id 5000")
+
+
+def test_an_operation_that_does_not_ask_for_them_never_sees_one(served):
+    with pytest.raises(BatchError) as caught:
+        served.run("strict", PoolingRequest(input=TEXTS))
+    assert sorted(caught.value.errors) == [1, 2, 3]
+    answer = ask(create_app(served), "POST", "/tasks/lengths/strict", json={"input": TEXTS[:2]})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, "Item 1 is rude.")
