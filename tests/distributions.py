@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from engines import make_encoder
 from poolkit.config import ModelConfig
 from poolkit.contract import (
-    Engine,
+    Backbone,
     Operation,
     Output,
     PooledOutput,
@@ -191,10 +191,10 @@ def fake_encoder() -> Encoder:
 
 
 def load_tokenizer(info: ModelInfo, *, config: ModelConfig) -> Tokenizer:
-    """With `load_engine`, makes this module provide the engine of the poolkit that `open_site` installs."""
+    """With `load_backbone`, makes this module provide the engine of the poolkit that `open_site` installs."""
     raise NotImplementedError
 
 
-def load_engine(info: ModelInfo, *, task: PoolingTask, config: ModelConfig) -> Engine:
+def load_backbone(info: ModelInfo, config: ModelConfig, *, taps: Sequence[int] = ()) -> Backbone | str:
     """Never called: these tests load no model."""
     raise NotImplementedError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -13,9 +14,12 @@ from checkpoints import real_texts
 from poolkit.config import ModelConfig, PoolerConfig
 from poolkit.contract import (
     Activation,
+    Decision,
     EncodedPrompt,
     ModelInfo,
+    NoSettings,
     Output,
+    PooledOutput,
     PoolingParams,
     PoolingTask,
     Prompt,
@@ -24,13 +28,15 @@ from poolkit.contract import (
 from poolkit.errors import RequestError
 from poolkit.models import read_model
 from poolkit.pipeline.params import ParamsResolver
+from poolkit.pipeline.weights import load_weights
 from poolkit.tokenization import Encoder
 from reading import read, tables
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
 
-    from poolkit.engine.torch_engine import TorchEngine
+    from poolkit.engine.model import LoadedModel
 
 LONGEST = 256
 TOLERANCE = 1e-5
@@ -44,6 +50,24 @@ EMBED = PoolingTask(
     operations=(),
     activation=Activation.NORMALIZE,
 )
+
+
+@dataclass(frozen=True)
+class LoadedTask:
+    """A loaded model, and what resolves the parameters of its task."""
+
+    model: LoadedModel[torch.Tensor]
+    resolve: ParamsResolver
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        return self.model.decisions
+
+    def forward(self, prompts: Sequence[EncodedPrompt]) -> list[PooledOutput]:
+        return self.model.forward(prompts)
+
+    def close(self) -> None:
+        self.model.close()
 
 
 def make_task(output: Output, activation: Activation = Activation.IDENTITY, *, head: str | None = None) -> PoolingTask:
@@ -70,10 +94,9 @@ def encode_prompts(
     return encoder.encode(prompts, [encoder.resolve(one) for one in params], **how)
 
 
-def as_encoded(engine: TorchEngine, ids: Sequence[int], params: PoolingParams | None = None) -> EncodedPrompt:
+def as_encoded(engine: LoadedTask, ids: Sequence[int], params: PoolingParams | None = None) -> EncodedPrompt:
     """Return token ids as the engine takes them."""
-    resolve = ParamsResolver(engine._task, engine._info)
-    return EncodedPrompt(np.array(ids, np.int32), resolve(params or PoolingParams()))
+    return EncodedPrompt(np.array(ids, np.int32), engine.resolve(params or PoolingParams()))
 
 
 def load_tokenizer(folder: Path | str) -> Tokenizer:
@@ -86,25 +109,28 @@ def load_tokenizer(folder: Path | str) -> Tokenizer:
 
 def load_engine(
     folder: Path | str, *, task: PoolingTask = EMBED, pooler: PoolerConfig | None = None, **settings: object
-) -> TorchEngine:
+) -> LoadedTask:
     """Return the engine of the model in `folder`, in float32 unless `settings` say otherwise."""
-    from poolkit.engine import torch_engine
+    from poolkit.engine import torch as torch_engine
 
     config = ModelConfig(
         **{"model": str(folder), "dtype": "float32", "pooler_config": pooler or PoolerConfig(), **settings}
     )
-    return torch_engine.load_engine(read_model(config, tables()), task=task, config=config)
+    info = read_model(config, tables())
+    encoder = make_encoder(load_tokenizer(folder), info, task)
+    model = load_weights(torch_engine, info, task=task, settings=NoSettings(), encoder=encoder)
+    return LoadedTask(model, ParamsResolver(task, info))
 
 
 def run(
-    engine: TorchEngine, prompts: Sequence[Sequence[int]], params: PoolingParams | None = None
+    engine: LoadedTask, prompts: Sequence[Sequence[int]], params: PoolingParams | None = None
 ) -> list[NDArray[np.float32]]:
     """Run the token ids of some prompts as one batch."""
     outputs = engine.forward([as_encoded(engine, ids, params) for ids in prompts])
     return [output.data for output in outputs]
 
 
-def decision(engine: TorchEngine, name: str) -> tuple[str, str]:
+def decision(engine: LoadedTask, name: str) -> tuple[str, str]:
     """Return the value and the source of one start-up decision."""
     return next((one.value, one.source) for one in engine.decisions if one.name == name)
 
@@ -119,7 +145,7 @@ def texts_and_ids(folder: Path | str, count: int) -> tuple[list[str], list[list[
     return [text for text, _ in pairs], [ids for _, ids in pairs]
 
 
-def run_in_batches(engine: TorchEngine, prompts: Sequence[Sequence[int]], *, size: int) -> list[NDArray[np.float32]]:
+def run_in_batches(engine: LoadedTask, prompts: Sequence[Sequence[int]], *, size: int) -> list[NDArray[np.float32]]:
     """Run the token ids of some prompts, so many at a time."""
     return [vector for i in range(0, len(prompts), size) for vector in run(engine, prompts[i : i + size])]
 

@@ -1,22 +1,23 @@
-"""What tests of the HTTP side share: an app without weights asked in this process, and an engine that can be held."""
+"""What tests of the HTTP side share: an app without weights asked in this process, and a backbone that can be held."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
 
 import httpx
+import numpy as np
 from fastapi import FastAPI
+from numpy.typing import NDArray
 
-from poolkit.contract import EncodedPrompt, PooledOutput
-from poolkit.testing import FakeEngine, fake_model
+from poolkit.contract import Batch, States
+from poolkit.testing import FakeBackbone, fake_model
 
-__all__ = ["HeldEngine", "ask", "fake_model"]
+__all__ = ["HeldBackbone", "ask", "fake_model"]
 
 
-class HeldEngine(FakeEngine):
-    """A fake engine whose forward passes wait until they are let go."""
+class HeldBackbone(FakeBackbone):
+    """A fake backbone whose forward passes wait until they are let go."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]
@@ -24,11 +25,11 @@ class HeldEngine(FakeEngine):
         self.may_go = threading.Event()
         self.prompts_run = 0
 
-    def forward(self, prompts: Sequence[EncodedPrompt]) -> list[PooledOutput]:
+    def __call__(self, batch: Batch) -> States[NDArray[np.float32]]:
         self.is_reached.set()
         self.may_go.wait()
-        self.prompts_run += len(prompts)
-        return super().forward(prompts)
+        self.prompts_run += len(batch)
+        return super().__call__(batch)
 
 
 def ask(app: FastAPI, method: str, path: str, **request: object) -> httpx.Response:

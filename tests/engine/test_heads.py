@@ -13,7 +13,7 @@ import transformers
 
 from closeness import assert_close
 from engines import as_encoded, decision, load_engine, make_task
-from poolkit import Pooled, load_masked_lm_head
+from poolkit import PooledRows, load_masked_lm_head
 from poolkit.contract import Activation, Output, PoolingParams
 from poolkit.errors import EngineError, ModelError
 
@@ -31,44 +31,56 @@ def run(engine, params=None):
     return engine.forward([as_encoded(engine, ids, params) for ids in PROMPTS])
 
 
-def splade(info, *, device):
-    to_logits = load_masked_lm_head(info, device=device)
-    return lambda hidden, token_ids, segments: [Pooled(to_logits(part).amax(0)) for part in segments.split(hidden)]
+def splade(context):
+    to_logits = load_masked_lm_head(context)
+
+    def pool(states, batch):
+        parts = states.segments.split(states.tokens)
+        return PooledRows(torch.stack([to_logits(part).amax(0).relu().log1p() for part in parts]))
+
+    return pool
 
 
-def three_outputs(info, *, device):
-    def create(hidden, token_ids, segments):
-        return [
-            Pooled(rows[0], {"tokens": rows[1:] * 2, "ids": ids})
-            for rows, ids in zip(segments.split(hidden), segments.split(token_ids), strict=True)
-        ]
+def three_outputs(context):
+    def pool(states, batch):
+        arrays, sizes = batch.on(states.tokens.device), batch.segments.sizes
+        is_first = torch.zeros(len(states.tokens), dtype=torch.bool).index_fill(0, arrays.segments.starts, True)
+        parts = {
+            "tokens": PooledRows(states.tokens[~is_first] * 2, [size - 1 for size in sizes]),
+            "ids": PooledRows(arrays.token_ids, sizes),
+        }
+        return PooledRows(states.tokens[arrays.segments.starts], parts=parts)
 
-    return create
-
-
-def per_token(info, *, device):
-    return lambda hidden, token_ids, segments: [Pooled(rows) for rows in segments.split(hidden)]
-
-
-def too_few(info, *, device):
-    return lambda hidden, token_ids, segments: [Pooled(hidden[0])]
+    return pool
 
 
-def uneven(info, *, device):
-    return lambda hidden, token_ids, segments: [Pooled(rows.flatten()) for rows in segments.split(hidden)]
+def per_token(context):
+    return lambda states, batch: PooledRows(states.tokens, states.segments.sizes)
 
 
-def infinite_part(info, *, device):
-    return lambda hidden, token_ids, segments: [
-        Pooled(rows[0], {"odd": rows[0] / 0}) for rows in segments.split(hidden)
-    ]
+def too_few(context):
+    return lambda states, batch: PooledRows(states.tokens[:1])
 
 
-def leaves(info, *, device):
-    return lambda hidden, token_ids, segments: sys.exit("enough")
+def uneven(context):
+    return lambda states, batch: PooledRows(states.tokens, [1, 2, 3, 4])
 
 
-def broken(info, *, device):
+def flat(context):
+    return lambda states, batch: PooledRows(states.tokens[:, 0], states.segments.sizes)
+
+
+def infinite_part(context):
+    return lambda states, batch: PooledRows(
+        states.tokens, states.segments.sizes, parts={"odd": PooledRows(states.tokens[:4] / 0)}
+    )
+
+
+def leaves(context):
+    return lambda states, batch: sys.exit("enough")
+
+
+def broken(context):
     raise ValueError("no such layer")
 
 
@@ -77,7 +89,7 @@ def broken(info, *, device):
 def test_the_masked_lm_head_of_a_checkpoint_gives_its_logits(checkpoint, family, batching):
     folder = checkpoint(family, head="ForMaskedLM", sentence_transformers=False)
     model = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
-    outputs = run(load_engine(folder, task=task("splade", Activation.LOG1P_RELU), batching=batching))
+    outputs = run(load_engine(folder, task=task("splade"), batching=batching))
     for ids, output in zip(PROMPTS, outputs, strict=True):
         with torch.inference_mode():
             logits = model(input_ids=torch.tensor([ids])).logits[0]
@@ -93,7 +105,7 @@ def test_the_masked_lm_head_follows_the_overrides_of_config_json(checkpoint):
     outputs = run(load_engine(folder, task=task("splade"), hf_overrides=overrides))
     for ids, output in zip(PROMPTS, outputs, strict=True):
         with torch.inference_mode():
-            expected = model(input_ids=torch.tensor([ids])).logits[0].amax(0).numpy()
+            expected = model(input_ids=torch.tensor([ids])).logits[0].amax(0).relu().log1p().numpy()
         assert np.abs(output.data - expected).max() <= TOLERANCE
 
 
@@ -151,14 +163,21 @@ def test_a_head_gets_the_models_own_path(checkpoint):
     assert decision(load_engine(checkpoint("bert"), task=task("per_token")), "path")[0] == "packed"
 
 
-@pytest.mark.parametrize(("name", "shapes"), [("too_few", "(48,)"), ("uneven", "(48,), (144,), (240,)")])
-def test_a_head_that_gives_the_wrong_shapes_is_named(checkpoint, name, shapes):
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("too_few", "shape (1, 48) and no lengths"),
+        ("uneven", "shape (12, 48) and 4 lengths that add up to 10"),
+        ("flat", "shape (12,) and 4 lengths that add up to 12"),
+    ],
+)
+def test_a_head_that_gives_the_wrong_shapes_is_named(checkpoint, name, given):
     engine = load_engine(checkpoint("bert"), task=task(name))
     with pytest.raises(EngineError) as caught:
         run(engine)
     assert str(caught.value) == (
-        f"The task's head gave data of shapes {shapes} for 4 sequences. It must give one Pooled for each, all (dim,) "
-        "or all (rows, dim), with one dim."
+        f"The task's head gave rows of {given} for 4 prompts. It must give one row (dim,) for each, or in lengths how "
+        "many rows each has; with indices, one value for each index."
     )
 
 

@@ -30,18 +30,23 @@ from poolkit import (
     ScoreResponse,
     create_app,
 )
-from poolkit.contract import EncodedPrompt, Engine
+from poolkit.contract import EncodedPrompt, NoSettings
+from poolkit.engine.model import Engine
 from poolkit.engine.scheduler import Scheduler
 from poolkit.errors import ClosedError, EngineError, RequestError
 from poolkit.models import read_model
 from poolkit.pipeline.served import ServedModel
+from poolkit.pipeline.weights import load_weights
 from poolkit.registry import Registry
-from poolkit.testing import FakeEngine
+from poolkit.testing import FakeBackbone
+from poolkit.testing.fake_engine import load_fake
 from poolkit_tasks.token_embed import TOKEN_EMBED
 from reading import tables
 
 if TYPE_CHECKING:
-    from poolkit.engine.torch_engine import TorchEngine
+    import torch
+
+    from poolkit.engine.model import LoadedModel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -62,7 +67,7 @@ class Watched:
         holds_at: how many batches run before one is held until `may_go`.
     """
 
-    def __init__(self, engine: TorchEngine) -> None:
+    def __init__(self, engine: LoadedModel[torch.Tensor]) -> None:
         self.engine = engine
         self.outputs: list[PooledOutput] = []
         self.batches: list[int] = []
@@ -98,13 +103,13 @@ class Watched:
 
 @contextmanager
 def serve(folder: Path, *, flash: bool = True, **settings: object) -> Iterator[tuple[ServedModel, Watched]]:
-    from poolkit.engine import torch_engine
+    from poolkit.engine import torch as torch_engine
 
     pooler = PoolerConfig(enable_flash_late_interaction=flash)
     config = ModelConfig(**{"model": str(folder), "dtype": "float32", "pooler_config": pooler, **settings})
     info = read_model(config, tables())
     encoder = make_encoder(load_tokenizer(folder), info)
-    engine = Watched(torch_engine.load_engine(info, task=TOKEN_EMBED, config=config))
+    engine = Watched(load_weights(torch_engine, info, task=TOKEN_EMBED, settings=NoSettings(), encoder=encoder))
     registry = Registry.load(PluginConfig())
     task = registry.bind(TOKEN_EMBED, info, encoder)
     served = ServedModel(info=info, task=task, registry=registry, encoder=encoder, engine=engine, config=config)
@@ -296,11 +301,13 @@ def test_nothing_is_left_when_the_client_leaves(model):
     assert len(engine.batches) == 4
 
 
-class Keeping(FakeEngine):
+class Keeping:
     """Keeps the keys of queries, and nothing of them; holds each batch until it may go on."""
 
+    decisions = ()
+
     def __init__(self) -> None:
-        super().__init__(TOKEN_EMBED)
+        self.model = load_fake(TOKEN_EMBED, FakeBackbone(TOKEN_EMBED))
         self.kept: set[str] = set()
         self.batches: list[list[int]] = []
         self.is_reached = threading.Event()
@@ -313,10 +320,14 @@ class Keeping(FakeEngine):
         self.batches.append([len(prompt.token_ids) for prompt in prompts])
         self.is_reached.set()
         self.may_go.wait()
-        return super().forward(prompts)
+        return self.model.forward(prompts)
 
     def release(self, keys: Sequence[str]) -> None:
         self.kept -= set(keys)
+        self.model.release(keys)
+
+    def close(self) -> None:
+        self.model.close()
 
 
 def start(engine: Engine) -> Scheduler:

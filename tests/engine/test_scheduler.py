@@ -12,17 +12,21 @@ from poolkit.contract import EncodedPrompt, PooledOutput, ResolvedParams
 from poolkit.engine.job import Job
 from poolkit.engine.scheduler import Scheduler
 from poolkit.errors import CancelledRequestError, ClosedError, EngineError, OverloadedError
-from poolkit.testing import FakeEngine
+from poolkit.testing import FakeBackbone
+from poolkit.testing.fake_engine import load_fake
 from poolkit_tasks.embed import EMBED
 
 POISON = 999
 
 
-class RecordingEngine(FakeEngine):
-    """Records the batches it is given; holds each one until `gate` opens."""
+class RecordingEngine:
+    """A model without weights that records the batches it is given; holds each one until `gate` opens."""
+
+    decisions = ()
 
     def __init__(self, *, memory_tokens: int | None = None) -> None:
-        super().__init__(EMBED, fails_on=lambda prompt: POISON in prompt.token_ids)
+        backbone = FakeBackbone(EMBED, fails_on=lambda prompt: POISON in prompt.token_ids)
+        self.model = load_fake(EMBED, backbone)
         self.memory_tokens = memory_tokens
         self.batches: list[list[int]] = []
         self.gate = threading.Event()
@@ -36,7 +40,13 @@ class RecordingEngine(FakeEngine):
         self.batches.append(lengths)
         if self.memory_tokens is not None and sum(lengths) > self.memory_tokens:
             raise MemoryError
-        return super().forward(prompts)
+        return self.model.forward(prompts)
+
+    def release(self, keys: Sequence[str]) -> None:
+        self.model.release(keys)
+
+    def close(self) -> None:
+        self.model.close()
 
 
 @pytest.fixture
@@ -88,7 +98,7 @@ def data_of(outcomes: Sequence[object]) -> list[NDArray[np.float32]]:
 def test_outcomes_come_back_in_prompt_order_whatever_the_batches(scheduler):
     prompts = [of_length(length) for length in (30, 2, 29, 3, 28, 1, 27, 5, 26, 7, 25)]
     outcomes = submit(scheduler, prompts).future.result(5)
-    expected = FakeEngine(EMBED).forward(prompts)
+    expected = load_fake(EMBED, FakeBackbone(EMBED)).forward(prompts)
     for got, want in zip(data_of(outcomes), expected, strict=True):
         np.testing.assert_array_equal(got, want.data)
     assert [list(outcome.prompt_token_ids) for outcome in outcomes] == [list(p.token_ids) for p in prompts]
@@ -251,5 +261,5 @@ def test_many_threads_each_get_their_own_outcome(scheduler):
     for thread in threads:
         thread.join()
     for number in range(200):
-        [expected] = FakeEngine(EMBED).forward([prompt(number, number % 7, number)])
+        [expected] = load_fake(EMBED, FakeBackbone(EMBED)).forward([prompt(number, number % 7, number)])
         np.testing.assert_array_equal(answers[number], expected.data)

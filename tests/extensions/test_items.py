@@ -6,7 +6,7 @@ import pytest
 
 from poolkit import PoolingRequest, create_app
 from poolkit.errors import BatchError
-from poolkit.testing import FakeEngine, fake_model
+from poolkit.testing import FakeBackbone, fake_model
 from serving import ask
 
 LENGTHS = '''
@@ -64,10 +64,10 @@ TEXTS = ["a", "rude", "broken text here", [5000]]
 def served(install):
     install("poolkit-lengths", {"poolkit_lengths": LENGTHS}, tasks={"lengths": "poolkit_lengths:LENGTHS"})
 
-    def engine(task):
-        return FakeEngine(task, fails_on=lambda prompt: len(prompt.token_ids) == 5)
+    def backbone(task):
+        return FakeBackbone(task, fails_on=lambda prompt: len(prompt.token_ids) == 5)
 
-    with fake_model("lengths", plugin="poolkit-lengths", engine=engine) as served:
+    with fake_model("lengths", plugin="poolkit-lengths", backbone=backbone) as served:
         yield served
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from poolkit import EmbeddingsRequest, PoolingRequest, create_app
 from poolkit.errors import EngineError, HookError, RequestError
-from poolkit.testing import FakeEngine, fake_model
+from poolkit.testing import FakeBackbone, fake_model
 from serving import ask
 
 REFINE = '''
@@ -158,10 +158,10 @@ def test_a_later_round_is_never_refused_for_overload(refine):
 def test_a_failure_in_the_second_round_fails_the_request(refine):
     refine()
 
-    def engine(task):
-        return FakeEngine(task, fails_on=lambda prompt: len(prompt.token_ids) == 3 and prompt.index == 0)
+    def backbone(task):
+        return FakeBackbone(task, fails_on=lambda prompt: len(prompt.token_ids) == 3 and prompt.index == 0)
 
-    with fake_model("refine", plugin="poolkit-refine", engine=engine) as served:
+    with fake_model("refine", plugin="poolkit-refine", backbone=backbone) as served:
         with pytest.raises(EngineError):
             served.run("pooling", PoolingRequest(input=TEXTS[:2]))
         with pytest.raises(EngineError):

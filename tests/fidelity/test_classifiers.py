@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from checkpoints import real_texts
-from engines import decision, load_encoder, load_engine, make_task
+from engines import decision, encode_prompts, load_encoder, load_engine, make_task
 from poolkit.contract import Output, PoolingParams, TextPair
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -48,7 +48,7 @@ def prompts_of(kind):
 
 def run(engine, folder, prompts, *, size=200):
     params = [PoolingParams(truncate_prompt_tokens=LENGTH)] * len(prompts)
-    encoded = load_encoder(folder).encode(prompts, params, first_index=0)
+    encoded = encode_prompts(load_encoder(folder), prompts, params, first_index=0)
     return [
         output.data
         for start in range(0, len(encoded), size)
@@ -108,7 +108,7 @@ def test_each_token_classifier_gives_the_logits_of_transformers(checkpoint, fami
 def test_token_types_tell_the_texts_of_a_pair_apart(checkpoint):
     folder = checkpoint("bert", head="ForSequenceClassification", sentence_transformers=False, num_labels=3)
     pairs = [TextPair("one two", "three four")]
-    [encoded] = load_encoder(folder).encode(pairs, [PoolingParams()], first_index=0)
+    [encoded] = encode_prompts(load_encoder(folder), pairs, [PoolingParams()], first_index=0)
     assert encoded.token_type_ids is not None
     for batching in ("packed", "padded"):
         engine = load_engine(folder, task=LOGITS, batching=batching)

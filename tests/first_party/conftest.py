@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from distributions import Site
-from poolkit import PluginConfig, PooledOutput, PoolerConfig
+from poolkit import PluginConfig, PoolerConfig
 from poolkit.config import ModelConfig, Named
-from poolkit.contract import EncodedPrompt
+from poolkit.contract import Batch, PooledRows, PoolingTask, States
 from poolkit.pipeline.served import ServedModel, load_model
-from poolkit.testing import FakeEngine
+from poolkit.testing import FakeBackbone
 
 Serve = Callable[..., AbstractContextManager[ServedModel]]
 
@@ -64,19 +65,23 @@ GRADE = PoolingTask(
 """
 
 
-class PartsEngine(FakeEngine):
-    """A fake engine whose head gives the number of tokens besides."""
+class PartsBackbone(FakeBackbone):
+    """A fake backbone for a head that gives the number of tokens besides."""
 
-    def forward(self, prompts: Sequence[EncodedPrompt]) -> list[PooledOutput]:
-        return [
-            replace(output, parts={"length": np.array([len(prompt.token_ids)], np.float32)})
-            for prompt, output in zip(prompts, super().forward(prompts), strict=True)
-        ]
+    def __init__(self, task: PoolingTask) -> None:
+        super().__init__(task)
+        pool = self.pooler
+
+        def with_lengths(states: States[NDArray[np.float32]], batch: Batch) -> PooledRows[NDArray[np.float32]]:
+            lengths = np.array(batch.segments.sizes, np.float32)[:, None]  # (prompts, 1)
+            return replace(pool(states, batch), parts={"length": PooledRows(lengths)})
+
+        self.pooler = with_lengths
 
 
 @pytest.fixture
-def parts_engine() -> type[FakeEngine]:
-    return PartsEngine
+def parts_backbone() -> type[FakeBackbone]:
+    return PartsBackbone
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 from distributions import Site
 from poolkit import LLM, EmbeddingsRequest, PoolingRequest, ScoreRequest, create_app
 from poolkit.errors import BatchError, EngineError, PluginLoadError, RequestError
-from poolkit.testing import FakeEngine, fake_model
+from poolkit.testing import FakeBackbone, fake_model
 from serving import ask
 
 MIB = 1 << 20
@@ -33,8 +33,8 @@ def folder(tmp_path: Path) -> Path:
 def cached(folder):
     """Return a function that serves the fake model with a cache in `folder`."""
 
-    def serve(task="embed", engine=None, **settings: object):
-        return fake_model(task, plugin="cache", settings={"folder": str(folder), **settings}, engine=engine)
+    def serve(task="embed", backbone=None, **settings: object):
+        return fake_model(task, plugin="cache", settings={"folder": str(folder), **settings}, backbone=backbone)
 
     return serve
 
@@ -167,9 +167,9 @@ def test_what_belongs_to_one_request_of_late_interaction_is_not_kept(cached):
     assert np.array_equal(first.scores, second.scores)
 
 
-def test_what_a_head_gives_besides_is_kept_too(install_grade, cached, parts_engine):
+def test_what_a_head_gives_besides_is_kept_too(install_grade, cached, parts_backbone):
     install_grade("VECTOR")
-    with cached("grade", engine=parts_engine) as served:
+    with cached("grade", backbone=parts_backbone) as served:
         first, second = (served.run("lengths", PoolingRequest(input=["a", "b c"])).data for _ in range(2))
         assert ran(served) == 2
     assert [array.tolist() for array in first] == [array.tolist() for array in second] == [[3], [4]]
@@ -240,10 +240,10 @@ def test_a_bad_prompt_is_told_by_its_index_whatever_is_known_of_the_others(cache
 
 
 def test_a_failure_of_the_model_fails_alone_in_a_request_of_which_only_a_part_runs(cached):
-    def engine(task):
-        return FakeEngine(task, fails_on=lambda prompt: len(prompt.token_ids) > 3)
+    def backbone(task):
+        return FakeBackbone(task, fails_on=lambda prompt: len(prompt.token_ids) > 3)
 
-    with cached(engine=engine) as served:
+    with cached(backbone=backbone) as served:
         embed(served, "a")
         with pytest.raises(BatchError) as caught:
             embed(served, "a", "b c", "d")

@@ -22,7 +22,7 @@ from poolkit import (
     create_app,
 )
 from poolkit.errors import BatchError, EngineError, PluginConfigError, PluginLoadError, RequestError
-from poolkit.testing import FakeEngine, FakeTokenizer, fake_model
+from poolkit.testing import FakeBackbone, FakeTokenizer, fake_model
 from serving import ask
 
 TOLERANCE = 1e-5
@@ -194,11 +194,11 @@ def test_a_bad_prompt_fails_alone_beside_one_that_runs_in_chunks():
 
 
 def test_a_chunk_on_which_the_model_fails_fails_its_prompt_alone():
-    def engine(task):
-        return FakeEngine(task, fails_on=lambda prompt: len(prompt.token_ids) < 10)
+    def backbone(task):
+        return FakeBackbone(task, fails_on=lambda prompt: len(prompt.token_ids) < 10)
 
     with (
-        fake_model("embed", plugin="chunking", settings={}, engine=engine) as served,
+        fake_model("embed", plugin="chunking", settings={}, backbone=backbone) as served,
         pytest.raises(BatchError) as caught,
     ):
         embed(served, words(20), words(65))
@@ -305,9 +305,9 @@ def test_a_first_text_that_leaves_no_room_for_the_second_is_refused(install_grad
     )
 
 
-def test_what_a_head_gives_besides_cannot_be_put_together(parts_engine):
+def test_what_a_head_gives_besides_cannot_be_put_together(parts_backbone):
     with (
-        fake_model("embed", plugin="chunking", engine=parts_engine) as served,
+        fake_model("embed", plugin="chunking", backbone=parts_backbone) as served,
         pytest.raises(BatchError) as caught,
     ):
         embed(served, "short", words(70))

@@ -13,7 +13,7 @@ from poolkit.models import Decision, LogitScore
 from reading import read
 from rerankers import GEMMA, KNOWN, MXBAI, QWEN3
 
-BEST_IS_LOGITS = (Output.LOGITS, Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN)
+BEST_IS_LOGITS = (Output.LOGITS, Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN, Output.LABEL_LOGITS)
 CONFIG = {"hidden_size": 48, "vocab_size": 800, "max_position_embeddings": 512}
 NO_TEMPLATE = Decision("score template", "none: query and document as the tokenizer joins two texts", "no file")
 

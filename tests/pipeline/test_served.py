@@ -9,8 +9,8 @@ import pytest
 
 from poolkit import EmbeddingsRequest, ScoreRequest
 from poolkit.errors import BatchError, ClosedError, EngineError, RequestError
-from poolkit.testing import FakeEngine, FakeTokenizer, fake_model
-from serving import HeldEngine
+from poolkit.testing import FakeBackbone, FakeTokenizer, fake_model
+from serving import HeldBackbone
 
 TEXTS = [f"text number {number}" for number in range(700)]
 
@@ -47,7 +47,7 @@ def test_a_query_is_tokenized_once_for_all_of_its_documents(tokenized, task):
 
 
 def test_each_text_of_a_request_is_tokenized_once_however_often_its_batch_is_run(tokenized):
-    failing = fake_model(engine=lambda task: FakeEngine(task, fails_on=is_poisoned))
+    failing = fake_model(backbone=lambda task: FakeBackbone(task, fails_on=is_poisoned))
     with failing as served, pytest.raises(BatchError):
         embed(served, [*TEXTS, "these are five words exactly"])
     assert set(tokenized.values()) == {1}
@@ -62,7 +62,7 @@ def test_online_and_offline_give_the_same_answer():
 
 
 def test_a_prompt_that_the_model_fails_on_fails_alone():
-    with fake_model(engine=lambda task: FakeEngine(task, fails_on=is_poisoned)) as served:
+    with fake_model(backbone=lambda task: FakeBackbone(task, fails_on=is_poisoned)) as served:
         with pytest.raises(BatchError) as error:
             embed(served, ["one", "these are five words exactly", "three"])
         with pytest.raises(EngineError):
@@ -81,12 +81,18 @@ def test_online_a_request_with_a_bad_prompt_is_answered_with_that_prompts_error(
 
 
 def test_a_request_that_is_cancelled_frees_its_place_and_others_are_answered():
-    with fake_model(engine=HeldEngine) as served:
-        engine = served._engine
+    held = []
+
+    def hold(task):
+        held.append(HeldBackbone(task))
+        return held[0]
+
+    with fake_model(backbone=hold) as served:
+        [backbone] = held
 
         async def scenario():
             first = asyncio.ensure_future(served.arun("embeddings", lambda: EmbeddingsRequest(input="one"), list))
-            await asyncio.to_thread(engine.is_reached.wait)
+            await asyncio.to_thread(backbone.is_reached.wait)
             gone = asyncio.ensure_future(served.arun("embeddings", lambda: EmbeddingsRequest(input=TEXTS), list))
             while served.stats().prompts_waiting < len(TEXTS):
                 await asyncio.sleep(0)
@@ -95,11 +101,11 @@ def test_a_request_that_is_cancelled_frees_its_place_and_others_are_answered():
             assert gone.cancelled()
             while served.stats().prompts_waiting > 1:  # the worker thread may have to see the cancellation first
                 await asyncio.sleep(0)
-            engine.may_go.set()
+            backbone.may_go.set()
             assert await first
 
         asyncio.run(scenario())
-        assert engine.prompts_run == 1
+        assert backbone.prompts_run == 1
 
 
 def test_blocking_work_never_runs_on_the_event_loop():

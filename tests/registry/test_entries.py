@@ -25,7 +25,7 @@ def install_engine(site: Site, name: str, source: str, *, engine: str = "openvin
 
 
 def test_an_engine_is_found_by_its_name(site: Site):
-    functions = "def load_tokenizer(info, *, config): ...\ndef load_engine(info, *, task, config): ...\n"
+    functions = "def load_tokenizer(info, *, config): ...\ndef load_backbone(info, config, *, taps=()): ...\n"
     install_engine(site, "poolkit-openvino", functions)
     assert load("openvino").import_engine("openvino").__name__ == "poolkit_openvino"
     assert load().import_engine("torch") is distributions
@@ -69,7 +69,7 @@ def test_an_engine_that_lacks_a_function(site: Site):
     with pytest.raises(PluginInvalidError) as caught:
         load("openvino").import_engine("openvino")
     assert str(caught.value) == (
-        "poolkit-openvino 1.0.0: engine 'openvino' (poolkit_openvino) has no function load_engine."
+        "poolkit-openvino 1.0.0: engine 'openvino' (poolkit_openvino) has no function load_backbone."
     )
 
 

@@ -188,7 +188,7 @@ def test_a_plugin_for_another_poolkit_is_refused_before_it_is_imported(site: Sit
         ),
         (
             "'ner', activation='relu'",
-            "task 'ner' has activation='relu'. Choose one of identity, normalize, softmax, sigmoid, log1p_relu, model.",
+            "task 'ner' has activation='relu'. Choose one of identity, normalize, softmax, sigmoid, model.",
         ),
         ("'ner', settings=dict", "task 'ner' has settings=<class 'dict'>. Give a pydantic model class."),
         (
@@ -228,7 +228,8 @@ def test_a_descriptor_that_breaks_the_contract(site: Site, arguments: str, probl
     [
         (
             "output='colour'",
-            "has output='colour'. Choose one of vector, logits, token_vectors, token_logits, hidden, rewards.",
+            "has output='colour'. Choose one of vector, logits, token_vectors, token_logits, hidden, label_logits, "
+            "rewards.",
         ),
         (
             "operations=(replace(OPERATION, request=int),)",

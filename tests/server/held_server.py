@@ -10,21 +10,21 @@ from pathlib import Path
 
 from poolkit.server.run import run_server
 from poolkit.settings.settings import Settings
-from poolkit.testing import FakeEngine
+from poolkit.testing import FakeBackbone
 from serving import fake_model
 
 gate = Path(sys.argv[1])
 
 
-class FileEngine(FakeEngine):
-    def forward(self, prompts):
+class FileBackbone(FakeBackbone):
+    def __call__(self, batch):
         gate.with_suffix(".reached").touch()
         while not gate.exists():
             time.sleep(0.005)
-        return super().forward(prompts)
+        return super().__call__(batch)
 
 
-with fake_model(engine=FileEngine) as served, socket.socket() as listener:
+with fake_model(backbone=FileBackbone) as served, socket.socket() as listener:
     listener.bind(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
     run_server({served.name: served}, Settings(drain_timeout_s=60), listener)

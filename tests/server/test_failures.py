@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from poolkit import create_app
-from poolkit.testing import FakeEngine
+from poolkit.testing import FakeBackbone
 from serving import ask, fake_model
 
 VOCABULARY = 1000
@@ -163,7 +163,7 @@ def test_one_bad_prompt_is_told_by_its_index(app):
 
 
 def test_a_failing_model_is_the_servers_fault_and_is_logged_once_with_the_request_id(caplog):
-    with fake_model(engine=lambda task: FakeEngine(task, fails_on=lambda _: True)) as served:
+    with fake_model(backbone=lambda task: FakeBackbone(task, fails_on=lambda _: True)) as served:
         app = create_app(served)
         with caplog.at_level(logging.ERROR, logger="poolkit.server"):
             response = ask(app, "POST", "/v1/embeddings", json={"input": "a"}, headers={"x-request-id": "id-1"})
@@ -193,11 +193,11 @@ def test_keys_guard_every_route_but_the_probes():
 
 
 def test_a_dead_engine_makes_the_server_unready_and_strands_nobody():
-    class Dying(FakeEngine):
-        def forward(self, _):
+    class Dying(FakeBackbone):
+        def __call__(self, _):
             raise SystemExit
 
-    with fake_model(engine=Dying) as served:
+    with fake_model(backbone=Dying) as served:
         app = create_app(served)
         assert ask(app, "GET", "/readyz").status_code == 200
         stranded = ask(app, "POST", "/v1/embeddings", json={"input": "one"})

@@ -8,7 +8,7 @@ import pytest
 
 from poolkit import create_app
 from poolkit.server.drain import Drain
-from serving import HeldEngine, ask, fake_model
+from serving import HeldBackbone, ask, fake_model
 
 
 async def wait_for(condition) -> None:
@@ -98,10 +98,10 @@ def test_a_client_that_leaves_frees_its_place():
     held = []
 
     def hold(task):
-        held.append(HeldEngine(task))
+        held.append(HeldBackbone(task))
         return held[0]
 
-    with fake_model(engine=hold) as served:
+    with fake_model(backbone=hold) as served:
         [engine] = held
         app = create_app(served)
         asyncio.run(main())
@@ -127,10 +127,10 @@ def test_too_many_waiting_prompts_are_answered_429_with_a_time_to_retry():
     held = []
 
     def hold(task):
-        held.append(HeldEngine(task))
+        held.append(HeldBackbone(task))
         return held[0]
 
-    with fake_model(engine=hold, max_waiting_prompts=2) as served:
+    with fake_model(backbone=hold, max_waiting_prompts=2) as served:
         [engine] = held
         app = create_app(served)
         asyncio.run(main())

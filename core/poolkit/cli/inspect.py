@@ -65,7 +65,7 @@ def _hardware(config: ModelConfig) -> Sequence[Decision]:
     """Return where and in which dtype the weights would lie; other engines than our own say so when they start."""
     if config.engine != "torch":
         return ()
-    from poolkit.engine.loading import resolve_device, resolve_dtype
+    from poolkit.engine.torch.loading import resolve_device, resolve_dtype
 
     device, device_decision = resolve_device(config)
     return device_decision, resolve_dtype(config, device)[1]

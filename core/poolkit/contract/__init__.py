@@ -17,6 +17,7 @@ from poolkit.contract.dialect import (
 from poolkit.contract.encoder import (
     EncodedPrompt,
     Encoding,
+    Group,
     ImageInput,
     PairTemplate,
     PromptEncoder,
@@ -26,8 +27,13 @@ from poolkit.contract.encoder import (
     UnreadInput,
 )
 from poolkit.contract.engine import (
-    Engine,
+    Backbone,
+    Batch,
+    BatchArrays,
     EngineProvider,
+    SegmentArrays,
+    Segments,
+    States,
 )
 from poolkit.contract.hooks import (
     PROJECT,
@@ -75,6 +81,12 @@ from poolkit.contract.model_specs import (
     TextSpec,
     VectorSpec,
 )
+from poolkit.contract.output_kinds import (
+    OUTPUT_KINDS,
+    SPARSE,
+    Combine,
+    OutputKind,
+)
 from poolkit.contract.outputs import (
     Activation,
     ItemError,
@@ -87,6 +99,12 @@ from poolkit.contract.params import (
     LateInteractionParams,
     PoolingParams,
     ResolvedParams,
+)
+from poolkit.contract.pooler import (
+    HeadContext,
+    HeadFactory,
+    PooledRows,
+    Pooler,
 )
 from poolkit.contract.prompts import (
     ImagePrompt,
@@ -115,22 +133,30 @@ from poolkit.contract.task import (
 __all__ = [
     "API_OLDEST",
     "API_VERSION",
+    "OUTPUT_KINDS",
     "PROJECT",
     "SHARED",
+    "SPARSE",
     "TASK_NAME",
     "Activation",
+    "Backbone",
+    "Batch",
+    "BatchArrays",
     "BindContext",
     "Call",
     "ClassifierSpec",
+    "Combine",
     "Decision",
     "DenseSpec",
     "Dialect",
     "EncodedPrompt",
     "Encoding",
-    "Engine",
     "EngineProvider",
     "Expansion",
     "Failure",
+    "Group",
+    "HeadContext",
+    "HeadFactory",
     "ImageInput",
     "ImagePrompt",
     "ImageSpec",
@@ -153,8 +179,11 @@ __all__ = [
     "Operation",
     "Outcome",
     "Output",
+    "OutputKind",
     "PairTemplate",
     "PooledOutput",
+    "PooledRows",
+    "Pooler",
     "PoolingIOProcessor",
     "PoolingMode",
     "PoolingModule",
@@ -173,9 +202,12 @@ __all__ = [
     "RerankerSpec",
     "ResolvedParams",
     "ScorePrompt",
+    "SegmentArrays",
+    "Segments",
     "Served",
     "Similarity",
     "StartupHooks",
+    "States",
     "StepSpec",
     "TaskModule",
     "TemplatedText",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EncodedPrompt",
     "Encoding",
+    "Group",
     "ImageInput",
     "PairTemplate",
     "PromptEncoder",
@@ -139,6 +140,11 @@ class UnreadInput:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Prompts of one request that run in one batch, and fail as one. Compared by identity."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class EncodedPrompt:
     """One prompt, tokenized: every id is in the vocabulary, and a text is never empty.
 
@@ -157,6 +163,7 @@ class EncodedPrompt:
             any.
         unread: an image that has not been read yet: until it has, there are no token ids.
         text_tokens: the tokens with their offsets in the text, if the processor asked for them.
+        group: the prompts that it runs with; None if it stands alone.
     """
 
     token_ids: TokenIds
@@ -170,6 +177,7 @@ class EncodedPrompt:
     image: ImageInput | None = None
     unread: UnreadInput | None = None
     text_tokens: Sequence[TextToken] = ()
+    group: Group | None = None
 
     @property
     def cost(self) -> int:
@@ -196,6 +204,10 @@ class Tokenizer(Protocol):
     @property
     def pair_template(self) -> PairTemplate:
         """What is put around and between the two texts of a pair."""
+        ...
+
+    def token_id(self, token: str) -> int | None:
+        """Return the id of a token, as the vocabulary writes it; None if it has no such token."""
         ...
 
     def tokens(self, token_ids: Sequence[int] | TokenIds) -> list[str]:
@@ -243,6 +255,10 @@ class PromptEncoder(Protocol):
 
     def special_ids(self) -> tuple[TokenIds, TokenIds]:
         """Return the special tokens that the tokenizer puts before and after a text."""
+        ...
+
+    def token_id(self, token: str) -> int | None:
+        """Return the id of a token, as the vocabulary writes it; None if it has no such token."""
         ...
 
     def tokens(self, token_ids: Sequence[int] | TokenIds) -> list[str]:

@@ -1,53 +1,288 @@
-"""The engine boundary: what an entry point in group `poolkit.engines` brings."""
+"""The engine boundary: a flat batch of prompts in, hidden states out.
+
+An entry point in group `poolkit.engines` names a module with `load_backbone`. Scheduler, poolers and everything that
+is done to their rows are shared by all engines.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from poolkit.config import ModelConfig
-from poolkit.contract.encoder import EncodedPrompt
 from poolkit.contract.model_info import Decision, ModelInfo
-from poolkit.contract.outputs import PooledOutput
-from poolkit.contract.task import PoolingTask
+from poolkit.contract.params import ResolvedParams
 
-__all__ = ["Engine", "EngineProvider"]
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+__all__ = ["Backbone", "Batch", "BatchArrays", "EngineProvider", "SegmentArrays", "Segments", "States"]
+
+ArrayT = TypeVar("ArrayT")
+"""A numpy array or a torch tensor."""
+ArrayT_co = TypeVar("ArrayT_co", covariant=True)
 
 
-class Engine(Protocol):
-    """Runs a model. `forward` and `release` are called from one thread only."""
+@dataclass(frozen=True, slots=True)
+class SegmentArrays(Generic[ArrayT]):
+    """Index arrays of a batch's segments, as numpy arrays or as torch tensors on one device; int64.
+
+    Attributes:
+        lengths: tokens of each segment. (segments,)
+        starts: each segment's first token. (segments,)
+        ends: one past each segment's last token. (segments,)
+        segment_ids: the segment of each token. (tokens,)
+        positions: each token's place in its segment, from 0. (tokens,)
+    """
+
+    lengths: ArrayT
+    starts: ArrayT
+    ends: ArrayT
+    segment_ids: ArrayT
+    positions: ArrayT
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """Where each prompt's rows lie among those of a batch: one after the other, without padding.
+
+    Attributes:
+        cu_seqlens: where each segment starts, and at last where the last one ends. (segments + 1,), int32
+    """
+
+    cu_seqlens: NDArray[np.int32]
+    _on_device: dict[str, SegmentArrays[torch.Tensor]] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def of(cls, lengths: Sequence[int] | NDArray[np.integer]) -> Segments:
+        """Return segments of these lengths."""
+        import numpy as np
+
+        cu_seqlens = np.zeros(len(lengths) + 1, np.int32)
+        np.cumsum(lengths, out=cu_seqlens[1:])
+        return cls(cu_seqlens)
+
+    def __len__(self) -> int:
+        """Return the number of segments."""
+        return len(self.cu_seqlens) - 1
+
+    @property
+    def tokens(self) -> int:
+        """Rows of all segments together."""
+        return int(self.cu_seqlens[-1])
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Rows of each segment."""
+        sizes: list[int] = self.arrays.lengths.tolist()
+        return sizes
+
+    @cached_property
+    def arrays(self) -> SegmentArrays[NDArray[Any]]:
+        """Index arrays in numpy."""
+        import numpy as np
+
+        bounds = self.cu_seqlens.astype(np.int64)
+        starts, ends = bounds[:-1], bounds[1:]
+        lengths = ends - starts
+        segment_ids = np.repeat(np.arange(len(lengths)), lengths)
+        return SegmentArrays(lengths, starts, ends, segment_ids, np.arange(bounds[-1]) - starts[segment_ids])
+
+    def on(self, device: torch.device | str) -> SegmentArrays[torch.Tensor]:
+        """Return the index arrays on a device. They are copied there once."""
+        found = self._on_device.get(str(device))
+        return found if found is not None else self._keep(_copy_to(device, _segment_columns(self)), device)
+
+    def split(self, rows: ArrayT) -> Sequence[ArrayT]:
+        """Return each segment's part of a numpy array or torch tensor, as views. (tokens, …) -> (its tokens, …) each"""
+        import numpy as np
+
+        if isinstance(rows, np.ndarray):
+            parts = np.split(rows, self.cu_seqlens[1:-1]) if len(self) else []
+        else:
+            parts = cast("torch.Tensor", rows).split(self.sizes)  # type: ignore[no-untyped-call]  # torch's own
+        return cast("Sequence[ArrayT]", parts)
+
+    def _keep(self, tensors: Mapping[str, torch.Tensor], device: torch.device | str) -> SegmentArrays[torch.Tensor]:
+        lengths, ends = tensors["lengths"], tensors["ends"]
+        arrays = SegmentArrays(lengths, ends - lengths, ends, tensors["segment_ids"], tensors["positions"])
+        return self._on_device.setdefault(str(device), arrays)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchArrays(Generic[ArrayT]):
+    """A batch's arrays in numpy, or as torch tensors on one device; int64, but for `is_query`, which is bool.
+
+    The attributes are those of `Batch` and of its segments.
+    """
+
+    token_ids: ArrayT
+    is_query: ArrayT
+    segments: SegmentArrays[ArrayT]
+    token_type_ids: ArrayT | None = None
+    attention_lengths: ArrayT | None = None
+    prompt_lengths: ArrayT | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Prompts of one modality that run together, end to end and shortest first. Arrays are numpy's, on the host.
+
+    Attributes:
+        token_ids: of all prompts. (tokens,), int32
+        cu_seqlens: where each prompt starts in `token_ids`, and at last where the last one ends. (prompts + 1,), int32
+        is_query: which prompts are queries, for models that tell queries and documents apart. (prompts,), bool
+        params: how each prompt is pooled.
+        token_type_ids: which text of a pair each token belongs to; None where all are of type 0. (tokens,), int32
+        attention_lengths: how many of each prompt's first tokens the others see (the rest are a query's expansion);
+            None where all are seen. (prompts,), int32
+        prompt_lengths: leading tokens of each prompt that are left out of pooling; None where none are.
+            (prompts,), int32
+        groups: the group of each prompt, by number, -1 for none; None where none has one. (prompts,), int32
+        modality: "text", or what the prompts hold beside token ids.
+        inputs: for other modalities than text, what each prompt holds.
+    """
+
+    token_ids: NDArray[np.int32]
+    cu_seqlens: NDArray[np.int32]
+    is_query: NDArray[np.bool_]
+    params: Sequence[ResolvedParams]
+    token_type_ids: NDArray[np.int32] | None = None
+    attention_lengths: NDArray[np.int32] | None = None
+    prompt_lengths: NDArray[np.int32] | None = None
+    groups: NDArray[np.int32] | None = None
+    modality: str = "text"
+    inputs: Sequence[object] = ()
+    _on_device: dict[str, BatchArrays[torch.Tensor]] = field(default_factory=dict, init=False, repr=False)
+
+    def __len__(self) -> int:
+        """Return the number of prompts."""
+        return len(self.params)
+
+    @cached_property
+    def segments(self) -> Segments:
+        """Where each prompt's tokens lie."""
+        return Segments(self.cu_seqlens)
+
+    @cached_property
+    def arrays(self) -> BatchArrays[NDArray[Any]]:
+        """The batch with its index arrays, in numpy."""
+        return BatchArrays(
+            self.token_ids,
+            self.is_query,
+            self.segments.arrays,
+            self.token_type_ids,
+            self.attention_lengths,
+            self.prompt_lengths,
+        )
+
+    def on(self, device: torch.device | str) -> BatchArrays[torch.Tensor]:
+        """Return the batch with its index arrays on a device: copied there once, and in one piece."""
+        found = self._on_device.get(str(device))
+        if found is not None:
+            return found
+        columns = {
+            **_segment_columns(self.segments),
+            "token_ids": self.token_ids,
+            "is_query": self.is_query,
+            "token_type_ids": self.token_type_ids,
+            "attention_lengths": self.attention_lengths,
+            "prompt_lengths": self.prompt_lengths,
+        }
+        tensors = _copy_to(device, {name: column for name, column in columns.items() if column is not None})
+        arrays = BatchArrays(
+            tensors["token_ids"],
+            tensors["is_query"].bool(),
+            self.segments._keep(tensors, device),
+            tensors.get("token_type_ids"),
+            tensors.get("attention_lengths"),
+            tensors.get("prompt_lengths"),
+        )
+        return self._on_device.setdefault(str(device), arrays)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class States(Generic[ArrayT_co]):
+    """A batch's hidden states. Borrowed: valid until the next call of the backbone in the same thread.
+
+    Attributes:
+        tokens: the last hidden state of each token, prompt after prompt; None where the model pools by itself.
+            (tokens, dim)
+        segments: where each prompt's rows lie in `tokens`. A backbone leaves it out where they are those of its token
+            ids, and gives its own for other states (image patches, audio frames); poolers always find it.
+        rows: one row for each prompt, where the model has pooled by itself. (prompts, dim)
+        taps: hidden states of further layers, by number: 0 is the embeddings, n the output of the n-th layer, as in
+            transformers' `output_hidden_states`. (tokens, dim) each
+    """
+
+    tokens: ArrayT_co | None = None
+    segments: Segments | None = None
+    rows: ArrayT_co | None = None
+    taps: Mapping[int, ArrayT_co] = field(default_factory=dict)
+
+
+class Backbone(Protocol[ArrayT_co]):
+    """Runs batches through a model's layers. May be called from several threads at a time."""
 
     @property
     def decisions(self) -> Sequence[Decision]:
-        """What was decided at start-up (path, dtype, device…) and why, for the start-up report."""
+        """What was decided at start-up (device, dtype, path…) and why, for the start-up report."""
         ...
 
-    def forward(self, prompts: Sequence[EncodedPrompt]) -> Sequence[PooledOutput]:
-        """Return the pooled, activated output of each prompt, in order.
-
-        `late_interaction` may be ignored: the processor scores token vectors that come back.
+    def __call__(self, batch: Batch, /) -> States[ArrayT_co]:
+        """Return the hidden states of a batch, as numpy arrays or torch tensors.
 
         Raises whatever the forward pass raises: the scheduler finds the prompt that is to blame.
         Raises MemoryError when the batch does not fit: the scheduler tries smaller ones.
         """
         ...
 
-    def release(self, keys: Sequence[str]) -> None:
-        """Forget the queries cached under these keys; some of them may be gone already."""
-        ...
-
-    def close(self) -> None:
-        """Release the model."""
-        ...
-
 
 class EngineProvider(Protocol):
-    """What an entry point in group `poolkit.engines` names, most simply a module with this function.
+    """What an entry point in group `poolkit.engines` names: a module with `load_backbone`.
 
-    It may also have `load_tokenizer(info, *, config) -> Tokenizer`, for a folder whose tokenizer transformers cannot
-    load.
+    It may also have
+
+    * `load_tokenizer(info, *, config) -> Tokenizer`, for a folder whose tokenizer transformers cannot load;
+    * `find_device(config) -> str`, the torch device that its hidden states come on, where that is not the CPU;
+    * `load_with_head(info, config, *, encoder, per_token) -> tuple[Backbone, Pooler]`, which loads a classifier of
+      texts, or of tokens where `per_token`, with its own head. Without it core loads that head, and runs it with torch.
     """
 
-    def load_engine(self, info: ModelInfo, *, task: PoolingTask, config: ModelConfig) -> Engine:
-        """Load the weights of the model that `info` describes, with the head that `task.output` asks for."""
+    def load_backbone(
+        self, info: ModelInfo, config: ModelConfig, *, taps: Sequence[int] = ()
+    ) -> Backbone[NDArray[np.generic]] | Backbone[torch.Tensor] | str:
+        """Load the weights of the model that `info` describes, without its head.
+
+        Returns what runs it; or why this engine cannot, as "its attention is not one that this engine has".
+
+        Args:
+            info: what the model's files say.
+            config: what the operator says.
+            taps: the layers whose hidden states are needed beside the last one's.
+        """
         ...
+
+
+def _segment_columns(segments: Segments) -> dict[str, NDArray[np.generic]]:
+    arrays = segments.arrays
+    return {
+        "lengths": arrays.lengths,
+        "ends": arrays.ends,
+        "segment_ids": arrays.segment_ids,
+        "positions": arrays.positions,
+    }
+
+
+def _copy_to(device: torch.device | str, columns: Mapping[str, NDArray[np.generic]]) -> dict[str, torch.Tensor]:
+    """Copy some columns to a device, as int64 and in one piece."""
+    import numpy as np
+    import torch
+
+    flat = torch.from_numpy(np.concatenate([column.astype(np.int64, copy=False) for column in columns.values()]))
+    parts = torch.split(flat.to(device), [len(column) for column in columns.values()])
+    return dict(zip(columns, parts, strict=True))

@@ -134,7 +134,7 @@ class DenseSpec:
         only_for: the input type whose rows it takes; the others pass by. None for all.
     """
 
-    load: ClassVar[str] = "poolkit.engine.heads.layers:load_dense"
+    load: ClassVar[str] = "poolkit.engine.poolers.layers:load_dense"
 
     folder: Path
     in_features: int
@@ -154,7 +154,7 @@ class DenseSpec:
 class LayerNormSpec:
     """A LayerNorm with weights of its own. See `DenseSpec` for what the names stand for."""
 
-    load: ClassVar[str] = "poolkit.engine.heads.layers:load_layer_norm"
+    load: ClassVar[str] = "poolkit.engine.poolers.layers:load_layer_norm"
 
     folder: Path
     size: int
@@ -179,7 +179,7 @@ class LayerNormSpec:
 class NormalizeSpec:
     """Rows are divided by their L2 norm, before further layers. See `DenseSpec` for what `only_for` stands for."""
 
-    load: ClassVar[str] = "poolkit.engine.heads.layers:load_normalize"
+    load: ClassVar[str] = "poolkit.engine.poolers.layers:load_normalize"
 
     folder: Path
     only_for: InputType | None = None

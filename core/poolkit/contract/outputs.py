@@ -26,6 +26,8 @@ class Output(StrEnum):
     TOKEN_VECTORS = "token_vectors"  # noqa: S105 - a kind of output, not a secret
     TOKEN_LOGITS = "token_logits"  # noqa: S105 - a kind of output, not a secret
     HIDDEN = "hidden"
+    LABEL_LOGITS = "label_logits"
+    """A causal LM's logits of the task's `label_tokens`, after a prompt's last token."""
     REWARDS = "rewards"
     """A classifier's logits as scores: of a text, of each token, or of each step, as the model and `PoolerConfig` say.
     """
@@ -38,7 +40,6 @@ class Activation(StrEnum):
     NORMALIZE = "normalize"
     SOFTMAX = "softmax"
     SIGMOID = "sigmoid"
-    LOG1P_RELU = "log1p_relu"
     MODEL = "model"
     """What the model's files say of its labels (`ModelInfo.label_activation`)."""
 
@@ -49,16 +50,20 @@ class PooledOutput:
 
     Attributes:
         data: float32. Shape (dim,) for a vector, (labels,) for logits, (tokens, dim) or (tokens, labels) for
-            outputs per token.
+            outputs per token, (values,) for sparse output.
         prompt_token_ids: the token ids that ran through the model, special tokens included. (tokens,), int32
         parts: what else the task's head gave in the same forward pass, by name. float32.
         text_tokens: the tokens with their offsets in the text, if `Prepared.with_text_tokens` asked for them.
+        indices: for sparse output, the columns that `data` holds the values of; int32. None for dense output.
+        part_indices: the same for those of the `parts` that are sparse, by name.
     """
 
     data: NDArray[np.float32]
     prompt_token_ids: TokenIds
     parts: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     text_tokens: Sequence[TextToken] = ()
+    indices: NDArray[np.int32] | None = None
+    part_indices: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
 
 
 Outcome: TypeAlias = PooledOutput | Exception

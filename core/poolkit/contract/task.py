@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 
 from poolkit.contract.model_info import ModelInfo
+from poolkit.contract.output_kinds import OUTPUT_KINDS, OutputKind
 from poolkit.contract.outputs import Activation, Output
 
 __all__ = ["API_OLDEST", "API_VERSION", "TASK_NAME", "NoSettings", "Operation", "PoolingTask", "Removed", "Renamed"]
@@ -76,6 +77,10 @@ class PoolingTask:
         extra: pydantic model, frozen and hashable, of the parameters that its own head takes per prompt
             (`PoolingParams.extra`); None if it takes none.
         settings: pydantic model of `[plugins.<plugin>]` in poolkit.toml; unknown keys must be forbidden.
+        taps: layers whose hidden states the head reads beside the last one's: 0 is the embeddings, n the output of the
+            n-th layer, as in transformers' `output_hidden_states`.
+        kind: what the head makes, if that is no kind of `output`; None for the kind of `output`.
+        label_tokens: for `Output.LABEL_LOGITS`, the tokens whose logits are the output, as the vocabulary writes them.
     """
 
     name: str
@@ -90,6 +95,14 @@ class PoolingTask:
     requires: Callable[[ModelInfo], str | None] | None = None
     extra: type[BaseModel] | None = None
     settings: type[BaseModel] = NoSettings
+    taps: tuple[int, ...] = ()
+    kind: OutputKind | None = None
+    label_tokens: tuple[str, ...] = ()
+
+    @property
+    def output_kind(self) -> OutputKind:
+        """The kind of its outputs: its own, or that of what the model produces."""
+        return self.kind or OUTPUT_KINDS[self.output]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,10 @@
-"""The engine: tokenized prompts in, pooled arrays out. It knows nothing of HTTP or of a task's requests."""
+"""The engine: tokenized prompts in, pooled arrays out. It knows nothing of HTTP or of a task's requests.
 
-from poolkit.engine.heads.masked_lm import load_masked_lm_head
-from poolkit.engine.heads.task_head import Head, HeadFactory, Pooled
-from poolkit.engine.passes.segments import Segments
+    prompts ─► batch ─► backbone ─► hidden states ─► pooler ─► rows ─► finish ─► outputs
 
-__all__ = ["Head", "HeadFactory", "Pooled", "Segments", "load_masked_lm_head"]
+An engine plugin brings the backbone alone; the rest is shared by all.
+"""
+
+from poolkit.engine.lm_heads import load_causal_lm_rows, load_masked_lm_head
+
+__all__ = ["load_causal_lm_rows", "load_masked_lm_head"]

@@ -1,112 +1,145 @@
-"""Loads a model's weights: which device, which dtype, and no silent gaps."""
+"""Loads a model for what one task asks of it: backbone, then pooler, then what finishes their rows."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, cast
 
-import torch
-
-from poolkit.errors import ConfigError, ModelError
-from poolkit.models import Decision, ModelInfo
+from poolkit.contract import Activation, HeadContext, Output
+from poolkit.engine.arrays import ArrayT
+from poolkit.engine.finish import Finish
+from poolkit.engine.model import LoadedModel
+from poolkit.engine.poolers.layers import has_weights, load_layers
+from poolkit.engine.poolers.pooling import POOL
+from poolkit.engine.poolers.task_head import OnTorch
+from poolkit.engine.poolers.tokens import TokenPooler
+from poolkit.engine.poolers.vector import VectorPooler
+from poolkit.engine.queries import QueryStore
+from poolkit.errors import ModelError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    import torch
+    from pydantic import BaseModel
 
     from poolkit.config import ModelConfig
+    from poolkit.contract import Backbone, EngineProvider, ModelInfo, OutputKind, Pooler, PromptEncoder
 
-__all__ = ["load_model", "quiet_transformers", "resolve_device", "resolve_dtype"]
+__all__ = ["load_model", "make_finish"]
 
-HEADLESS = "AutoModel"
-UNUSED_WEIGHTS = "pooler."
-"""Many checkpoints lack the weights of BERT's pooler, and without a head nothing is made with it."""
-
-
-def resolve_device(config: ModelConfig) -> tuple[torch.device, Decision]:
-    """Return the device to run on, and why."""
-    if config.device == "auto":
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return device, Decision("device", str(device), "auto: cuda where there is one")
-    try:
-        device = torch.device(config.device)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as exc:
-        reason = str(exc).partition("\n")[0]
-        raise ConfigError(f"device is {config.device!r}, which torch cannot use here: {reason}") from exc
-    return device, Decision("device", str(device), "device")
+CLASSIFIES = (Output.LOGITS, Output.TOKEN_LOGITS, Output.REWARDS)
 
 
-def resolve_dtype(config: ModelConfig, device: torch.device) -> tuple[torch.dtype, Decision]:
-    """Return the dtype of the weights, and why."""
-    if config.dtype != "auto":
-        return getattr(torch, config.dtype), Decision("dtype", config.dtype, "dtype")
-    hardware = _fast_bfloat16(device)
-    if hardware is None:
-        return torch.float32, Decision("dtype", "float32", f"auto: this {device.type} does not run bfloat16 fast")
-    return torch.bfloat16, Decision("dtype", "bfloat16", f"auto: {hardware} runs it fast")
+class LoadWithHead(Protocol):
+    """What an engine may have beside `load_backbone`."""
+
+    def __call__(
+        self, info: ModelInfo, config: ModelConfig, *, encoder: PromptEncoder, per_token: bool
+    ) -> tuple[Backbone[torch.Tensor], Pooler[torch.Tensor]]:
+        """Load a classifier with its own head."""
+        ...
 
 
 def load_model(
-    info: ModelInfo, config: ModelConfig, *, dtype: torch.dtype, device: torch.device, kind: str = HEADLESS
-) -> PreTrainedModel:
-    """Load the model without its head, or with the head that `kind` names ("AutoModelForMaskedLM").
+    provider: EngineProvider,
+    info: ModelInfo,
+    *,
+    output: Output,
+    activation: Activation,
+    kind: OutputKind,
+    encoder: PromptEncoder,
+    settings: BaseModel,
+    create_head: Callable[[HeadContext], Pooler[torch.Tensor]] | None = None,
+    taps: Sequence[int] = (),
+) -> LoadedModel[torch.Tensor]:
+    """Load the weights of the model that `info` describes, with what makes `output` of its hidden states.
 
-    Raises ModelError where transformers cannot load it, or where the checkpoint lacks some of its weights.
+    Args:
+        provider: the engine.
+        info: what the model's files say.
+        output: what is asked of the model.
+        activation: as in `PoolingTask`.
+        kind: of the outputs.
+        encoder: tokenizes prompts as the pipeline does.
+        settings: the task's own.
+        create_head: makes the task's own head; None for the model's.
+        taps: layers whose hidden states the task's head needs.
+
+    Raises ModelError where the model cannot be loaded, or the engine cannot run it.
     """
-    import transformers
+    if create_head is None and output in CLASSIFIES:
+        per_token = output is Output.TOKEN_LOGITS or (output is Output.REWARDS and Output.TOKEN_LOGITS in info.outputs)
+        backbone, pooler = _load_with_head(provider, info, encoder, per_token=per_token)
+    else:
+        # First what is small: a head that cannot be made is told before the weights are read.
+        context = HeadContext(info, settings, encoder, _device(provider, info))
+        pooler = _load_pooler(context, output) if create_head is None else OnTorch(create_head(context))
+        backbone = _load_backbone(provider, info, taps)
+    finish: Finish[torch.Tensor] = make_finish(info, output, activation, kind)
+    return LoadedModel(info.name, backbone, pooler, finish, queries=finish.queries, decisions=backbone.decisions)
 
-    try:
-        settings = transformers.AutoConfig.from_pretrained(
-            info.path, trust_remote_code=config.trust_remote_code, **config.hf_overrides
+
+def make_finish(info: ModelInfo, output: Output, activation: Activation, kind: OutputKind) -> Finish[ArrayT]:
+    """Return what is done to the rows of one task of a model."""
+    pooler = info.config.pooler_config
+    return Finish(
+        info.name,
+        info.label_activation if activation is Activation.MODEL else activation,
+        QueryStore(),
+        mean=pooler.logit_mean if output is Output.LOGITS else None,
+        sigma=pooler.logit_sigma if output is Output.LOGITS else None,
+        last=kind.finish,
+    )
+
+
+def _load_backbone(provider: EngineProvider, info: ModelInfo, taps: Sequence[int] = ()) -> Backbone[torch.Tensor]:
+    found = provider.load_backbone(info, info.config, taps=tuple(taps))
+    if isinstance(found, str):
+        raise ModelError(f"The engine {info.config.engine!r} cannot run {info.name}: {found}. Choose another engine.")
+    # Numpy's arrays go the same way: poolers and finish find out for themselves what they are given.
+    return cast("Backbone[torch.Tensor]", found)
+
+
+def _device(provider: EngineProvider, info: ModelInfo) -> str:
+    """Return the torch device that the engine's hidden states come on."""
+    find: Callable[[ModelConfig], str] | None = getattr(provider, "find_device", None)
+    return "cpu" if find is None else find(info.config)
+
+
+def _load_with_head(
+    provider: EngineProvider, info: ModelInfo, encoder: PromptEncoder, *, per_token: bool
+) -> tuple[Backbone[torch.Tensor], Pooler[torch.Tensor]]:
+    """Return the model with its own head. Of an engine that brings none, the head is run with torch."""
+    load: LoadWithHead | None = getattr(provider, "load_with_head", None)
+    if load is not None:
+        return load(info, info.config, encoder=encoder, per_token=per_token)
+    from poolkit.engine.torch import load_with_head
+
+    backbone = _load_backbone(provider, info)
+    config = info.config.model_copy(update={"device": _device(provider, info), "dtype": "float32"})
+    whole, pooler = load_with_head(replace(info, config=config), config, encoder=encoder, per_token=per_token)
+    if isinstance(pooler, VectorPooler | TokenPooler):
+        return whole, pooler  # the head cannot be run alone
+    return backbone, OnTorch(pooler)
+
+
+def _load_pooler(context: HeadContext, output: Output) -> Pooler[torch.Tensor]:
+    """Return the pooler for vectors of texts, or of tokens."""
+    info, device = context.model, context.device
+    token_layers = load_layers(info.pooling.token_layers, device=device)
+    pooler: Pooler[torch.Tensor]
+    if output is Output.VECTOR:
+        layers = load_layers(info.pooling.layers, device=device)
+        pooler = VectorPooler(
+            [POOL[mode] for mode in info.pooling.modes],
+            token_layers=token_layers if info.pooling.token_layers else None,
+            layers=layers,
         )
-        for key, value in config.hf_overrides.items():
-            if not hasattr(settings, key):
-                setattr(settings, key, value)  # transformers drops what its class does not declare
-        settings.use_cache = settings.get_text_config().use_cache = False  # nothing is generated
-        with quiet_transformers():
-            model, report = getattr(transformers, kind).from_pretrained(
-                info.path,
-                config=settings,
-                dtype=dtype,
-                trust_remote_code=config.trust_remote_code,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, ImportError) as exc:
-        raise ModelError(f"transformers cannot load {info.name} from {info.path}: {exc}") from exc
-    missing = sorted(name for name in report["missing_keys"] if kind != HEADLESS or UNUSED_WEIGHTS not in name)
-    if missing:
-        raise ModelError(
-            f"The weights in {info.path} lack {len(missing)} tensors of {type(model).__name__}, "
-            f"{missing[0]!r} among them. Fetch the model again; poolkit does not make up weights."
-        )
-    return model.to(device).eval()  # type: ignore[no-any-return]  # from_pretrained is untyped
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' progress bar and notes to itself: what matters of them is in the start-up report."""
-    from transformers.utils import logging
-
-    verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if has_bar:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-
-
-def _fast_bfloat16(device: torch.device) -> str | None:
-    """Return which hardware runs bfloat16 faster than float32, or None."""
-    if device.type == "cuda":
-        return "this GPU" if torch.cuda.is_bf16_supported(including_emulation=False) else None
-    if device.type == "cpu":
-        # torch offers no public question for either.
-        if torch.cpu._is_amx_tile_supported():
-            return "AMX"
-        if torch.cpu._is_avx512_bf16_supported():
-            return "avx512_bf16"
-    return None
+        needs_torch = has_weights((*info.pooling.token_layers, *info.pooling.layers))
+    else:
+        spec = info.multi_vector
+        found = [context.encoder.token_id(word) for word in (spec.skiplist if spec is not None else ())]
+        skipped = [token_id for token_id in found if token_id is not None]
+        pooler = TokenPooler(layers=token_layers, spec=spec, skipped=skipped)
+        needs_torch = has_weights(info.pooling.token_layers)
+    return OnTorch(pooler) if needs_torch else pooler

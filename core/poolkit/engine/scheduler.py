@@ -1,23 +1,23 @@
 """Turns many callers' prompts into few forward passes, and gives every caller an outcome for every prompt.
 
-One thread owns the engine. Each batch takes the prompt that has waited longest, then those nearest to it in length
-from a window of the waiting ones, until the token budget or the sequence cap is reached: lengths are alike inside a
-batch, and nothing starves, because the oldest prompt is always in the next batch. A query that documents are to be
-scored against next to the model comes before any of them, and is forgotten when its job is over, however that ended.
+One thread owns the engine. Each batch takes the prompt that has waited longest, then those nearest to it in length,
+until the token budget or the sequence cap is reached: lengths are alike inside a batch, and nothing starves, because
+the oldest prompt is always in the next batch. A query that documents are scored against inside the engine comes before
+any of them, and is forgotten when its job is over, however that ended. Prompts of a group run in one batch.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TypeAlias
 
-from poolkit.contract import EncodedPrompt, Engine, Outcome, PooledOutput
+from poolkit.contract import EncodedPrompt, Outcome, PooledOutput
 from poolkit.engine.job import Job
+from poolkit.engine.model import Engine
+from poolkit.engine.queue import PromptQueue, Unit, make_units
 from poolkit.errors import CancelledRequestError, ClosedError, EngineError, OverloadedError
 
 __all__ = ["Scheduler", "SchedulerStats"]
@@ -26,9 +26,6 @@ logger = logging.getLogger(__name__)
 
 Settle: TypeAlias = Callable[[Sequence[tuple[int, Outcome]]], object]
 """Takes outcomes by index."""
-
-WINDOW = 4096
-"""How many waiting prompts are looked at to find some of like length: sorting so many costs about a millisecond."""
 
 RETRY_AFTER_S = 1
 """What a refused caller is told to wait: about what a full batch takes on a slow machine."""
@@ -54,17 +51,6 @@ class _Item:
     prompt: EncodedPrompt
     settle: Settle
 
-    @property
-    def tokens(self) -> int:
-        """What it counts in a batch: an image's patches are tokens here."""
-        return self.prompt.cost
-
-    @property
-    def kept_key(self) -> str | None:
-        """What the engine keeps it under, where it is a query that documents are scored against."""
-        wish = self.prompt.params.late_interaction
-        return wish.query_key if wish is not None and wish.mode == "cache_query" else None
-
 
 class Scheduler:
     """Owns the engine's thread.
@@ -85,7 +71,7 @@ class Scheduler:
         self._max_waiting_prompts = max_waiting_prompts
         # Guards everything below. A job's own lock may be held while this one is taken, never the other way round.
         self._changed = threading.Condition()
-        self._queue: deque[_Item] = deque()
+        self._queue: PromptQueue[_Item] = PromptQueue()
         self._jobs: set[Job] = set()
         self._kept_keys: dict[Job, list[str]] = {}
         self._unused_keys: list[str] = []
@@ -131,13 +117,14 @@ class Scheduler:
             settle: takes the outcomes by index, in the engine's thread; the job itself by default.
         """
         items = [_Item(job, index, prompt, settle or job.settle) for index, prompt in prompts]
-        kept_keys = [item.kept_key for item in items if item.kept_key is not None]
+        units = make_units(items)
+        kept_keys = [unit.kept_key for unit in units if unit.kept_key is not None]
         with self._changed:
             if job not in self._jobs:
                 return  # it is over, and nothing of it may run
             if kept_keys:
                 self._kept_keys.setdefault(job, []).extend(kept_keys)
-            self._queue.extend(items)
+            self._queue.add(units)
             self._changed.notify()
 
     @property
@@ -197,44 +184,22 @@ class Scheduler:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._queue or self._unused_keys or (self._is_closed and not self._jobs))
-                batch = self._take_batch()
+                units = self._queue.take(max_tokens=self._budget, max_prompts=self._max_num_seqs)
                 unused_keys, self._unused_keys = self._unused_keys, []
-                is_finished = not batch and self._is_closed and not self._jobs
+                is_finished = not units and self._is_closed and not self._jobs
             if unused_keys:
                 self._engine.release(unused_keys)
             if is_finished:
                 return
-            if batch:
-                self._run(batch)
+            if units:
+                self._run(units)
+                with self._changed:
+                    self._queue.finish(units)
 
-    def _take_batch(self) -> list[_Item]:
-        """Return the longest-waiting prompt, then queries that are kept, then those nearest to the first in length.
-
-        They are in the order in which they were queued. Equals: oldest first.
-        """
-        window = list(islice(self._queue, WINDOW))
-        for _ in window:
-            self._queue.popleft()
-        window = [item for item in window if not item.job.is_over]
-        if not window:
-            return []
-        anchor = window[0].tokens
-        # The first one's query, if it has one, was queued before it and so has run: it does not wait for other queries.
-        first, *others = range(len(window))
-        others.sort(key=lambda i: (window[i].kept_key is None, abs(window[i].tokens - anchor)))
-        taken: set[int] = set()
-        tokens = 0
-        for i in (first, *others)[: self._max_num_seqs]:
-            tokens += window[i].tokens
-            if taken and tokens > self._budget:
-                break
-            taken.add(i)
-        self._queue.extendleft(window[i] for i in reversed(range(len(window))) if i not in taken)
-        return [window[i] for i in sorted(taken)]
-
-    def _run(self, batch: list[_Item]) -> None:
-        """Run a batch; on failure run its halves, until the prompt that is to blame stands alone."""
-        batch = [item for item in batch if not item.job.is_over]
+    def _run(self, units: Sequence[Unit[_Item]]) -> None:
+        """Run a batch; on failure run its halves, until the prompt or group that is to blame stands alone."""
+        units = [unit for unit in units if not unit.is_over]
+        batch = [item for unit in units for item in unit.items]
         if not batch:
             return
         try:
@@ -242,36 +207,39 @@ class Scheduler:
             if len(outputs) != len(batch):
                 raise EngineError(f"The engine gave {len(outputs)} outputs for {len(batch)} prompts.")
         except MemoryError as error:
-            if len(batch) > 1:
-                self._budget = max(1, sum(item.tokens for item in batch) // 2)
+            if len(units) > 1:
+                self._budget = max(1, sum(unit.tokens for unit in units) // 2)
                 logger.warning("Out of memory: batches are now limited to %d tokens.", self._budget)
-            self._bisect(batch, error)
+            self._bisect(units, error)
         except Exception as error:  # noqa: BLE001 - whatever a model raises must end at the prompt that caused it
-            self._bisect(batch, error)
+            self._bisect(units, error)
         else:
             with self._changed:
-                self._tokens += sum(item.tokens for item in batch)
+                self._tokens += sum(unit.tokens for unit in units)
                 self._batches += 1
                 self._run_count += len(batch)
             for settle, outcomes in _group_by_settle(batch, outputs).items():
                 settle(outcomes)
 
-    def _bisect(self, batch: list[_Item], error: Exception) -> None:
-        if len(batch) > 1:
-            middle = len(batch) // 2
-            self._run(batch[:middle])
-            self._run(batch[middle:])
+    def _bisect(self, units: Sequence[Unit[_Item]], error: Exception) -> None:
+        if len(units) > 1:
+            middle = len(units) // 2
+            self._run(units[:middle])
+            self._run(units[middle:])
             return
-        [item] = batch
+        [unit] = units
         if not isinstance(error, EngineError):
-            logger.error("The forward pass failed on a prompt of %d tokens.", item.tokens, exc_info=error)
+            whom = (
+                f"a prompt of {unit.tokens} tokens" if len(unit.items) == 1 else f"{len(unit.items)} prompts of a group"
+            )
+            logger.error("The forward pass failed on %s.", whom, exc_info=error)
             failure = EngineError(
-                f"The forward pass failed on a prompt of {item.tokens} tokens: {type(error).__name__}. "
+                f"The forward pass failed on {whom}: {type(error).__name__}. "
                 "Other prompts are not affected; the log has the traceback."
             )
             failure.__cause__ = error
             error = failure
-        item.settle([(item.index, error)])
+        unit.items[0].settle([(item.index, error) for item in unit.items])
 
 
 def _group_by_settle(

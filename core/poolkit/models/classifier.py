@@ -130,7 +130,7 @@ def list_outputs(
         has_head: False if a Pooling module takes what the base gives: no head is left then.
     """
     if answers_by_token:
-        return (Output.LOGITS, *EVERY_MODELS_OUTPUTS)
+        return (Output.LOGITS, *EVERY_MODELS_OUTPUTS, Output.LABEL_LOGITS)
     if not gives_vectors:
         return (Output.HIDDEN,)
     if is_multi_vector:
@@ -148,7 +148,7 @@ def list_outputs(
         return (Output.TOKEN_LOGITS, *every, Output.REWARDS)
     if architecture.endswith(("ForTokenClassification", "ForCausalLM")) and pooling_type == "STEP":
         return (Output.REWARDS, Output.TOKEN_LOGITS, *every)
-    return every
+    return (*every, Output.LABEL_LOGITS) if architecture.endswith("ForCausalLM") else every
 
 
 def _names(hf_config: Mapping[str, object], count: object) -> Mapping[int, str]:

@@ -93,6 +93,7 @@ ROBERTA = ModelFamily(matches=lambda files: files.model_type in POSITIONS_AFTER_
 MPNET = ModelFamily(
     matches=lambda files: files.model_type == "mpnet",
     position_offset=lambda _: 2,  # whatever the padding id: its code knows no other
+    adapters={"torch": "poolkit.engine.torch.families.mpnet:MPNET"},
 )
 
 
@@ -106,6 +107,7 @@ REWARD = ModelFamily(
     matches=lambda files: files.architecture.endswith("ForRewardModel"),
     num_labels=1,
     outputs=lambda files: _rewards(files, per_text=True),
+    adapters={"torch": "poolkit.engine.torch.families.rewards:REWARD_HEAD"},
 )
 """Its head's code lies in the model's own repository: https://huggingface.co/Qwen/Qwen2.5-Math-RM-72B."""
 
@@ -113,6 +115,7 @@ PROCESS_REWARD = ModelFamily(
     matches=lambda files: files.architecture.endswith("ForProcessRewardModel"),
     num_labels=2,
     outputs=lambda files: _rewards(files, per_text=False),
+    adapters={"torch": "poolkit.engine.torch.families.rewards:REWARD_HEAD"},
 )
 """Likewise: https://huggingface.co/Qwen/Qwen2.5-Math-PRM-7B."""
 
@@ -193,6 +196,7 @@ CLIP = ModelFamily(
     pools_itself=True,
     pooling=PoolingMode.LAST,
     images=lambda files: ImageSpec(patch_size=_patches(files)),
+    adapters={"torch": "poolkit.engine.torch.families.vision:CLIP"},
 )
 SIGLIP = ModelFamily(
     matches=_is("SiglipModel"),
@@ -201,6 +205,7 @@ SIGLIP = ModelFamily(
     pools_itself=True,
     pooling=PoolingMode.LAST,
     images=_expands_texts("right"),
+    adapters={"torch": "poolkit.engine.torch.families.vision:SIGLIP"},
 )
 SIGLIP2 = ModelFamily(
     matches=_is("Siglip2Model"),
@@ -209,6 +214,7 @@ SIGLIP2 = ModelFamily(
     pools_itself=True,
     pooling=PoolingMode.LAST,
     images=_expands_texts("left"),
+    adapters={"torch": "poolkit.engine.torch.families.vision:SIGLIP"},
 )
 
 
@@ -224,6 +230,7 @@ def _retriever(architecture: str, *, repeats_bos: bool = False, ends_in_newline:
             repeats_bos=repeats_bos,
             ends_in_newline=ends_in_newline,
         ),
+        adapters={"torch": "poolkit.engine.torch.families.vision:IMAGE_RETRIEVER"},
     )
 
 

@@ -20,7 +20,6 @@ from pydantic import BaseModel
 from poolkit.config import MAX_WAITING_PROMPTS, ModelConfig, PluginConfig
 from poolkit.contract import (
     Decision,
-    Engine,
     ImagePrompt,
     ModelInfo,
     PoolingTask,
@@ -32,11 +31,13 @@ from poolkit.contract import (
     request_scope,
 )
 from poolkit.engine.job import Job
+from poolkit.engine.model import Engine
 from poolkit.engine.scheduler import Scheduler, SchedulerStats
 from poolkit.errors import CancelledRequestError
 from poolkit.pipeline import prepare_model, report, report_quarantined
 from poolkit.pipeline.request import OnlineRequest, Rounds
 from poolkit.pipeline.tokenizing import Tokenization
+from poolkit.pipeline.weights import load_weights
 from poolkit.registry import BoundOperation, BoundTask, Registry
 from poolkit.tokenization import Encoder
 
@@ -279,7 +280,13 @@ def load_model(
     """
     prepared = prepare_model(config, plugins)
     try:
-        engine = prepared.provider.load_engine(prepared.info, task=prepared.task.task, config=config)
+        engine = load_weights(
+            prepared.provider,
+            prepared.info,
+            task=prepared.task.task,
+            settings=prepared.task.settings,
+            encoder=prepared.encoder,
+        )
     except BaseException:
         prepared.task.close()
         raise

@@ -30,7 +30,7 @@ NOUNS = {
 """The words for an entry point in messages, by its kind."""
 PLURALS = {"modality": "modalities", "model family": "model families"}
 MODEL_KINDS = ("family", "module", "pooling", "reranker")
-FUNCTIONS: Mapping[str, tuple[str, ...]] = {"engine": ("load_engine",)}
+FUNCTIONS: Mapping[str, tuple[str, ...]] = {"engine": ("load_backbone",)}
 """The functions that an entry must have, by its kind."""
 TYPES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "dialect": (lambda entry: isinstance(entry, Dialect), "a poolkit.Dialect or a tuple of them"),

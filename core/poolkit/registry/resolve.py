@@ -27,6 +27,7 @@ MISSING = {
     Output.TOKEN_VECTORS: "it gives no token vectors",
     Output.TOKEN_LOGITS: "it has no token classification head",
     Output.HIDDEN: "it gives no hidden states",
+    Output.LABEL_LOGITS: "it is no causal language model",
     Output.REWARDS: "it is no reward model: it has neither a classification head nor pooling_type STEP",
 }
 

@@ -3,7 +3,7 @@
 No check loads a model or asks the network for anything. `poolkit plugins check NAME` runs them from the command line.
 """
 
-from poolkit.testing.fake_engine import FAKE_MODEL, Fake, FakeEngine, FakeTokenizer
+from poolkit.testing.fake_engine import FAKE_MODEL, Fake, FakeBackbone, FakeTokenizer
 from poolkit.testing.kit import check_plugin
 from poolkit.testing.pytest_checks import parametrize_with_checks
 from poolkit.testing.results import CheckResult, Verdict
@@ -13,7 +13,7 @@ __all__ = [
     "FAKE_MODEL",
     "CheckResult",
     "Fake",
-    "FakeEngine",
+    "FakeBackbone",
     "FakeTokenizer",
     "Verdict",
     "check_plugin",

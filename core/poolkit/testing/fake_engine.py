@@ -1,4 +1,4 @@
-"""An engine in numpy: no weights, deterministic outputs seeded by the prompt, the whole pipeline around it real."""
+"""A backbone in numpy: no weights, hidden states seeded by the prompt, the whole pipeline around it real."""
 
 from __future__ import annotations
 
@@ -7,27 +7,45 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from poolkit.contract import (
     Activation,
+    Batch,
+    ClassifierSpec,
+    Decision,
     EncodedPrompt,
     Encoding,
+    ModelInfo,
     Output,
     PairTemplate,
     PooledOutput,
+    PooledRows,
+    Pooler,
     PoolingTask,
+    States,
+    TextSpec,
     TextToken,
     TokenIds,
+    VectorSpec,
 )
-from poolkit.models import ClassifierSpec, Decision, ModelInfo, TextSpec, VectorSpec
+from poolkit.engine.finish import Finish
+from poolkit.engine.loading import make_finish
+from poolkit.engine.model import LoadedModel
+from poolkit.engine.poolers.pooling import POOL
+from poolkit.engine.poolers.tokens import TokenPooler
+from poolkit.engine.poolers.vector import VectorPooler
+from poolkit.engine.queries import QueryStore
 
-__all__ = ["FAKE_MODEL", "Draw", "Fake", "FakeEngine", "FakeTokenizer"]
+__all__ = ["FAKE_MODEL", "ChangeOutputs", "Draw", "Fake", "FakeBackbone", "FakeTokenizer", "load_fake"]
 
 FAKE_LABELS = 4
+
+ROWS = (Output.VECTOR, Output.LOGITS, Output.REWARDS)
+"""The outputs with one row for each prompt."""
 
 FAKE_MODEL = ModelInfo(
     name="fake",
@@ -51,6 +69,10 @@ Draw: TypeAlias = Callable[[EncodedPrompt], NDArray[np.float32] | PooledOutput]
 """Returns what a head would give for a prompt, before the task's activation: an array, or an output with parts.
 
 The same prompt must give the same."""
+
+
+ChangeOutputs: TypeAlias = Callable[[Sequence[PooledOutput]], Sequence[PooledOutput]]
+"""Sees the outputs of a batch, in the batch's order, and returns those that are delivered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +103,11 @@ class FakeTokenizer:
         encoded = [[FIRST_WORD + zlib.crc32(word.encode()) % words for word in text.split()] for text in texts]
         return [np.array([START, *ids, END] if add_special_tokens else ids, np.int32) for ids in encoded]
 
+    def token_id(self, token: str) -> int | None:
+        """Return the id that a word gets as a text: the fake has a token for every word."""
+        [ids] = self.encode_batch([token], add_special_tokens=False)
+        return int(ids[0]) if len(ids) else None
+
     def tokens(self, token_ids: Sequence[int] | TokenIds) -> list[str]:
         """Return a name for each id."""
         return [f"token{token_id}" for token_id in token_ids]
@@ -106,11 +133,14 @@ class FakeTokenizer:
         return [Encoding(ids, some, range(len(ids))) for ids, some in zip(encoded, spans, strict=True)]
 
 
-class FakeEngine:
-    """Runs no model: each prompt's output is drawn from a generator that its token ids seed.
+class FakeBackbone:
+    """Runs no model: hidden states are drawn from a generator that each prompt's token ids seed.
+
+    Everything after it is what a real model gets: its pooler (but that of a head with weights), and all that is done to
+    the rows.
 
     Args:
-        task: whose output and activation to produce.
+        task: whose output to produce.
         fake: the shapes to produce, and what stands in for the task's head.
         fails_on: given a prompt, says whether the forward pass of any batch that holds it raises.
     """
@@ -119,60 +149,128 @@ class FakeEngine:
         self, task: PoolingTask, *, fake: Fake | None = None, fails_on: Callable[[EncodedPrompt], bool] | None = None
     ) -> None:
         self.decisions = (Decision("engine", "fake", "poolkit.testing"),)
-        self._task = task
-        self._fake = fake or Fake()
-        self._fails_on = fails_on
+        self.model = (fake or Fake()).model
+        self.pooler: Pooler[NDArray[np.float32]]
+        draw = (fake or Fake()).draw or _drawer(task, self.model)
+        if draw is not None:
+            self.pooler = _DrawnRows(draw)
+        elif task.output in ROWS:
+            self.pooler = VectorPooler([POOL[mode] for mode in self.model.pooling.modes])
+        else:
+            self.pooler = TokenPooler()
+        self._output = task.output
+        self.fails_on = fails_on
+
+    def __call__(self, batch: Batch, /) -> States[NDArray[np.float32]]:
+        """Return hidden states, or logits where the task asks for those."""
+        width = self._width()
+        generators = [np.random.default_rng(token_ids) for token_ids in batch.segments.split(batch.token_ids)]
+        if self._output in (Output.LOGITS, Output.REWARDS):
+            return States(rows=np.stack([_draw(generator, (width,)) for generator in generators]))
+        sizes = batch.segments.sizes
+        return States(
+            np.concatenate([_draw(generator, (size, width)) for generator, size in zip(generators, sizes, strict=True)])
+        )
+
+    def _width(self) -> int:
+        labels = len(self.model.label_names or FAKE_MODEL.label_names or ())
+        widths = {
+            Output.VECTOR: self.model.embedding_size // max(1, len(self.model.pooling.modes)),
+            Output.TOKEN_VECTORS: self.model.token_vector_size,
+            Output.LOGITS: labels,
+            Output.TOKEN_LOGITS: labels,
+            Output.REWARDS: 1,
+        }
+        return widths.get(self._output, self.model.hidden_size)
+
+
+def load_fake(
+    task: PoolingTask,
+    backbone: FakeBackbone,
+    *,
+    outputs: ChangeOutputs | None = None,
+) -> LoadedModel[NDArray[np.float32]]:
+    """Return a model without weights for a task. `outputs` returns what is delivered of each batch's outputs."""
+    finish: Finish[NDArray[np.float32]] = make_finish(backbone.model, task.output, task.activation, task.output_kind)
+
+    def delivered(pooled: PooledRows[NDArray[np.float32]], batch: Batch) -> list[PooledOutput]:
+        finished = finish(pooled, batch)
+        return finished if outputs is None else list(outputs(finished))
+
+    return _FakeModel(backbone, delivered, queries=finish.queries)
+
+
+class _FakeModel(LoadedModel[NDArray[np.float32]]):
+    def __init__(
+        self,
+        backbone: FakeBackbone,
+        finish: Callable[[PooledRows[NDArray[np.float32]], Batch], list[PooledOutput]],
+        *,
+        queries: QueryStore[NDArray[np.float32]],
+    ) -> None:
+        self._fails_on = backbone.fails_on
+        super().__init__(
+            backbone.model.name, backbone, backbone.pooler, finish, queries=queries, decisions=backbone.decisions
+        )
 
     def forward(self, prompts: Sequence[EncodedPrompt]) -> list[PooledOutput]:
-        """Return an output of the task's shape for each prompt."""
-        for prompt in prompts:
-            if self._fails_on is not None and self._fails_on(prompt):
-                raise RuntimeError("this prompt was made to fail")
-        return [self._pool(prompt) for prompt in prompts]
+        """Return the output of each prompt, or fail where one was made to fail."""
+        if self._fails_on is not None and any(map(self._fails_on, prompts)):
+            raise RuntimeError("this prompt was made to fail")
+        return super().forward(prompts)
 
-    def release(self, keys: Sequence[str]) -> None:
-        """Forget nothing: no query is kept, and documents are answered as vectors."""
 
-    def close(self) -> None:
-        """Release nothing."""
+def _drawer(task: PoolingTask, model: ModelInfo) -> Draw | None:
+    """Return what draws a kind of output that the task's own head makes."""
+    fake = task.output_kind.fake
+    if fake is None:
+        return None
+    return lambda prompt: fake(np.random.default_rng(prompt.token_ids), model, len(prompt.token_ids))
 
-    def _pool(self, prompt: EncodedPrompt) -> PooledOutput:
-        drawn = (self._fake.draw or self._draw)(prompt)
-        output = drawn if isinstance(drawn, PooledOutput) else PooledOutput(drawn, prompt.token_ids)
-        data = output.data[..., : prompt.params.dimensions]
-        if prompt.params.activates:
-            is_models = self._task.activation is Activation.MODEL
-            data = _activate(data, self._fake.model.label_activation if is_models else self._task.activation)
-        asked = output.parts if prompt.params.parts is None else prompt.params.parts
-        return replace(output, data=data, parts={name: output.parts[name] for name in asked})
 
-    def _draw(self, prompt: EncodedPrompt) -> NDArray[np.float32]:
-        model = self._fake.model
-        tokens, labels = len(prompt.token_ids), len(model.label_names or FAKE_MODEL.label_names or ())
-        shapes = {
-            Output.VECTOR: (model.embedding_size,),
-            Output.LOGITS: (labels,),
-            Output.TOKEN_VECTORS: (tokens, model.token_vector_size),
-            Output.TOKEN_LOGITS: (tokens, labels),
-            Output.HIDDEN: (tokens, model.hidden_size),
-            Output.REWARDS: (1,),
+class _DrawnRows:
+    """Stands in for a task's head: each prompt's rows are what a `Draw` says."""
+
+    def __init__(self, draw: Draw) -> None:
+        self._draw = draw
+
+    def __call__(self, states: States[NDArray[np.float32]], batch: Batch, /) -> PooledRows[NDArray[np.float32]]:  # noqa: ARG002
+        drawn = [(self._draw(prompt), prompt) for prompt in _prompts(batch)]
+        outputs = [
+            given if isinstance(given, PooledOutput) else PooledOutput(given, prompt.token_ids)
+            for given, prompt in drawn
+        ]
+        parts = {
+            name: _join(
+                [output.parts[name] for output in outputs], [output.part_indices.get(name) for output in outputs]
+            )
+            for name in outputs[0].parts
         }
-        generator = np.random.default_rng(prompt.token_ids.tolist())
-        return generator.standard_normal(shapes[self._task.output]).astype(np.float32)
+        data, indices = [output.data for output in outputs], [output.indices for output in outputs]
+        if data[0].ndim == 1 and indices[0] is None:
+            return PooledRows(np.stack(data), parts=parts)
+        return replace(_join(data, indices), parts=parts)
 
 
-def _activate(raw: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
-    activated: NDArray[np.floating]
-    match activation:
-        case Activation.IDENTITY | Activation.MODEL:
-            activated = raw
-        case Activation.NORMALIZE:
-            activated = raw / np.linalg.norm(raw, axis=-1, keepdims=True)
-        case Activation.SIGMOID:
-            activated = 1 / (1 + np.exp(-raw))
-        case Activation.SOFTMAX:
-            exp = np.exp(raw - raw.max(axis=-1, keepdims=True))
-            activated = exp / exp.sum(axis=-1, keepdims=True)
-        case Activation.LOG1P_RELU:
-            activated = np.log1p(np.maximum(raw, 0))
-    return activated.astype(np.float32)
+def _join(
+    arrays: Sequence[NDArray[np.float32]], indices: Sequence[NDArray[np.int32] | None]
+) -> PooledRows[NDArray[np.float32]]:
+    lengths = [len(array) for array in arrays]
+    given = [array for array in indices if array is not None]
+    return PooledRows(
+        np.concatenate(arrays), lengths, cast("NDArray[np.float32]", np.concatenate(given)) if given else None
+    )
+
+
+def _prompts(batch: Batch) -> list[EncodedPrompt]:
+    """Return the prompts of a batch, as far as it tells."""
+    return [
+        EncodedPrompt(token_ids, params, is_query=bool(is_query))
+        for token_ids, params, is_query in zip(
+            batch.segments.split(batch.token_ids), batch.params, batch.is_query, strict=True
+        )
+    ]
+
+
+def _draw(generator: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return generator.standard_normal(shape).astype(np.float32)

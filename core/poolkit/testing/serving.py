@@ -9,12 +9,12 @@ import importlib_metadata
 from packaging.utils import canonicalize_name
 
 from poolkit.config import MAX_WAITING_PROMPTS, ModelConfig, Named, PluginConfig
-from poolkit.contract import Engine, PoolingTask
+from poolkit.contract import PoolingTask
 from poolkit.errors import PluginInvalidError
 from poolkit.pipeline.params import ParamsResolver
 from poolkit.pipeline.served import ServedModel
 from poolkit.registry import Registry
-from poolkit.testing.fake_engine import Fake, FakeEngine, FakeTokenizer
+from poolkit.testing.fake_engine import ChangeOutputs, Fake, FakeBackbone, FakeTokenizer, load_fake
 from poolkit.tokenization import Encoder
 
 __all__ = ["FAKES", "fake_model", "find_fake"]
@@ -29,7 +29,8 @@ def fake_model(
     *,
     plugin: str | None = None,
     settings: Mapping[str, object] | None = None,
-    engine: Callable[[PoolingTask], Engine] | None = None,
+    backbone: Callable[[PoolingTask], FakeBackbone] | None = None,
+    outputs: ChangeOutputs | None = None,
     max_waiting_prompts: int = MAX_WAITING_PROMPTS,
 ) -> Iterator[ServedModel]:
     """Yield a served model that has no weights, and close it at the end.
@@ -38,13 +39,14 @@ def fake_model(
             response = served.run("embeddings", EmbeddingsRequest(input="a text"))
 
     The model is `FAKE_MODEL`, or what the plugin's `Fake` says: the task's `requires` is not asked. The engine runs one
-    prompt at a time, so that an engine of a test's own which waits holds back exactly one.
+    prompt at a time, so that a backbone of a test's own which waits holds back exactly one.
 
     Args:
         task: the task to serve; "plugin:task" where several plugins provide one.
         plugin: enabled beside the built-in tasks.
         settings: of that plugin.
-        engine: makes the engine of the task, in place of a `FakeEngine`.
+        backbone: makes the backbone for the task, in place of a `FakeBackbone`.
+        outputs: sees the outputs of each batch, and returns those that are delivered.
         max_waiting_prompts: as for a server.
 
     Raises:
@@ -60,7 +62,8 @@ def fake_model(
     encoder = Encoder(FakeTokenizer(), fake.model, ParamsResolver(chosen, fake.model))
     bound = registry.bind(chosen, fake.model, encoder)
     try:
-        made = FakeEngine(chosen, fake=fake) if engine is None else engine(chosen)
+        made = FakeBackbone(chosen, fake=fake) if backbone is None else backbone(chosen)
+        engine = load_fake(chosen, made, outputs=outputs)
     except BaseException:
         bound.close()
         raise
@@ -69,7 +72,7 @@ def fake_model(
         task=bound,
         registry=registry,
         encoder=encoder,
-        engine=made,
+        engine=engine,
         config=ModelConfig(max_num_seqs=1),
         max_waiting_prompts=max_waiting_prompts,
     )

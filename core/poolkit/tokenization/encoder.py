@@ -143,6 +143,10 @@ class Encoder:
         """Return the special tokens that the tokenizer puts before and after a text."""
         return self._special_ids
 
+    def token_id(self, token: str) -> int | None:
+        """Return the id of a token, as the vocabulary writes it; None if it has no such token."""
+        return self._tokenizer.token_id(token)
+
     def tokens(self, token_ids: Sequence[int] | TokenIds) -> list[str]:
         """Return the token of each id, as the vocabulary writes it; no two ids have the same."""
         return self._tokenizer.tokens(token_ids)

@@ -43,6 +43,7 @@ class TextTokenizer:
     def __init__(
         self,
         encode: _EncodeBatch,
+        find_id: Callable[[str], int | None],
         find_tokens: Callable[[list[int]], list[str | None]],
         encode_text_tokens: EncodeTextTokens,
         join: Callable[[list[str]], str],
@@ -51,6 +52,7 @@ class TextTokenizer:
         pair_template: PairTemplate,
     ) -> None:
         self._encode = encode
+        self._find_id = find_id
         self._find_tokens = find_tokens
         self._encode_text_tokens = encode_text_tokens
         self._join = join
@@ -78,6 +80,10 @@ class TextTokenizer:
     def pair_template(self) -> PairTemplate:
         """What is put around and between the two texts of a pair."""
         return self._pair_template
+
+    def token_id(self, token: str) -> int | None:
+        """Return the id of a token, as the vocabulary writes it; None if it has no such token."""
+        return self._find_id(token)
 
     def tokens(self, token_ids: Sequence[int] | TokenIds) -> list[str]:
         """Return the token of each id, as the vocabulary writes it; no two ids have the same.
@@ -139,6 +145,7 @@ def load_tokenizer(info: ModelInfo, *, config: ModelConfig) -> TextTokenizer:
         locate = None
     return TextTokenizer(
         encode,
+        backend.token_to_id if isinstance(backend, Backend) else tokenizer.get_vocab().get,
         _token_finder(tokenizer),
         encode_text_tokens,
         tokenizer.convert_tokens_to_string,

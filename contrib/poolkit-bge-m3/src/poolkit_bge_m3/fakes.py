@@ -10,17 +10,18 @@ __all__ = ["BGE_M3_FAKE"]
 
 
 def _draw(prompt: EncodedPrompt) -> PooledOutput:
-    """Return a vector, with a weight and a vector for each token, half of the weights 0."""
+    """Return a vector, with a weight for each token id and a vector for each token."""
     tokens, width = len(prompt.token_ids), FAKE_MODEL.hidden_size
     numbers = np.random.default_rng(list(prompt.token_ids)).standard_normal((1 + tokens, 1 + width)).astype(np.float32)
-    vectors = numbers[2:, 1:]
+    vectors, token_ids = numbers[2:, 1:], np.unique(prompt.token_ids).astype(np.int32)
     return PooledOutput(
         numbers[0, 1:],
         prompt.token_ids,
         {
-            TOKEN_WEIGHTS: np.maximum(numbers[1:, 0], 0),
+            TOKEN_WEIGHTS: np.abs(numbers[1 : 1 + len(token_ids), 0]),
             MULTI_VECTOR: vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
         },
+        part_indices={TOKEN_WEIGHTS: token_ids},
     )
 
 

@@ -1,7 +1,8 @@
-"""What the hidden states of a BGE-M3 become: FlagEmbedding's arithmetic, without a padded token."""
+"""From the hidden states of a BGE-M3 to its three outputs: FlagEmbedding's arithmetic, without a padded token."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING
@@ -9,18 +10,21 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import linear, normalize
 
-from poolkit import Head, ModelInfo, Pooled
+from poolkit import HeadContext, ModelInfo, PooledRows
 from poolkit.errors import ModelError
 from poolkit_bge_m3.files import COLBERT_LINEAR, SPARSE_LINEAR
 from poolkit_bge_m3.parts import MULTI_VECTOR, TOKEN_WEIGHTS
 
 if TYPE_CHECKING:
-    from poolkit import Segments
+    from poolkit import Batch, States
 
 __all__ = ["M3Head", "create_head"]
 
-UNWEIGHTED_TOKENS = ("cls_token", "eos_token", "pad_token", "unk_token")
-"""The special tokens that say nothing of a text. FlagEmbedding weighs the others."""
+UNWEIGHTED_TOKENS = ("<s>", "</s>", "<pad>", "<unk>")
+"""XLM-RoBERTa's special tokens that say nothing of a text. FlagEmbedding weighs the others."""
+
+
+MORE_THAN_ANY_ID = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,47 +39,60 @@ class Linear:
         return linear(rows, self.weight, self.bias)
 
 
-def create_head(info: ModelInfo, *, device: torch.device) -> Head:
+def create_head(context: HeadContext) -> M3Head:
     """Return the head of a model, its two layers read from their files.
 
     Raises:
         ModelError: a file cannot be read, or holds no linear layer of the model's width.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(info.path)
-    special = tokenizer.special_tokens_map
-    unweighted = [tokenizer.convert_tokens_to_ids(special[name]) for name in UNWEIGHTED_TOKENS if name in special]
+    found = map(context.encoder.token_id, UNWEIGHTED_TOKENS)
     return M3Head(
-        sparse=_load_linear(info, SPARSE_LINEAR, device=device),
-        colbert=_load_linear(info, COLBERT_LINEAR, device=device),
-        unweighted=torch.tensor(unweighted, device=device),
+        sparse=_load_linear(context.model, SPARSE_LINEAR, device=context.device),
+        colbert=_load_linear(context.model, COLBERT_LINEAR, device=context.device),
+        unweighted=[token_id for token_id in found if token_id is not None],
     )
 
 
 class M3Head:
-    """Gives the first token's hidden state, a weight for each token, and a vector for each token but the first."""
+    """Gives the first token's hidden state, a weight for each token of the vocabulary, and a vector for each token."""
 
-    def __init__(self, *, sparse: Linear, colbert: Linear, unweighted: torch.Tensor) -> None:
+    def __init__(self, *, sparse: Linear, colbert: Linear, unweighted: Sequence[int]) -> None:
         self._sparse = sparse
         self._colbert = colbert
         self._unweighted = unweighted  # token ids
 
-    def __call__(self, hidden: torch.Tensor, token_ids: torch.Tensor, segments: Segments, /) -> list[Pooled]:
-        """Return one `Pooled` per segment, its parts as `parts` describes them."""
-        rows = hidden.float()  # (tokens, hidden)
-        weights = self._sparse(rows).relu().squeeze(1)  # (tokens,)
-        weights = weights.where(~torch.isin(token_ids, self._unweighted), 0)
+    def __call__(self, states: States[torch.Tensor], batch: Batch, /) -> PooledRows[torch.Tensor]:
+        """Return the first tokens' hidden states, with the parts as `parts` describes them."""
+        assert states.tokens is not None
+        arrays = batch.on(states.tokens.device)
+        starts, sizes = arrays.segments.starts, batch.segments.sizes
+        rows = states.tokens.float()  # (tokens, hidden)
         vectors = normalize(self._colbert(rows), dim=-1)  # (tokens, dim)
-        return [
-            Pooled(of_segment[0], {TOKEN_WEIGHTS: token_weights, MULTI_VECTOR: token_vectors[1:]})
-            for of_segment, token_weights, token_vectors in zip(
-                *(segments.split(part) for part in (rows, weights, vectors)), strict=True
-            )
-        ]
+        is_first = torch.zeros(len(rows), dtype=torch.bool, device=rows.device).index_fill(0, starts, True)
+        return PooledRows(
+            rows[starts],
+            parts={
+                TOKEN_WEIGHTS: self._weigh(rows, batch),
+                MULTI_VECTOR: PooledRows(vectors[~is_first], [size - 1 for size in sizes]),
+            },
+        )
+
+    def _weigh(self, rows: torch.Tensor, batch: Batch) -> PooledRows[torch.Tensor]:
+        """Return the highest weight above zero of each token id that a text holds."""
+        arrays = batch.on(rows.device)
+        weights = self._sparse(rows).relu().squeeze(1)  # (tokens,)
+        unweighted = torch.tensor(self._unweighted, dtype=torch.long, device=rows.device)
+        weights = weights.where(~torch.isin(arrays.token_ids, unweighted), 0)
+        ids_of_texts = arrays.segments.segment_ids * MORE_THAN_ANY_ID + arrays.token_ids
+        # In order of the texts, then of the ids.
+        distinct, places = torch.unique(ids_of_texts, return_inverse=True)
+        highest = weights.new_zeros(len(distinct)).scatter_reduce(0, places, weights, reduce="amax")
+        distinct, highest = distinct[highest > 0], highest[highest > 0]
+        counts = (distinct // MORE_THAN_ANY_ID).bincount(minlength=len(batch))
+        return PooledRows(highest, counts.tolist(), distinct % MORE_THAN_ANY_ID)
 
 
-def _load_linear(info: ModelInfo, name: str, *, device: torch.device) -> Linear:
+def _load_linear(info: ModelInfo, name: str, *, device: str) -> Linear:
     path = info.path / name
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -3,6 +3,6 @@
 __all__ = ["MULTI_VECTOR", "TOKEN_WEIGHTS"]
 
 TOKEN_WEIGHTS = "token_weights"  # noqa: S105 - the name of an output, not a secret
-"""A weight for each token of the prompt, 0 for one that does not count. (tokens,)"""
+"""The highest weight above zero of each token id that the prompt holds: sparse, in order of the ids."""
 MULTI_VECTOR = "multi_vector"
 """A unit vector for each token but the first. (tokens - 1, dim)"""

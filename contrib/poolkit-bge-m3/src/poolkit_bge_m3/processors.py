@@ -39,10 +39,6 @@ class EmbeddingsM3Processor(PoolingIOProcessor[EmbeddingsM3Request, EmbeddingsM3
 
 
 def _weights_by_token_id(output: PooledOutput) -> dict[str, float]:
-    """Return the highest weight of each token id, as FlagEmbedding writes it: ids as text, no weight of 0."""
-    highest: dict[str, float] = {}
-    for token_id, weight in zip(output.prompt_token_ids.tolist(), output.parts[TOKEN_WEIGHTS].tolist(), strict=True):
-        key = str(token_id)
-        if weight > highest.get(key, 0.0):
-            highest[key] = weight
-    return highest
+    """Return the weight of each token id, as FlagEmbedding writes it: ids as text."""
+    token_ids, weights = output.part_indices[TOKEN_WEIGHTS], output.parts[TOKEN_WEIGHTS]
+    return {str(token_id): weight for token_id, weight in zip(token_ids.tolist(), weights.tolist(), strict=True)}

@@ -33,7 +33,7 @@ class Projector:
         return linear(linear(rows, self.first).relu(), self.second)
 
 
-def load_projector(info: ModelInfo, *, device: torch.device) -> Projector:
+def load_projector(info: ModelInfo, *, device: str) -> Projector:
     """Read the projector from the safetensors in a model's folder, whichever of them holds it.
 
     Raises:

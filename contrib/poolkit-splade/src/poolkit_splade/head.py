@@ -1,4 +1,4 @@
-"""What the hidden states of a masked language model become: the weights of the tokens that a text is about."""
+"""From the hidden states of a masked language model to the weights of the tokens that a text is about."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from poolkit import Head, ModelInfo, Pooled, load_masked_lm_head
+from poolkit import HeadContext, PooledRows, load_masked_lm_head
 from poolkit_splade.files import Activation, Pooling, SpladeFiles, splade_files
 
 if TYPE_CHECKING:
-    from poolkit import Segments
+    from poolkit import Batch, States
 
 __all__ = ["SpladeHead", "create_head"]
 
@@ -19,9 +19,9 @@ BLOCK_TOKENS = 256
 """Tokens whose logits are held at a time: for BERT's vocabulary in float32 that is 31 MB."""
 
 
-def create_head(info: ModelInfo, *, device: torch.device) -> Head:
+def create_head(context: HeadContext) -> SpladeHead:
     """Return the head of a model: its own masked language model head, then SPLADE's pooling."""
-    return SpladeHead(load_masked_lm_head(info, device=device), splade_files(info))
+    return SpladeHead(load_masked_lm_head(context), splade_files(context.model))
 
 
 class SpladeHead:
@@ -32,23 +32,24 @@ class SpladeHead:
         self._pooling = files.pooling
         self._activation = files.activation
 
-    def __call__(self, hidden: torch.Tensor, token_ids: torch.Tensor, segments: Segments, /) -> list[Pooled]:  # noqa: ARG002
-        """Return the tokens of each segment's weights above zero: rows of token id and weight, (tokens, 2)."""
-        pooled = []
+    def __call__(self, states: States[torch.Tensor], batch: Batch, /) -> PooledRows[torch.Tensor]:  # noqa: ARG002
+        """Return the weights above zero of each text, with the token that each is of."""
+        assert states.tokens is not None
+        assert states.segments is not None
+        tokens, weights, lengths = [], [], []
         start = 0
-        for sizes in _blocks(segments.sizes):
+        for sizes in _blocks(states.segments.sizes):
             stop = start + sum(sizes)
-            vectors = self._vectors(hidden[start:stop], sizes)  # (segments, vocabulary)
-            owners, active = vectors.nonzero(as_tuple=True)
-            # Float32 holds every token id below 2**24.
-            pairs = torch.stack([active.float(), vectors[owners, active]], dim=1)  # (weights, 2)
-            counts = owners.bincount(minlength=len(sizes)).tolist()
-            pooled += [Pooled(rows) for rows in torch.split(pairs, counts)]
+            vectors = self._vectors(states.tokens[start:stop], sizes)  # (texts, vocabulary)
+            texts, active = vectors.nonzero(as_tuple=True)
+            tokens.append(active)
+            weights.append(vectors[texts, active])
+            lengths += texts.bincount(minlength=len(sizes)).tolist()
             start = stop
-        return pooled
+        return PooledRows(torch.cat(weights), lengths, torch.cat(tokens))
 
     def _vectors(self, hidden: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
-        """Return the weights of some segments. (tokens, hidden) -> (segments, vocabulary)"""
+        """Return the weights of some texts. (tokens, hidden) -> (texts, vocabulary)"""
         if len(sizes) > 1 or sizes[0] <= BLOCK_TOKENS:
             logits = self._to_logits(hidden).float()  # (tokens, vocabulary)
             return torch.stack([self._pool(rows) for rows in torch.split(logits, list(sizes))])
@@ -70,7 +71,7 @@ class SpladeHead:
 
 
 def _blocks(sizes: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Yield the sizes of segments that fit into a block together; a segment that is larger comes alone."""
+    """Yield the sizes of texts that fit into a block together; a text that is larger comes alone."""
     block: list[int] = []
     for size in sizes:
         if block and sum(block) + size > BLOCK_TOKENS:

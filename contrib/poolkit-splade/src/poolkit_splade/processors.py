@@ -49,9 +49,10 @@ class SparseEmbeddingsProcessor(PoolingIOProcessor[SparseEmbeddingsRequest, Spar
         """Return the token ids to keep with their weights, the highest first."""
         threshold = self._threshold if request.threshold is None else request.threshold
         top_k = self._top_k if request.top_k is None else request.top_k
-        token_ids, weights = output.data.T  # each (tokens,)
+        token_ids, weights = output.indices, output.data
+        assert token_ids is not None
         order = np.argsort(-weights, kind="stable")[:top_k]
-        highest = zip(token_ids[order].astype(int).tolist(), weights[order].tolist(), strict=True)
+        highest = zip(token_ids[order].tolist(), weights[order].tolist(), strict=True)
         return [(token_id, weight) for token_id, weight in highest if weight > threshold]
 
     def _by_token(self, weights: Sequence[tuple[int, float]]) -> dict[str, float]:

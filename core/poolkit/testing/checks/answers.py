@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from poolkit.contract import EncodedPrompt, PooledOutput
+from poolkit.contract import Batch, PooledOutput, States
 from poolkit.errors import OverloadedError
 from poolkit.testing.checks.cases import Case, cases
 from poolkit.testing.checks.check import check
@@ -20,7 +20,7 @@ from poolkit.testing.checks.contract import examples_validate, heads_have_fakes,
 from poolkit.testing.checks.lists import is_same
 from poolkit.testing.checks.plugin import NotApplicableError, PluginUnderTest, format_error
 from poolkit.testing.child import ask_child
-from poolkit.testing.fake_engine import FakeEngine
+from poolkit.testing.fake_engine import FakeBackbone
 from poolkit.testing.serving import fake_model
 from poolkit.testing.stacks import find_culprits
 
@@ -95,13 +95,13 @@ def requests_keep_apart(plugin: PluginUnderTest) -> Iterator[str]:
     gate = threading.Event()
     gate.set()
 
-    class GateEngine(FakeEngine):
-        def forward(self, prompts: Sequence[EncodedPrompt]) -> list[PooledOutput]:
+    class GatedBackbone(FakeBackbone):
+        def __call__(self, batch: Batch) -> States[NDArray[np.float32]]:
             gate.wait()
-            return super().forward(prompts)
+            return super().__call__(batch)
 
     has_variants = False
-    for case in cases(plugin, GateEngine):
+    for case in cases(plugin, GatedBackbone):
         bodies = case.variants(CONCURRENT)
         done = case.served.stats().prompts_done
         alone = [case.ask(body) for body in bodies]
@@ -131,13 +131,11 @@ def input_is_not_mutated(plugin: PluginUnderTest) -> Iterator[str]:
     """Neither a request nor what the engine gave is changed: wrappers and caches may hold both."""
     given: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
 
-    class RecordingEngine(FakeEngine):
-        def forward(self, prompts: Sequence[EncodedPrompt]) -> list[PooledOutput]:
-            outputs = super().forward(prompts)
-            given.extend((array, array.copy()) for output in outputs for array in (output.data, *output.parts.values()))
-            return outputs
+    def record(outputs: Sequence[PooledOutput]) -> Sequence[PooledOutput]:
+        given.extend((array, array.copy()) for output in outputs for array in (output.data, *output.parts.values()))
+        return outputs
 
-    for case in cases(plugin, RecordingEngine):
+    for case in cases(plugin, outputs=record):
         request = case.decode(case.body)
         before = copy.deepcopy(request.model_dump())
         case.served.run(case.operation.name, request)

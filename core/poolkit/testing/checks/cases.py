@@ -16,8 +16,8 @@ from poolkit.contract import Operation
 from poolkit.errors import OverloadedError
 from poolkit.pipeline.served import ServedModel
 from poolkit.testing.checks.bodies import Body, Path, paths, put, texts_in, value_at
-from poolkit.testing.checks.plugin import EngineMaker, PluginUnderTest, examples
-from poolkit.testing.fake_engine import FakeEngine
+from poolkit.testing.checks.plugin import BackboneMaker, PluginUnderTest, examples
+from poolkit.testing.fake_engine import ChangeOutputs, FakeBackbone
 
 __all__ = ["Case", "cases"]
 
@@ -146,10 +146,15 @@ class Case:
         return self.served.arun(self.operation.name, lambda: self.decode(body), encode)
 
 
-def cases(plugin: PluginUnderTest, engine: EngineMaker = FakeEngine) -> Iterator[Case]:
-    """Yield every example of every operation to try; the model of each is closed when the next one is asked for."""
+def cases(
+    plugin: PluginUnderTest, backbone: BackboneMaker = FakeBackbone, *, outputs: ChangeOutputs | None = None
+) -> Iterator[Case]:
+    """Yield every example of every operation to try; the model of each is closed when the next one is asked for.
+
+    `outputs` sees the outputs of each batch, and returns those that are delivered.
+    """
     for task in plugin.served_tasks:
-        with plugin.serve(task, engine) as served:
+        with plugin.serve(task, backbone, outputs=outputs) as served:
             yield from _cases_of(served)
 
 

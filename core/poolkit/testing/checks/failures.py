@@ -9,15 +9,16 @@ from functools import partial
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from poolkit.contract import EncodedPrompt, PooledOutput
+from poolkit.contract import Batch, PooledOutput, States
 from poolkit.errors import OverloadedError, PoolkitError, RequestError
 from poolkit.testing.checks.answers import examples_are_answered
 from poolkit.testing.checks.cases import cases
 from poolkit.testing.checks.check import check
 from poolkit.testing.checks.plugin import PluginUnderTest, format_error
-from poolkit.testing.fake_engine import FakeEngine
+from poolkit.testing.fake_engine import FakeBackbone
 
 __all__ = ["engine_failures_are_told", "failures_are_told", "zeros_are_answered"]
 
@@ -27,13 +28,13 @@ def engine_failures_are_told(plugin: PluginUnderTest) -> Iterator[str]:
     """Where the model fails the request fails too, and it is not the caller's fault."""
     calls = 0
 
-    class FailingEngine(FakeEngine):
-        def forward(self, prompts: Sequence[EncodedPrompt]) -> list[PooledOutput]:  # noqa: ARG002
+    class FailingBackbone(FakeBackbone):
+        def __call__(self, batch: Batch) -> States[NDArray[np.float32]]:  # noqa: ARG002
             nonlocal calls
             calls += 1
             raise RuntimeError("the conformance kit lets the model fail")
 
-    for case in cases(plugin, FailingEngine):
+    for case in cases(plugin, FailingBackbone):
         calls = 0
         answer = case.try_to_ask(case.body)
         if calls and (told := _swallowed(answer)):
@@ -62,18 +63,17 @@ def failures_are_told(plugin: PluginUnderTest) -> Iterator[str]:
 def zeros_are_answered(plugin: PluginUnderTest) -> Iterator[str]:
     """Outputs that are zero are answered too, with numbers that are finite."""
 
-    class ZeroEngine(FakeEngine):
-        def forward(self, prompts: Sequence[EncodedPrompt]) -> list[PooledOutput]:
-            return [
-                replace(
-                    output,
-                    data=np.zeros_like(output.data),
-                    parts={name: np.zeros_like(part) for name, part in output.parts.items()},
-                )
-                for output in super().forward(prompts)
-            ]
+    def zeros(outputs: Sequence[PooledOutput]) -> Sequence[PooledOutput]:
+        return [
+            replace(
+                output,
+                data=np.zeros_like(output.data),
+                parts={name: np.zeros_like(part) for name, part in output.parts.items()},
+            )
+            for output in outputs
+        ]
 
-    for case in cases(plugin, ZeroEngine):
+    for case in cases(plugin, outputs=zeros):
         answer = case.try_to_ask(case.body)
         if isinstance(answer, Exception):
             yield f"{case.where}, where all outputs are zero: {format_error(answer)}"

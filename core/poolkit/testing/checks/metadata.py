@@ -47,12 +47,12 @@ def entry_points_resolve(plugin: PluginUnderTest) -> Iterator[str]:
 
 
 def _kind_problem(entry: EntryPoint, target: object) -> str | None:
-    is_engine = callable(getattr(target, "load_engine", None))
+    is_engine = callable(getattr(target, "load_backbone", None))
     dialects = target if isinstance(target, tuple) else (target,)
     kinds = {
         TASKS: (isinstance(target, PoolingTask | Renamed | Removed), "a PoolingTask, Renamed or Removed"),
         HOOKS: (isinstance(target, ModuleType), "a module"),
-        ENGINES: (is_engine, "what has a function load_engine"),
+        ENGINES: (is_engine, "what has a function load_backbone"),
         DIALECTS: (all(isinstance(one, Dialect) for one in dialects), "a Dialect or a tuple of them"),
     }
     is_right, expected = kinds.get(entry.group, (True, ""))

@@ -18,15 +18,15 @@ import importlib_metadata
 from pydantic import BaseModel, ValidationError
 
 from poolkit.config import Named, PluginConfig
-from poolkit.contract import Engine, Operation, PoolingTask
+from poolkit.contract import Operation, PoolingTask
 from poolkit.pipeline.served import ServedModel
 from poolkit.registry import HOOKS, TASKS, EntryPoint, Plugin, Registry, find_plugin
 from poolkit.testing.child import ask_child
-from poolkit.testing.fake_engine import Fake, FakeEngine
+from poolkit.testing.fake_engine import ChangeOutputs, Fake, FakeBackbone
 from poolkit.testing.serving import fake_model, find_fake
 
 __all__ = [
-    "EngineMaker",
+    "BackboneMaker",
     "ImportEffects",
     "NotApplicableError",
     "Pickled",
@@ -195,7 +195,9 @@ class PluginUnderTest:
         return cast("ImportEffects", ask_child("poolkit.testing.import_probe", self.question, limit_s=IMPORT_LIMIT_S))
 
     @contextmanager
-    def serve(self, task: str, engine: EngineMaker = FakeEngine) -> Iterator[ServedModel]:
+    def serve(
+        self, task: str, backbone: BackboneMaker = FakeBackbone, *, outputs: ChangeOutputs | None = None
+    ) -> Iterator[ServedModel]:
         """Yield a model without weights that serves one of `served_tasks`."""
         plugin, _, name = task.partition(":")
         fake = find_fake(plugin, name)
@@ -203,16 +205,17 @@ class PluginUnderTest:
             task,
             plugin=self.installed.name,
             settings=self.settings,
-            engine=lambda chosen: engine(chosen, fake=fake),
+            backbone=lambda chosen: backbone(chosen, fake=fake),
+            outputs=outputs,
         ) as served:
             yield served
 
 
-class EngineMaker(Protocol):
-    """Makes the engine of a check: `FakeEngine`, or one that watches or waits."""
+class BackboneMaker(Protocol):
+    """Makes the backbone of a check: `FakeBackbone`, or one that watches or waits."""
 
-    def __call__(self, task: PoolingTask, *, fake: Fake | None) -> Engine:
-        """Return the engine of a task, with what stands in for its model."""
+    def __call__(self, task: PoolingTask, *, fake: Fake | None) -> FakeBackbone:
+        """Return the backbone for a task, with what stands in for its model."""
         ...
 
 

@@ -1,1 +1,0 @@
-"""What is made of hidden states: sentence and token vectors, logits, rewards, or what a task brings."""

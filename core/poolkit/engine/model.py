@@ -1,0 +1,115 @@
+"""A loaded model: batches through backbone, pooler and finish. What the scheduler runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Generic, Protocol
+
+from poolkit.engine.arrays import ArrayT, inference, is_out_of_memory
+from poolkit.engine.batch import fit_states, lay_out
+from poolkit.errors import EngineError
+
+if TYPE_CHECKING:
+    from poolkit.contract import Backbone, Batch, Decision, EncodedPrompt, PooledOutput, PooledRows, Pooler, States
+    from poolkit.engine.queries import QueryStore
+
+__all__ = ["Engine", "LoadedModel"]
+
+
+class Engine(Protocol):
+    """What the scheduler runs prompts with."""
+
+    @property
+    def decisions(self) -> Sequence[Decision]:
+        """What was decided at start-up, for the start-up report."""
+        ...
+
+    def forward(self, prompts: Sequence[EncodedPrompt]) -> Sequence[PooledOutput]:
+        """Return the output of each prompt, in order."""
+        ...
+
+    def release(self, keys: Sequence[str]) -> None:
+        """Forget the queries that are kept under these keys; some of them may be gone already."""
+        ...
+
+    def close(self) -> None:
+        """Release the model."""
+        ...
+
+
+class LoadedModel(Generic[ArrayT]):
+    """One model with its weights, for one task. Thread safe.
+
+    Args:
+        name: the model, for messages.
+        backbone: gives hidden states.
+        pooler: makes rows of them.
+        finish: makes outputs of these.
+        queries: the queries that wait for documents.
+        decisions: the backbone's and the pooler's, for the start-up report.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        backbone: Backbone[ArrayT],
+        pooler: Pooler[ArrayT],
+        finish: Callable[[PooledRows[ArrayT], Batch], list[PooledOutput]],
+        *,
+        queries: QueryStore[ArrayT],
+        decisions: Sequence[Decision],
+    ) -> None:
+        self.decisions = tuple(decisions)
+        self._name = name
+        self._parts: tuple[Backbone[ArrayT], Pooler[ArrayT]] | None = (backbone, pooler)
+        self._finish = finish
+        self._queries = queries
+
+    def forward(self, prompts: Sequence[EncodedPrompt]) -> list[PooledOutput]:
+        """Return the output of each prompt, in order.
+
+        Raises MemoryError where the batch does not fit, and EngineError where the model gives NaN or infinity.
+        """
+        if self._parts is None:
+            raise EngineError(f"The engine of {self._name} is closed.")
+        backbone, pooler = self._parts
+        outputs: dict[int, PooledOutput] = {}
+        for places in _by_modality(prompts):
+            batch, order = lay_out([prompts[place] for place in places])
+            try:
+                with inference():
+                    states = fit_states(backbone(batch), batch)
+                    finished = self._finish(self._pool(pooler, states, batch), batch)
+            except RuntimeError as exc:
+                if is_out_of_memory(exc):
+                    raise MemoryError(str(exc)) from exc
+                raise
+            outputs.update(zip((places[i] for i in order), finished, strict=True))
+        return [outputs[place] for place in range(len(prompts))]
+
+    def release(self, keys: Sequence[str]) -> None:
+        """Forget the queries that are kept under these keys; some of them may be gone already."""
+        self._queries.release(keys)
+
+    @property
+    def queries_kept(self) -> int:
+        """How many queries wait for documents now."""
+        return len(self._queries)
+
+    def close(self) -> None:
+        """Release the model."""
+        self._parts = None
+        self._queries.clear()
+
+    def _pool(self, pooler: Pooler[ArrayT], states: States[ArrayT], batch: Batch) -> PooledRows[ArrayT]:
+        try:
+            return pooler(states, batch)
+        except SystemExit as exc:  # must not end the engine's thread
+            raise EngineError(f"The task's head asked to exit while it served {self._name}.") from exc
+
+
+def _by_modality(prompts: Sequence[EncodedPrompt]) -> list[list[int]]:
+    """Return the places of the prompts of each modality, texts first: images may be scored against one of them."""
+    texts = [place for place, prompt in enumerate(prompts) if prompt.image is None]
+    images = [place for place, prompt in enumerate(prompts) if prompt.image is not None]
+    return [places for places in (texts, images) if places]

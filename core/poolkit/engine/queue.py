@@ -1,0 +1,190 @@
+"""The prompts that wait for the model, in buckets of like length: what runs next is found without sorting them."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from poolkit.contract import EncodedPrompt
+    from poolkit.engine.job import Job
+
+__all__ = ["PromptQueue", "Unit", "make_units"]
+
+STEPS_PER_DOUBLING = 8
+"""Buckets from one length to its double: lengths in a bucket differ by an eighth at most."""
+
+
+class Item(Protocol):
+    """A prompt that waits."""
+
+    @property
+    def prompt(self) -> EncodedPrompt:
+        """What is to be run."""
+        ...
+
+    @property
+    def job(self) -> Job:
+        """The job that it belongs to."""
+        ...
+
+
+ItemT = TypeVar("ItemT", bound=Item)
+
+
+@dataclass(eq=False, slots=True)
+class Unit(Generic[ItemT]):
+    """What is taken, cancelled and failed as a whole: a prompt, or the prompts of a group.
+
+    Attributes:
+        items: the prompts.
+        number: counts units in the order in which they were queued.
+        tokens: of all prompts, an image's patches included.
+        bucket: of its longest prompt.
+        kept_key: names the query that the model keeps for documents, if it is one.
+        document_key: names the query that it is scored against inside the engine, if it is a document.
+        is_gone: True once it was taken.
+    """
+
+    items: Sequence[ItemT]
+    number: int = -1
+    tokens: int = field(init=False)
+    bucket: int = field(init=False)
+    kept_key: str | None = None
+    document_key: str | None = None
+    is_gone: bool = False
+
+    def __post_init__(self) -> None:
+        """Work out what the queue asks again and again."""
+        costs = [item.prompt.cost for item in self.items]
+        self.tokens = sum(costs)
+        self.bucket = _bucket(max(costs))
+        late = self.items[0].prompt.params.late_interaction
+        if late is not None and late.mode == "cache_query":
+            self.kept_key = late.query_key
+        elif late is not None:
+            self.document_key = late.query_key
+
+    @property
+    def is_over(self) -> bool:
+        """True if its job is over: nobody wants it any more."""
+        return self.items[0].job.is_over
+
+    @property
+    def is_wanted(self) -> bool:
+        """True if it still waits and nobody has given it up."""
+        return not self.is_gone and not self.is_over
+
+
+def make_units(items: Iterable[ItemT]) -> list[Unit[ItemT]]:
+    """Return prompts as what is queued: those of one group, which come together, as one."""
+    groups: dict[object, list[ItemT]] = {}
+    for item in items:
+        group = item.prompt.group
+        groups.setdefault(id(item) if group is None else group, []).append(item)
+    return [Unit(members) for members in groups.values()]
+
+
+class PromptQueue(Generic[ItemT]):
+    """Units that wait. A document waits apart until its query has run, or is about to run in the same batch."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._by_age: deque[Unit[ItemT]] = deque()
+        self._buckets: defaultdict[int, deque[Unit[ItemT]]] = defaultdict(deque)
+        self._queries: deque[Unit[ItemT]] = deque()
+        self._documents: dict[str, list[Unit[ItemT]]] = {}  # by the key of a query that has not run yet
+
+    def __bool__(self) -> bool:
+        """Return whether there may be anything to take now."""
+        return bool(self._by_age)
+
+    def add(self, units: Iterable[Unit[ItemT]]) -> None:
+        """Queue units: queries before the documents that they are for."""
+        for unit in units:
+            unit.number = self._count
+            self._count += 1
+            if unit.document_key in self._documents:
+                self._documents[unit.document_key].append(unit)
+                continue
+            self._by_age.append(unit)
+            if unit.kept_key is None:
+                self._buckets[unit.bucket].append(unit)
+            else:
+                self._queries.append(unit)
+                self._documents[unit.kept_key] = []
+
+    def take(self, *, max_tokens: int, max_prompts: int) -> list[Unit[ItemT]]:
+        """Take the unit that has waited longest, then queries, then those nearest to the first in length.
+
+        Nothing is taken after the first one that does not fit. The units are in the order in which they were queued.
+        """
+        first = self._oldest()
+        if first is None:
+            self._buckets.clear()
+            self._queries.clear()
+            return []
+        taken = [first]
+        tokens, prompts = first.tokens, len(first.items)
+        first.is_gone = True
+        for unit in self._candidates(first):
+            tokens, prompts = tokens + unit.tokens, prompts + len(unit.items)
+            if tokens > max_tokens or prompts > max_prompts:
+                break
+            unit.is_gone = True
+            taken.append(unit)
+        return sorted(taken, key=lambda unit: unit.number)
+
+    def finish(self, units: Iterable[Unit[ItemT]]) -> None:
+        """Let the documents go whose query is among units that have run, or failed."""
+        for unit in units:
+            waiting = self._documents.pop(unit.kept_key, []) if unit.kept_key is not None else []
+            for document in reversed(waiting):
+                if document.is_wanted:
+                    self._by_age.appendleft(document)  # they are older than most
+                    self._buckets[document.bucket].append(document)
+
+    def _oldest(self) -> Unit[ItemT] | None:
+        while self._by_age:
+            unit = self._by_age.popleft()
+            if unit.is_wanted:
+                return unit
+            self._drop(unit)
+        return None
+
+    def _candidates(self, first: Unit[ItemT]) -> Iterator[Unit[ItemT]]:
+        """Yield what may go with the first one, best first. Whatever is yielded and not taken stays queued."""
+        keys = [] if first.kept_key is None else [first.kept_key]
+        while self._queries:
+            query = self._queries[0]
+            if query.is_wanted:
+                yield query
+                if query.is_gone and query.kept_key is not None:
+                    keys.append(query.kept_key)
+            self._queries.popleft()
+            self._drop(query)
+        documents: defaultdict[int, list[Unit[ItemT]]] = defaultdict(list)
+        for key in keys:
+            for document in self._documents[key]:
+                documents[document.bucket].append(document)
+        for bucket in sorted({*self._buckets, *documents}, key=lambda found: abs(found - first.bucket)):
+            yield from (document for document in documents[bucket] if document.is_wanted)
+            waiting = self._buckets[bucket]
+            while waiting:
+                if waiting[0].is_wanted:
+                    yield waiting[0]
+                waiting.popleft()
+            del self._buckets[bucket]
+
+    def _drop(self, unit: Unit[ItemT]) -> None:
+        """Let the documents of a query go that was given up: so were they, or their processor scores them."""
+        if unit.kept_key is not None and not unit.is_gone:
+            self.finish([unit])
+
+
+def _bucket(length: int) -> int:
+    """Return the bucket of a length: buckets grow with the lengths in them."""
+    doubling = max(length, 1).bit_length() - 1
+    return doubling * STEPS_PER_DOUBLING + ((max(length, 1) * STEPS_PER_DOUBLING) >> doubling) - STEPS_PER_DOUBLING

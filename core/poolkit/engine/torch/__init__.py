@@ -1,0 +1,61 @@
+"""The engine `torch`: any model of transformers, packed where that gives what the plain padded model gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from poolkit.engine.torch.backbone import TorchBackbone
+from poolkit.engine.torch.families import OWN_FAMILIES, find_family
+from poolkit.engine.torch.loading import Placement, load_weights, resolve_device
+from poolkit.engine.torch.self_check import choose_forward
+from poolkit.engine.torch.split import split_classifier
+
+if TYPE_CHECKING:
+    import torch
+
+    from poolkit.config import ModelConfig
+    from poolkit.contract import Backbone, ModelInfo, Pooler, PromptEncoder
+
+__all__ = ["find_device", "load_backbone", "load_with_head"]
+
+SEQUENCE_CLASSIFIER = "AutoModelForSequenceClassification"
+TOKEN_CLASSIFIER = "AutoModelForTokenClassification"  # noqa: S105 - a class, not a secret
+
+
+def find_device(config: ModelConfig) -> str:
+    """Return the device that the weights go to.
+
+    Raises ConfigError where torch cannot use it.
+    """
+    return str(resolve_device(config)[0])
+
+
+def load_backbone(info: ModelInfo, config: ModelConfig, *, taps: Sequence[int] = ()) -> Backbone[torch.Tensor] | str:
+    """Load the weights of the model that `info` describes, without its head.
+
+    Raises ModelError where they cannot be loaded, or where packed was asked for and the model cannot run so.
+    """
+    placement, family = Placement.resolve(config), find_family(info, own=OWN_FAMILIES)
+    if family.load is not None:
+        return family.load(info, placement, taps=taps)
+    model = load_weights(info, placement)
+    forward, path = choose_forward(model, info, taps=taps, run=family.run_packed)
+    return TorchBackbone({"text": forward}, decisions=(*placement.decisions, path))
+
+
+def load_with_head(
+    info: ModelInfo, config: ModelConfig, *, encoder: PromptEncoder, per_token: bool
+) -> tuple[Backbone[torch.Tensor], Pooler[torch.Tensor]]:
+    """Load the weights of a model with its own head.
+
+    Returns what runs its base, and what gives the logits of each prompt in float32, or of each token where `per_token`.
+    A head that cannot be run alone leaves it to the backbone to give them.
+
+    Raises ModelError as `load_backbone` does.
+    """
+    placement, family = Placement.resolve(config), find_family(info, own=OWN_FAMILIES)
+    if family.load_head is not None:
+        return family.load_head(info, placement, encoder=encoder, per_token=per_token)
+    model = load_weights(info, placement, kind=TOKEN_CLASSIFIER if per_token else SEQUENCE_CLASSIFIER)
+    return split_classifier(model, info, placement, per_token=per_token, run=family.run_packed)

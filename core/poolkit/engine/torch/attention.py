@@ -1,0 +1,92 @@
+"""Attention over a packed batch: each segment attends to itself alone, without a mask for the whole batch.
+
+transformers lets a model run any attention function that was registered under a name. Ours is given the batch
+through the model's own keyword arguments, so that no state lives outside the call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+if TYPE_CHECKING:
+    from poolkit.engine.torch.batch import LengthGroup, PackedBatch
+
+__all__ = ["BATCH_ARGUMENT", "PACKED_ATTENTION", "attend", "rectangle", "register_packed_attention"]
+
+PACKED_ATTENTION = "poolkit_packed"
+BATCH_ARGUMENT = "poolkit_batch"
+
+HARMLESS_ARGUMENTS = frozenset(
+    ("deterministic", "output_attentions", "output_hidden_states", "position_ids", "return_dict", "use_cache")
+)
+"""What models pass along that does not change what attention answers."""
+
+
+def register_packed_attention() -> None:
+    """Make `PACKED_ATTENTION` known to transformers. No mask function goes with it, so that models build no mask."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(PACKED_ATTENTION, attend)
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    is_causal: bool | None = None,
+    sliding_window: int | None = None,
+    **others: object,
+) -> tuple[torch.Tensor, None]:
+    """Attend inside each segment. The signature is transformers'.
+
+    Args:
+        module: the attention layer; says whether it is causal where the caller does not.
+        query: (1, heads, tokens, dim)
+        key: (1, key heads, tokens, dim); fewer heads than the query has are shared by groups of them.
+        value: (1, key heads, tokens, dim)
+        attention_mask: none; the batch takes its place.
+        scaling: what scores are multiplied by; 1 / sqrt(dim) where None.
+        dropout: 0; this is inference.
+        is_causal: whether a token sees only itself and those before it.
+        sliding_window: tokens this far apart or more do not see each other (flash-attention's convention).
+        others: the batch. Anything else that would change the answer is refused.
+
+    Returns the attended values, (1, tokens, heads, dim), and None for the weights.
+    """
+    batch: PackedBatch = others.pop(BATCH_ARGUMENT)  # type: ignore[assignment]  # the packed pass put it there
+    refused = [name for name, given in others.items() if given is not None and name not in HARMLESS_ARGUMENTS]
+    if attention_mask is not None or dropout or refused:
+        raise NotImplementedError(f"packed attention does not take {', '.join(refused) or 'a mask or dropout'}")
+    if is_causal is None:
+        # A decoder made bidirectional says so in its config; transformers honours that where it builds the mask.
+        is_causal = bool(getattr(module, "is_causal", True)) and getattr(module.config, "is_causal", True) is not False
+
+    shares_keys = key.shape[1] != query.shape[1]
+    attended = []
+    for group in batch.groups:
+        mask = batch.mask(group, width=sliding_window, is_causal=is_causal)
+        out = scaled_dot_product_attention(
+            rectangle(query, group),
+            rectangle(key, group),
+            rectangle(value, group),
+            attn_mask=mask,
+            is_causal=is_causal and mask is None,
+            scale=scaling,
+            enable_gqa=shares_keys,
+        )  # (count, heads, length, dim)
+        attended.append(out.transpose(1, 2).flatten(0, 1))  # (count * length, heads, dim)
+    return torch.cat(attended)[None], None  # (1, tokens, heads, dim)
+
+
+def rectangle(states: torch.Tensor, group: LengthGroup) -> torch.Tensor:
+    """Return the view (count, heads, length, dim) of a group's part of (1, heads, tokens, dim)."""
+    part = states[0, :, group.start : group.stop]  # (heads, count * length, dim)
+    return part.view(len(part), group.count, group.length, -1).transpose(0, 1)  # (count, heads, length, dim)

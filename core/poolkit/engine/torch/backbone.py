@@ -1,0 +1,37 @@
+"""A model of transformers as a backbone: one way to run each modality that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from poolkit.errors import EngineError
+
+if TYPE_CHECKING:
+    from poolkit.contract import Batch, Decision, States
+    from poolkit.engine.torch.forward import Forward
+
+__all__ = ["TorchBackbone"]
+
+
+class TorchBackbone:
+    """Runs batches of one model.
+
+    Args:
+        forward: runs a batch, by its modality.
+        decisions: for the start-up report.
+    """
+
+    def __init__(self, forward: Mapping[str, Forward], *, decisions: Sequence[Decision]) -> None:
+        self.decisions = tuple(decisions)
+        self._forward = forward
+
+    def __call__(self, batch: Batch, /) -> States[torch.Tensor]:
+        """Return the hidden states of a batch."""
+        forward = self._forward.get(batch.modality)
+        if forward is None:
+            raise EngineError(f"The model reads {' and '.join(self._forward)}, but a prompt is of {batch.modality}.")
+        with torch.inference_mode():
+            return forward(batch)

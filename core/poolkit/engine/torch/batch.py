@@ -1,0 +1,116 @@
+"""A batch on torch's device, as packed attention reads it: segments of one length together, without padding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from poolkit.contract import Batch, BatchArrays
+
+__all__ = ["LengthGroup", "PackedBatch"]
+
+
+@dataclass(frozen=True, slots=True)
+class LengthGroup:
+    """Segments of one length that lie next to each other: a view, not a copy, makes a rectangle of them.
+
+    Attributes:
+        start: the first token of the first of them.
+        count: number of segments.
+        length: tokens of each.
+        first: index of the first of them among the batch's segments.
+        is_attended: True if the tokens of each segment see all the others of it.
+    """
+
+    start: int
+    count: int
+    length: int
+    first: int
+    is_attended: bool = True
+
+    @property
+    def stop(self) -> int:
+        """One past the last token."""
+        return self.start + self.count * self.length
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """A batch on its device, with what packed attention needs of it.
+
+    Attributes:
+        arrays: the batch's tensors.
+        groups: its segments by length.
+    """
+
+    arrays: BatchArrays[torch.Tensor]
+    groups: tuple[LengthGroup, ...]
+    _masks: dict[tuple[LengthGroup, int | None, bool], torch.Tensor] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, batch: Batch, device: torch.device) -> PackedBatch:
+        """Return a batch, copied to the device."""
+        return cls(batch.on(device), _groups(batch.segments.arrays.lengths, batch.attention_lengths))
+
+    def positions(self, offset: int) -> torch.Tensor:
+        """Return each token's position id: its place in its segment, from `offset` on. (tokens,)
+
+        Models with an offset have pad_id + 1 there, and leave padding tokens out of their count, also where a text
+        itself holds one: it gets the position pad_id (transformers' `create_position_ids_from_input_ids`).
+        """
+        segments = self.arrays.segments
+        if offset == 0:
+            return segments.positions
+        is_padding = (self.arrays.token_ids == offset - 1).long()
+        before = is_padding.cumsum(0) - is_padding  # padding tokens before each token, in the whole batch
+        before_own = before - before[segments.starts][segments.segment_ids]  # in the token's own segment
+        return (segments.positions - before_own + offset).where(is_padding == 0, offset - 1)
+
+    def mask(self, group: LengthGroup, *, width: int | None, is_causal: bool) -> torch.Tensor | None:
+        """Return which tokens of a group's segments see each other; None where all do, or all before them if causal.
+
+        Layers share the mask: it is built once a batch for each group.
+
+        Args:
+            group: one of `groups`.
+            width: tokens so far apart or more do not see each other; None where they do.
+            is_causal: whether a token sees only itself and those before it.
+
+        Returns (length, length), or (count, 1, length, length) where the group is not attended as a whole; bool.
+        """
+        is_narrow = width is not None and group.length > width
+        if not is_narrow and group.is_attended:
+            return None
+        key = (group, width if is_narrow else None, is_causal)
+        if key not in self._masks:
+            self._masks[key] = self._make_mask(*key)
+        return self._masks[key]
+
+    def _make_mask(self, group: LengthGroup, width: int | None, is_causal: bool) -> torch.Tensor:
+        positions = self.arrays.segments.positions[group.start : group.start + group.length]  # 0, 1, 2, …
+        distance = positions[:, None] - positions[None, :]  # (length, length), query minus key
+        sees = distance.abs() < (group.length if width is None else width)
+        if is_causal:
+            sees = sees & (distance >= 0)
+        lengths = self.arrays.attention_lengths
+        if group.is_attended or lengths is None:
+            return sees
+        is_seen = positions < lengths[group.first : group.first + group.count, None]  # (count, length)
+        return sees & is_seen[:, None, None]  # (count, 1, length, length)
+
+
+def _groups(lengths: NDArray[np.int64], attention_lengths: NDArray[np.int32] | None) -> tuple[LengthGroup, ...]:
+    groups = []
+    start = first = 0
+    for length, count in zip(*np.unique(lengths, return_counts=True), strict=True):
+        is_attended = attention_lengths is None or bool((attention_lengths[first : first + count] >= length).all())
+        group = LengthGroup(start=start, count=int(count), length=int(length), first=first, is_attended=is_attended)
+        groups.append(group)
+        start, first = group.stop, first + group.count
+    return tuple(groups)

@@ -1,0 +1,123 @@
+"""A task may ask for the logits of some tokens, and for layers in the middle of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from checkpoints import real_texts
+from poolkit import LLM
+from poolkit.errors import ModelError
+
+Install = Callable[..., None]
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TEXTS = [text[:200] for text in real_texts(30)[1:]]
+TOLERANCE = 1e-4
+"""The promise of fidelity.md for logits; sums in another order differ by 5e-6 at most here."""
+
+OPERATIONS = """
+from poolkit import Activation, Operation, Output, PoolingRequest, PoolingResponse, PoolingTask
+
+def operations(processor="poolkit:PoolingProcessor"):
+    return (
+        Operation(name="pooling", request=PoolingRequest, response=PoolingResponse, io_processor=processor),
+    )
+"""
+
+GUARD = f"""{OPERATIONS}
+GUARD = PoolingTask(
+    name="guard",
+    api=1,
+    summary="How safe a text is.",
+    output=Output.LABEL_LOGITS,
+    label_tokens=("1", "0"),
+    activation=Activation.SOFTMAX,
+    operations=operations(),
+)
+"""
+
+PROBE = f"""{OPERATIONS}
+import torch
+from poolkit import PooledRows
+
+PROBE = PoolingTask(
+    name="probe",
+    api=1,
+    summary="Two layers side by side.",
+    output=Output.HIDDEN,
+    taps=(1, 2),
+    head="probe:create_head",
+    operations=operations(),
+)
+
+def create_head(context):
+    def pool(states, batch):
+        return PooledRows(torch.cat([states.taps[1], states.taps[2]], dim=1), states.segments.sizes)
+
+    return pool
+"""
+
+
+def add(install: Install, task: str, source: str) -> dict[str, object]:
+    """Install a task; return the settings that serve it."""
+    install(f"poolkit-{task}", {task: source}, tasks={task: f"{task}:{task.upper()}"})
+    return {"task": task, "enable": [f"poolkit-{task}"], "dtype": "float32"}
+
+
+def ids_of(folder, texts=TEXTS):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    return [tokenizer(text)["input_ids"] for text in texts]
+
+
+@pytest.fixture(scope="module")
+def causal_folder(tmp_path_factory, checkpoint):
+    """A tiny causal LM in several files whose output layer is its embedding."""
+    folder = tmp_path_factory.mktemp("guard")
+    made = checkpoint("qwen3", head="ForCausalLM", sentence_transformers=False, tie_word_embeddings=True)
+    transformers.AutoModelForCausalLM.from_pretrained(made).save_pretrained(folder, max_shard_size="100KB")
+    transformers.AutoTokenizer.from_pretrained(made).save_pretrained(folder)
+    assert len(list(folder.glob("*.safetensors"))) > 2
+    return folder
+
+
+@pytest.mark.parametrize("batching", ["packed", "padded"])
+def test_a_guard_answers_with_the_logits_of_its_label_tokens(install, causal_folder, batching):
+    model = transformers.AutoModelForCausalLM.from_pretrained(causal_folder).eval()
+    labels = transformers.AutoTokenizer.from_pretrained(causal_folder).convert_tokens_to_ids(["1", "0"])
+    with LLM(str(causal_folder), batching=batching, **add(install, "guard", GUARD)) as llm, torch.inference_mode():
+        for output, ids in zip(llm.encode(TEXTS, use_tqdm=False), ids_of(causal_folder), strict=True):
+            expected = model(torch.tensor([ids])).logits[0, -1, labels].softmax(0)
+            np.testing.assert_allclose(output.outputs.data, expected, atol=TOLERANCE)
+
+
+def test_a_label_that_is_no_token_is_told_at_start_up(install, causal_folder):
+    with pytest.raises(ModelError) as caught:
+        LLM(str(causal_folder), **add(install, "guard", GUARD.replace('"0"', '"unsafe"')))
+    assert str(caught.value) == (
+        f"Task 'guard' reads the logits of the token 'unsafe', but the tokenizer of {causal_folder} has none of that "
+        "name."
+    )
+
+
+@pytest.mark.parametrize("family", ["bert", "mpnet", "modernbert", "qwen3"])
+@pytest.mark.parametrize("batching", ["packed", "padded"])
+def test_a_probe_reads_two_layers_as_transformers_gives_them(install, checkpoint, family, batching):
+    folder = checkpoint(family)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    with LLM(str(folder), batching=batching, **add(install, "probe", PROBE)) as llm, torch.inference_mode():
+        for output, ids in zip(llm.encode(TEXTS, use_tqdm=False), ids_of(folder), strict=True):
+            layers = model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+            np.testing.assert_allclose(output.outputs.data, torch.cat([layers[1], layers[2]], 2)[0], atol=TOLERANCE)
+
+
+def test_a_layer_that_the_model_does_not_have_is_told_at_start_up(install, checkpoint):
+    folder = checkpoint("bert")
+    with pytest.raises(ModelError) as caught:
+        LLM(str(folder), **add(install, "probe", PROBE.replace("(1, 2)", "(1, 9)")))
+    assert str(caught.value) == "There is no layer 9 to tap: the model has 0 to 3."
