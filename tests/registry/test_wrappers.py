@@ -103,6 +103,17 @@ def test_a_wrapper_may_answer_for_what_it_surrounds(wrap):
     assert post_process(wrap(patient=body, failing=failing)) == Response(lengths=[])
 
 
+@pytest.mark.parametrize(("hook", "expected"), [("pre_process", "Prepared"), ("post_process", "Response")])
+def test_a_wrapper_that_swallows_a_failure_and_returns_nothing_is_blamed(wrap, hook: str, expected: str):
+    swallowing = f"    @around\n    def {hook}(self):\n        try: yield\n        except HookError: pass\n"
+    failing = f"    @around\n    def {hook}(self):\n        yield\n        raise OSError\n"
+    operation = wrap(quiet=swallowing, failing=failing)
+    with pytest.raises(HookError) as caught:
+        operation.pre_process(Request(texts=["a"])) if hook == "pre_process" else post_process(operation)
+    assert caught.value.plugin == "poolkit-quiet"
+    assert repr(caught.value.__cause__) == repr(TypeError(f"returned NoneType, not {expected}"))
+
+
 def test_a_wrapper_sees_the_refusal_of_what_it_surrounds_and_lets_it_through(wrap):
     outer = """
     @around

@@ -236,11 +236,16 @@ def _surround(
 
 
 def _check_prepared_again(result: object, inner: object, part: Part) -> object:  # noqa: ARG001 - as for responses
-    return check_handed_on(check_prepared(result), inner)
+    return result if _is_passed_on(result, inner) else check_handed_on(check_prepared(result), inner)
 
 
 def _check_response_again(result: object, inner: object, part: Part) -> object:
-    return result if result is inner else check_response(result, part.operation)
+    return result if _is_passed_on(result, inner) else check_response(result, part.operation)
+
+
+def _is_passed_on(result: object, inner: object) -> bool:
+    """Return True for the result of what a wrapper surrounds, which is checked already. None is no result."""
+    return inner is not None and result is inner
 
 
 def _begin(wrapping: Wrapping) -> None:
