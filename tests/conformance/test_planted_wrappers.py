@@ -169,3 +169,87 @@ def test_a_close_that_raises(breaches):
     assert found == {
         "close_is_clean": "Wrapper of poolkit-wrap 1.0.0 failed in close. ZeroDivisionError: division by zero"
     }
+
+
+RUN = """
+    def run(self, encoded):
+        outcomes = yield encoded
+        return outcomes
+
+    @hookimpl(wrapper=True)
+    def pre_process"""
+PRE_NAME = "\n    @hookimpl(wrapper=True)\n    def pre_process"
+YIELD = "outcomes = yield encoded"
+RETURN = "return outcomes"
+
+
+@pytest.fixture
+def breaches_of_run(breaches):
+    """Return a function that plants bugs in a wrapper around the model, and returns what failed or was warned of."""
+
+    def breaches_of_run(changes, **options):
+        source = RUN
+        for old, new in changes.items():
+            assert old in source
+            source = source.replace(old, new)
+        return breaches({PRE_NAME: source}, **options)
+
+    return breaches_of_run
+
+
+def test_a_sound_wrapper_around_the_model(breaches_of_run):
+    assert breaches_of_run({}) == {}
+
+
+def test_failures_of_the_model_that_are_swallowed(breaches_of_run):
+    empty = "PooledOutput(numpy.zeros(8, numpy.float32), prompt.token_ids)"
+    swallow = f"[{empty} if isinstance(o, Exception) else o for prompt, o in zip(encoded, outcomes)]"
+    found = breaches_of_run({RETURN: f"import numpy; from poolkit import PooledOutput\n        return {swallow}"})
+    assert found == {
+        "engine_failures_are_told": "embed/sum, example 0: the model fails, and the request is answered as if it had "
+        "not. Catch the exceptions that you expect alone."
+    }
+
+
+def test_an_outcome_that_is_dropped(breaches_of_run):
+    found = breaches_of_run({RETURN: "return outcomes[1:]"})
+    assert found.keys() == {"examples_are_answered"}
+    assert (
+        "poolkit-wrap 1.0.0, wrapped around task 'embed' of poolkit 0.1.0, failed in run"
+        in (found["examples_are_answered"])
+    )
+
+
+def test_outcomes_in_a_wrong_order(breaches_of_run):
+    found = breaches_of_run({RETURN: "return outcomes[::-1]"})
+    assert found.keys() == {"batch_equals_singles"}
+
+
+def test_outcomes_that_are_kept_by_length(breaches_of_run):
+    keep = "return [self.kept.setdefault(len(prompt.token_ids), outcome) for prompt, outcome in zip(encoded, outcomes)]"
+    found = breaches_of_run({"def run": "kept = {}\n\n    def run", RETURN: keep})
+    assert "answers_are_the_same_elsewhere" in found
+
+
+def test_outcomes_that_are_changed(breaches_of_run):
+    found = breaches_of_run({RETURN: f"outcomes[0].data.sort()\n        {RETURN}"})
+    assert found == {
+        "input_is_not_mutated": "embed/sum, example 0: an array of its outputs is changed. Work on a copy."
+    }
+
+
+def test_prompts_on_the_wrapper(breaches_of_run):
+    keep = "self.prompts = encoded\n        outcomes = yield encoded"
+    use = "return [outcomes[place] for place in range(len(self.prompts))]"
+    found = breaches_of_run({YIELD: keep, RETURN: use})
+    assert found.keys() == {"requests_keep_apart"}
+
+
+def test_a_lock_that_is_held_while_the_model_runs(breaches_of_run):
+    found = breaches_of_run(
+        {YIELD: "self.lock.acquire()\n        outcomes = yield encoded\n        self.lock.release()"}, limit_s=LIMIT_S
+    )
+    assert found == {
+        "requests_keep_apart": f"there is no answer after {LIMIT_S:g} s. It hangs in Wrapper.run (poolkit_wrap_it.py, "
+        "line 15)."
+    }
