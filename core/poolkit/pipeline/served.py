@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_futures
@@ -33,7 +34,7 @@ from poolkit.contract import (
 from poolkit.engine.job import Job
 from poolkit.engine.model import Engine
 from poolkit.engine.scheduler import Scheduler, SchedulerStats
-from poolkit.errors import CancelledRequestError
+from poolkit.errors import CancelledRequestError, RequestError
 from poolkit.pipeline import prepare_model, report, report_quarantined
 from poolkit.pipeline.request import OnlineRequest, Rounds
 from poolkit.pipeline.tokenizing import Tokenization
@@ -96,6 +97,7 @@ class ServedModel:
         self._bound = task
         self._engine = engine
         self._encoder = encoder
+        self._max_num_seqs = config.max_num_seqs
         self._scheduler = Scheduler(
             engine,
             max_num_batched_tokens=config.max_num_batched_tokens,
@@ -216,6 +218,7 @@ class ServedModel:
         resolved = {params: self._encoder.resolve(params) for params in dict.fromkeys(prepared.params_of_each)}
         params = [resolved[each] for each in prepared.params_of_each]
         size = len(prompts)
+        self._check_groups(prepared)
         known = self._encoder.tokenize_shared(prompts, params)
         job = self._scheduler.open(size, fails_fast=fails_fast, is_admitted=is_admitted)
         others = size - sum(
@@ -239,12 +242,22 @@ class ServedModel:
             starts = iter(range(0, others, IMAGE_CHUNK))
             for _ in range(self._image_workers):
                 self._image_pool.submit(_read_images, self._image_pool, job, tokenize, starts, others)
-        elif _is_small(prompts[:others]):
+        elif prepared.groups is not None or _is_small(prompts[:others]):  # a group is never split
             tokenize(0, others)
         else:
             for start in range(0, others, TOKENIZE_CHUNK):
                 self._tokenizer_pool.submit(tokenize, start, min(start + TOKENIZE_CHUNK, others))
         return job
+
+    def _check_groups(self, prepared: Prepared) -> None:
+        """Raise RequestError for a group that is larger than a batch may be."""
+        sizes = Counter(group for group in prepared.groups or () if group is not None)
+        for group, size in sizes.items():
+            if size > self._max_num_seqs:
+                raise RequestError(
+                    f"{size} prompts belong together (group {group!r}), and at most {self._max_num_seqs} run in one "
+                    "batch (max_num_seqs). Send fewer in one request."
+                )
 
 
 def _is_small(prompts: Sequence[Prompt]) -> bool:

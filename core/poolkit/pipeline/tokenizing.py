@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
-from poolkit.contract import EncodedPrompt, Outcome, Prepared, ResolvedParams, TextToken
+from poolkit.contract import EncodedPrompt, Group, Outcome, Prepared, ResolvedParams, TextToken
 from poolkit.engine.job import Job
 from poolkit.engine.scheduler import Scheduler
 from poolkit.errors import RequestError
@@ -49,6 +50,7 @@ class Tokenization:
         self._refused = prepared.refused
         # A processor that changes its list later on changes nothing here; what it refuses is not read.
         self._prompts = ["" if index in self._refused else prompt for index, prompt in enumerate(prepared.prompts)]
+        self._groups = _make_groups(prepared)
         self._with_text_tokens = prepared.with_text_tokens
         self._params = params
         self._known = known
@@ -84,6 +86,8 @@ class Tokenization:
             ]
         for index in self._refused.keys() & range(start, stop):
             encoded[index - start] = self._refused[index]
+        if self._groups is not None:
+            encoded = _group(encoded, self._groups[start:stop])
         ready: list[tuple[int, EncodedPrompt]] = []
         refused: list[tuple[int, Outcome]] = []
         for index, prompt in enumerate(encoded, start):
@@ -179,3 +183,28 @@ class Slice:
 
 def _text_tokens(encoded: Sequence[EncodedPrompt | RequestError]) -> dict[int, Sequence[TextToken]]:
     return {prompt.index: prompt.text_tokens for prompt in encoded if isinstance(prompt, EncodedPrompt)}
+
+
+def _make_groups(prepared: Prepared) -> list[Group | None] | None:
+    """Return the group of each prompt."""
+    if prepared.groups is None:
+        return None
+    groups: dict[Hashable, Group] = {}
+    return [None if key is None else groups.setdefault(key, Group()) for key in prepared.groups]
+
+
+def _group(
+    encoded: Sequence[EncodedPrompt | RequestError], groups: Sequence[Group | None]
+) -> list[EncodedPrompt | RequestError]:
+    """Return prompts with their groups; where one of a group cannot run, none of it does."""
+    errors: dict[Group, RequestError] = {}
+    for prompt, group in zip(encoded, groups, strict=True):
+        if group is not None and isinstance(prompt, RequestError):
+            errors.setdefault(group, prompt)
+    grouped: list[EncodedPrompt | RequestError] = []
+    for prompt, group in zip(encoded, groups, strict=True):
+        if group is None or isinstance(prompt, RequestError):
+            grouped.append(prompt)
+        else:
+            grouped.append(errors[group] if group in errors else replace(prompt, group=group))
+    return grouped

@@ -31,6 +31,7 @@ def fake_model(
     settings: Mapping[str, object] | None = None,
     backbone: Callable[[PoolingTask], FakeBackbone] | None = None,
     outputs: ChangeOutputs | None = None,
+    max_num_seqs: int = 1,
     max_waiting_prompts: int = MAX_WAITING_PROMPTS,
 ) -> Iterator[ServedModel]:
     """Yield a served model that has no weights, and close it at the end.
@@ -47,6 +48,7 @@ def fake_model(
         settings: of that plugin.
         backbone: makes the backbone for the task, in place of a `FakeBackbone`.
         outputs: sees the outputs of each batch, and returns those that are delivered.
+        max_num_seqs: prompts in a batch; a task whose prompts come in groups needs as many as a group has.
         max_waiting_prompts: as for a server.
 
     Raises:
@@ -73,7 +75,7 @@ def fake_model(
         registry=registry,
         encoder=encoder,
         engine=engine,
-        config=ModelConfig(max_num_seqs=1),
+        config=ModelConfig(max_num_seqs=max_num_seqs),
         max_waiting_prompts=max_waiting_prompts,
     )
     try:
