@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from splade_reference import dense, make_checkpoint, reference, texts
 
 from poolkit import LLM
+from poolkit.errors import UnsupportedTaskError
 
 COUNT = 60
 TOLERANCE = 1e-4
@@ -98,6 +99,35 @@ def test_the_models_own_limit_of_weights_is_kept(tmp_path, tiny_splade):
     [limited] = embed(folder, ["A cat sat on the mat."])
 
     assert list(limited) == ["mat", "cat", "sat", "cats"]
+
+
+def test_the_names_that_sentence_transformers_had_before_are_read(tmp_path, tiny_splade):
+    folder = make_checkpoint(tmp_path, like=tiny_splade)
+    write_modules(folder, pooling_strategy="sum")
+    expected = embed(folder, texts(3))
+    types = ["models.MLMTransformer.MLMTransformer", "models.SpladePooling.SpladePooling"]
+    listed = json.loads((folder / "modules.json").read_text())
+    named = [
+        {**one, "type": f"sentence_transformers.sparse_encoder.{kind}"} for one, kind in zip(listed, types, strict=True)
+    ]
+    (folder / "modules.json").write_text(json.dumps(named), "utf-8")
+
+    assert embed(folder, texts(3)) == expected
+
+
+def test_without_the_plugin_the_model_has_no_vectors_to_give(tmp_path, tiny_splade):
+    folder = make_checkpoint(tmp_path, like=tiny_splade)
+    write_modules(folder)
+
+    with pytest.raises(UnsupportedTaskError) as caught:
+        LLM(str(folder), task="embed")
+
+    assert str(caught.value) == (
+        f"model {str(folder)!r} cannot serve 'embed': {folder / 'modules.json'} lists 'SpladePooling': module "
+        "'SpladePooling' is provided by poolkit-splade 0.1.0, which is installed but not enabled.\n"
+        '  Enable it with  enable = ["poolkit-splade"]  in poolkit.toml, or --plugin poolkit-splade.\n'
+        "  The model produces hidden. It can serve: none of the enabled tasks."
+    )
 
 
 def write_modules(folder: Path, **pooling: str) -> None:

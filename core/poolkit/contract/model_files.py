@@ -3,6 +3,8 @@
 The kind of an entry stands in its name, before the dot:
 
     module.<type>      a `ModuleReader` for a type of module in sentence-transformers' modules.json
+    pooling.<mode>     a function of token vectors (tokens, hidden) and their `SegmentArrays`: it returns the vectors of
+                       the prompts (prompts, hidden), in float32; torch tensors, all of them
     reranker.<name>    a `RerankerFamily`: rerankers that are recognised by themselves
     family.<name>      a `ModelFamily`: what sets some architectures apart
 """
@@ -28,6 +30,7 @@ __all__ = [
     "ModelFiles",
     "Module",
     "ModuleReader",
+    "ModuleRecord",
     "PoolingModule",
     "RerankerFamily",
     "TaskModule",
@@ -109,8 +112,11 @@ class TaskModule:
     settings: object
 
 
-ModuleReader: TypeAlias = Callable[[Module], LayerSpec | LayerMixSpec | PoolingModule | TaskModule | None]
-"""Reads a module's settings; None for a module that changes nothing when a model runs."""
+ModuleRecord: TypeAlias = LayerSpec | LayerMixSpec | PoolingModule | TaskModule | None
+"""What a module does; None if it changes nothing when a model runs."""
+
+ModuleReader: TypeAlias = Callable[[Module], ModuleRecord]
+"""Reads a module's settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,13 +23,6 @@ from poolkit.contract.params import InputType
 
 __all__ = ["Decision", "ModelInfo"]
 
-REWARD_HEADS = {"ForRewardModel": 1, "ForProcessRewardModel": 2}
-"""Architectures that score a text, or each of its steps, and how many labels they have, whatever config.json says.
-
-Their code lies in the models' own repositories: https://huggingface.co/Qwen/Qwen2.5-Math-RM-72B and
-https://huggingface.co/Qwen/Qwen2.5-Math-PRM-7B.
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -123,11 +116,6 @@ class ModelInfo:
             return self.text.max_model_len
         kind = input_type or self.text.default_input_type
         return self.multi_vector.query_length if kind == "query" else self.multi_vector.document_length
-
-    @property
-    def has_reward_head(self) -> bool:
-        """True if its head is that of a reward model, which transformers does not have."""
-        return self.architecture.endswith(tuple(REWARD_HEADS))
 
     @property
     def label_names(self) -> Mapping[int, str] | None:

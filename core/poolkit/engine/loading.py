@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -11,7 +11,7 @@ from poolkit.engine.arrays import ArrayT
 from poolkit.engine.finish import Finish
 from poolkit.engine.model import LoadedModel
 from poolkit.engine.poolers.layers import has_weights, load_layers
-from poolkit.engine.poolers.pooling import POOL
+from poolkit.engine.poolers.pooling import POOL, Pool
 from poolkit.engine.poolers.task_head import OnTorch
 from poolkit.engine.poolers.tokens import TokenPooler
 from poolkit.engine.poolers.vector import VectorPooler
@@ -51,6 +51,7 @@ def load_model(
     settings: BaseModel,
     create_head: Callable[[HeadContext], Pooler[torch.Tensor]] | None = None,
     taps: Sequence[int] = (),
+    pooling: Mapping[str, Pool] = POOL,
 ) -> LoadedModel[torch.Tensor]:
     """Load the weights of the model that `info` describes, with what makes `output` of its hidden states.
 
@@ -64,6 +65,7 @@ def load_model(
         settings: the task's own.
         create_head: makes the task's own head; None for the model's.
         taps: layers whose hidden states the task's head needs.
+        pooling: the pooling modes by name; by default poolkit's own.
 
     Raises ModelError where the model cannot be loaded, or the engine cannot run it.
     """
@@ -73,7 +75,7 @@ def load_model(
     else:
         # First what is small: a head that cannot be made is told before the weights are read.
         context = HeadContext(info, settings, encoder, _device(provider, info))
-        pooler = _load_pooler(context, output) if create_head is None else OnTorch(create_head(context))
+        pooler = _load_pooler(context, output, pooling) if create_head is None else OnTorch(create_head(context))
         backbone = _load_backbone(provider, info, taps)
     finish: Finish[torch.Tensor] = make_finish(info, output, activation, kind)
     return LoadedModel(info.name, backbone, pooler, finish, queries=finish.queries, decisions=backbone.decisions)
@@ -123,19 +125,21 @@ def _load_with_head(
     return backbone, OnTorch(pooler)
 
 
-def _load_pooler(context: HeadContext, output: Output) -> Pooler[torch.Tensor]:
+def _load_pooler(context: HeadContext, output: Output, pooling: Mapping[str, Pool]) -> Pooler[torch.Tensor]:
     """Return the pooler for vectors of texts, or of tokens."""
     info, device = context.model, context.device
     token_layers = load_layers(info.pooling.token_layers, device=device)
     pooler: Pooler[torch.Tensor]
     if output is Output.VECTOR:
+        modes = [pooling[mode] for mode in info.pooling.modes]
         layers = load_layers(info.pooling.layers, device=device)
         pooler = VectorPooler(
-            [POOL[mode] for mode in info.pooling.modes],
+            modes,
             token_layers=token_layers if info.pooling.token_layers else None,
             layers=layers,
         )
-        needs_torch = has_weights((*info.pooling.token_layers, *info.pooling.layers))
+        takes_numpy = set(modes) <= set(POOL.values())  # as the modes of plugins need not
+        needs_torch = has_weights((*info.pooling.token_layers, *info.pooling.layers)) or not takes_numpy
     else:
         spec = info.multi_vector
         found = [context.encoder.token_id(word) for word in (spec.skiplist if spec is not None else ())]

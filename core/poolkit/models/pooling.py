@@ -1,12 +1,10 @@
 """Reads how hidden states become the vector of a text: the modules that modules.json lists after the Transformer.
 
-Each type of module is an entry of the table `module`, each pooling mode one of the table `pooling`: those below are
-poolkit's own.
+Each type of module is an entry of the table `module`, each pooling mode one of the table `pooling`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,53 +16,30 @@ from poolkit.contract.model_files import (
     ModelFiles,
     Module,
     ModuleReader,
+    ModuleRecord,
     PoolingModule,
     TaskModule,
 )
 from poolkit.contract.model_info import Decision
 from poolkit.contract.model_specs import (
-    DenseSpec,
     LayerMixSpec,
-    LayerNormSpec,
     LayerSpec,
     NormalizeSpec,
     PoolingMode,
     PoolingSpec,
 )
 from poolkit.contract.params import InputType
-from poolkit.errors import ConfigError, ModelError, did_you_mean
+from poolkit.errors import ConfigError, ModelError, PoolkitError, did_you_mean
 from poolkit.models.multi_vector import MultiVectorFiles
 
-__all__ = [
-    "VECTORS",
-    "Pooling",
-    "read_dense",
-    "read_layer_mix",
-    "read_layer_norm",
-    "read_normalize",
-    "read_nothing",
-    "read_pooling",
-]
+__all__ = ["VECTORS", "Pooling", "read_pooling"]
 
 VECTOR = frozenset((Output.VECTOR,))
 VECTORS = frozenset((Output.VECTOR, Output.TOKEN_VECTORS))
 
 TOKENS, SENTENCE = "token_embeddings", "sentence_embedding"
 
-POOLING_FLAGS = {
-    "pooling_mode_cls_token": PoolingMode.CLS,
-    "pooling_mode_max_tokens": PoolingMode.MAX,
-    "pooling_mode_mean_tokens": PoolingMode.MEAN,
-    "pooling_mode_mean_sqrt_len_tokens": PoolingMode.MEAN_SQRT_LEN,
-    "pooling_mode_weightedmean_tokens": PoolingMode.WEIGHTED_MEAN,
-    "pooling_mode_lasttoken": PoolingMode.LAST,
-}
-"""The old flags, in the order in which several at once are concatenated."""
-
 POOLING_TYPES = {"CLS": PoolingMode.CLS, "LAST": PoolingMode.LAST, "MEAN": PoolingMode.MEAN}
-
-ACTIVATIONS = ("GELU", "Identity", "ReLU", "SiLU", "Sigmoid", "Tanh")
-"""Classes of torch.nn that a Dense layer may name: all elementwise, none with settings of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +150,7 @@ def _read_modules(files: ModelFiles, readers: Mapping[str, object], *, is_multi_
             hint = _hint(readers, module.type, noun="module")
             found.unknown = found.unknown or f"{module.root / 'modules.json'} lists {module.type!r}: {hint}"
             continue
-        record = cast("ModuleReader", readers[module.type])(module)
+        record = _read(cast("ModuleReader", readers[module.type]), module)
         match record:
             case None:
                 pass
@@ -189,6 +164,17 @@ def _read_modules(files: ModelFiles, readers: Mapping[str, object], *, is_multi_
             case _:
                 _add_layer(found, module, record, is_multi_vector=is_multi_vector)
     return found
+
+
+def _read(reader: ModuleReader, module: Module) -> ModuleRecord:
+    try:
+        return reader(module)
+    except PoolkitError:
+        raise
+    except Exception as exc:
+        raise ModelError(
+            f"The reader of the module {module.type!r} failed on {module.path}: {type(exc).__name__}: {exc}"
+        ) from exc
 
 
 def _hint(table: Mapping[str, object], name: str, *, noun: str) -> str:
@@ -292,63 +278,3 @@ def _check_widths(layers: Sequence[LayerSpec], width: int, *, given: str) -> int
             f"{widths['document']}; poolkit runs models that give both alike."
         )
     return widths["query"]
-
-
-def read_pooling_module(module: Module) -> PoolingModule:
-    """Read a Pooling."""
-    settings = module.settings()
-    includes_prompt = bool(settings.get("include_prompt", True))
-    named = settings.get("pooling_mode")
-    if named is not None:
-        modes = named if isinstance(named, list) else [named]
-        return PoolingModule(tuple(map(str, modes)), includes_prompt)
-    unknown = [key for key in settings if key.startswith("pooling_mode") and key not in POOLING_FLAGS]
-    if unknown:
-        raise ModelError(
-            f"{module.path} sets {unknown[0]!r}, which poolkit does not know.{did_you_mean(unknown[0], POOLING_FLAGS)}"
-        )
-    # No flag at all is "mean" to sentence-transformers.
-    flagged = tuple(mode for flag, mode in POOLING_FLAGS.items() if settings.get(flag))
-    return PoolingModule(flagged or (PoolingMode.MEAN,), includes_prompt)
-
-
-def read_layer_mix(module: Module) -> LayerMixSpec:
-    """Read a WeightedLayerPooling."""
-    if module.only_for is not None:
-        raise ModelError(f"{module.path} is for one route alone; poolkit mixes the layers of all texts alike.")
-    return LayerMixSpec(module.folder, module.whole_number("layer_start", default=4))
-
-
-def read_dense(module: Module) -> DenseSpec:
-    """Read a Dense."""
-    settings = module.settings()
-    activation = str(settings.get("activation_function", "torch.nn.modules.activation.Tanh"))
-    match = re.fullmatch(r"torch\.nn\.(?:modules\.\w+\.)?(\w+)", activation)
-    if match is None or match[1] not in ACTIVATIONS:
-        raise ModelError(
-            f"{module.path} has activation_function {activation!r}, which poolkit does not run. It runs torch.nn's "
-            f"{', '.join(ACTIVATIONS)}."
-        )
-    return DenseSpec(
-        folder=module.folder,
-        in_features=module.whole_number("in_features"),
-        out_features=module.whole_number("out_features"),
-        bias=bool(settings.get("bias", True)),
-        activation=match[1],
-        has_residual=bool(settings.get("use_residual", False)),
-        only_for=module.only_for,
-    )
-
-
-def read_layer_norm(module: Module) -> LayerNormSpec:
-    """Read a LayerNorm."""
-    return LayerNormSpec(folder=module.folder, size=module.whole_number("dimension"), only_for=module.only_for)
-
-
-def read_normalize(module: Module) -> NormalizeSpec:
-    """Read a Normalize."""
-    return NormalizeSpec(folder=module.folder, only_for=module.only_for)
-
-
-def read_nothing(module: Module) -> None:
-    """Read a module that changes nothing here: Dropout, or what another reader takes (MultiVectorMask, LogitScore)."""

@@ -39,7 +39,7 @@ from poolkit.pipeline import prepare_model, report, report_quarantined
 from poolkit.pipeline.request import OnlineRequest, Rounds
 from poolkit.pipeline.tokenizing import Tokenization
 from poolkit.pipeline.weights import load_weights
-from poolkit.registry import BoundOperation, BoundTask, Registry
+from poolkit.registry import MODELS, BoundOperation, BoundTask, Registry
 from poolkit.tokenization import Encoder
 
 __all__ = ["ServedModel", "load_model"]
@@ -299,6 +299,7 @@ def load_model(
             task=prepared.task.task,
             settings=prepared.task.settings,
             encoder=prepared.encoder,
+            pooling=prepared.registry.entries(MODELS, "pooling"),
         )
     except BaseException:
         prepared.task.close()

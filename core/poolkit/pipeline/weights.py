@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from poolkit.contract import Output
 from poolkit.engine.loading import load_model
 from poolkit.engine.poolers.label_logits import create_label_head
+from poolkit.engine.poolers.pooling import POOL, Pool
 from poolkit.engine.poolers.task_head import create_head
 from poolkit.errors import ModelError
 
@@ -23,7 +24,13 @@ __all__ = ["load_weights"]
 
 
 def load_weights(
-    provider: EngineProvider, info: ModelInfo, *, task: PoolingTask, settings: BaseModel, encoder: PromptEncoder
+    provider: EngineProvider,
+    info: ModelInfo,
+    *,
+    task: PoolingTask,
+    settings: BaseModel,
+    encoder: PromptEncoder,
+    pooling: Mapping[str, object] = POOL,
 ) -> LoadedModel[torch.Tensor]:
     """Load the weights of the model that `info` describes, with the head that `task` asks for.
 
@@ -44,6 +51,7 @@ def load_weights(
         settings=settings,
         create_head=_head(task),
         taps=task.taps,
+        pooling=cast("Mapping[str, Pool]", pooling),
     )
 
 
