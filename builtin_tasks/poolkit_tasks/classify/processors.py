@@ -48,7 +48,7 @@ class ClassifyProcessor(PoolingIOProcessor[ClassifyRequest, ClassifyResponse]):
                 self._classify(output.data, request.top_k, self._threshold(request, params))
                 for output, params in zip(outputs, prepared.params_of_each, strict=True)
             ],
-            prompt_token_ids=[output.prompt_token_ids.tolist() for output in outputs],
+            prompt_token_ids=[output.prompt_token_ids for output in outputs],
             usage=Usage.of(outputs),
         )
 

@@ -24,6 +24,6 @@ class EmbeddingsProcessor(PoolingIOProcessor[EmbeddingsRequest, EmbeddingsRespon
         rows = [output.data for output in outputs]
         return EmbeddingsResponse(
             embeddings=np.stack(rows) if rows else np.empty((0, self.context.model.embedding_size), np.float32),
-            prompt_token_ids=[output.prompt_token_ids.tolist() for output in outputs],
+            prompt_token_ids=[output.prompt_token_ids for output in outputs],
             usage=Usage.of(outputs),
         )

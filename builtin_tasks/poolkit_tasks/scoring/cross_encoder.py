@@ -48,7 +48,7 @@ class CrossEncoderIOProcessor(ScoringIOProcessor):
     def score(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> Scored:  # noqa: ARG002
         """Return the label's score for each pair."""
         scores = np.array([output.data.item() for output in outputs], np.float32)
-        return Scored(scores, [output.prompt_token_ids.tolist() for output in outputs])
+        return Scored(scores, [output.prompt_token_ids for output in outputs])
 
     def _render(self, pairs: Sequence[Pair], request: ScoringRequest) -> list[Prompt]:
         """Return what the model reads of each pair: two texts, where it has no template for them."""

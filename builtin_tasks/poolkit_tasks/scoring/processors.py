@@ -17,6 +17,7 @@ from poolkit import (
     RerankResponse,
     RerankResult,
     ScoreResponse,
+    TokenIds,
     Usage,
 )
 from poolkit.errors import RequestError
@@ -33,11 +34,11 @@ class Scored:
 
     Attributes:
         scores: higher is more relevant. (pairs,), float32
-        prompt_token_ids: what ran through the model for each pair.
+        prompt_token_ids: the tokens that ran through the model for each pair.
     """
 
     scores: NDArray[np.float32]
-    prompt_token_ids: list[list[int]]
+    prompt_token_ids: Sequence[TokenIds]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
-from poolkit import ImagePrompt, PooledOutput, PoolingParams
+import numpy as np
+
+from poolkit import ImagePrompt, PooledOutput, PoolingParams, TokenIds
 from poolkit_tasks.scoring.pairs import Pair
 
-__all__ = ["Sides", "part"]
+__all__ = ["PairTokenIds", "Sides", "part"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +50,37 @@ class Sides:
         """Return the queries' outputs and the documents'."""
         return outputs[len(self.documents) :], outputs[: len(self.documents)]
 
-    def prompt_token_ids(self, outputs: Sequence[PooledOutput]) -> list[list[int]]:
-        """Return what ran through the model for each pair: its query's tokens and its document's."""
+    def prompt_token_ids(self, outputs: Sequence[PooledOutput]) -> PairTokenIds:
+        """Return the tokens that ran through the model for each pair."""
         queries, documents = self.split(outputs)
-        return [
-            [*queries[query].prompt_token_ids.tolist(), *document.prompt_token_ids.tolist()]
-            for query, document in zip(self.query_of, documents, strict=True)
-        ]
+        return PairTokenIds(self.query_of, queries, documents)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairTokenIds(Sequence[TokenIds]):
+    """For each pair the tokens of its query and of its document, joined only when they are read.
+
+    Over HTTP nobody reads them, and a query may stand in a thousand pairs.
+    """
+
+    query_of: Sequence[int]
+    queries: Sequence[PooledOutput]
+    documents: Sequence[PooledOutput]
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self.query_of)
+
+    @overload
+    def __getitem__(self, pair: int) -> TokenIds: ...
+    @overload
+    def __getitem__(self, pair: slice) -> list[TokenIds]: ...
+    def __getitem__(self, pair: int | slice) -> TokenIds | list[TokenIds]:
+        """Return the tokens of a pair. (tokens,), int32"""
+        if isinstance(pair, slice):
+            return [self[each] for each in range(*pair.indices(len(self)))]
+        query, document = self.queries[self.query_of[pair]], self.documents[pair]
+        return np.concatenate([query.prompt_token_ids, document.prompt_token_ids])
 
 
 def part(pairs: Sequence[Pair]) -> Sides:

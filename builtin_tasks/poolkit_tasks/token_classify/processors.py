@@ -63,7 +63,7 @@ class TokenClassifyProcessor(PoolingIOProcessor[TokenClassifyRequest, TokenClass
                 )
                 for activates, output in scored
             ],
-            prompt_token_ids=[output.prompt_token_ids.tolist() for output in outputs],
+            prompt_token_ids=[output.prompt_token_ids for output in outputs],
             usage=Usage.of(outputs),
         )
 

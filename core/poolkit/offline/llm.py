@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from poolkit.contract import ImagePrompt, Output, PoolingParams, Prompt
+from poolkit.contract import ImagePrompt, Output, PoolingParams, Prompt, TokenIds
 from poolkit.errors import RequestError
 from poolkit.offline.model import OfflineModel
 from poolkit.offline.outputs import (
@@ -315,7 +315,7 @@ def _given(**fields: object) -> dict[str, object]:
 
 def _pair(
     arrays: Sequence[NDArray[np.float32]] | NDArray[np.float32],
-    prompt_token_ids: Sequence[Sequence[int]],
+    prompt_token_ids: Sequence[TokenIds],
     *,
     wrap: Callable[[NDArray[np.float32]], OutputT],
 ) -> list[RequestOutput[OutputT]]:

@@ -151,9 +151,7 @@ class OfflineModel:
             response = self.run(operation, fields, use_tqdm=use_tqdm)
         except BatchError as error:
             outputs = [
-                RequestOutput(wrap(output.data), output.prompt_token_ids.tolist())
-                if isinstance(output, PooledOutput)
-                else None
+                RequestOutput(wrap(output.data), output.prompt_token_ids) if isinstance(output, PooledOutput) else None
                 for output in error.outputs
             ]
             raise BatchError(error.errors, outputs) from error

@@ -9,6 +9,7 @@ from typing import Generic, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from poolkit.contract import TokenIds
 from poolkit.operations import Entity, LabelScore
 
 __all__ = [
@@ -76,17 +77,23 @@ class ScoringOutput:
     score: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RequestOutput(Generic[OutputT]):
     """The answer to one prompt.
 
     Attributes:
         outputs: what was asked for.
-        prompt_token_ids: the tokens that ran through the model, special tokens included.
+        token_ids: the tokens that ran through the model, special tokens included. (tokens,), int32
     """
 
     outputs: OutputT
-    prompt_token_ids: Sequence[int]
+    token_ids: TokenIds
+
+    @property
+    def prompt_token_ids(self) -> list[int]:
+        """The same as a list, which is made when it is read."""
+        token_ids: list[int] = self.token_ids.tolist()
+        return token_ids
 
 
 ClassificationRequestOutput: TypeAlias = RequestOutput[ClassificationOutput]

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from poolkit.operations.answers import FloatArray, Usage
 from poolkit.operations.prompts import PromptsRequest
+from poolkit.operations.token_ids import PromptTokenIds
 
 __all__ = ["Classification", "ClassifyRequest", "ClassifyResponse", "LabelScore"]
 
@@ -50,8 +51,8 @@ class Classification(BaseModel):
 class ClassifyResponse(BaseModel):
     """One classification per prompt, in prompt order."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     data: list[Classification]
-    prompt_token_ids: list[list[int]] = Field(exclude=True, description="Per prompt; not sent over HTTP.")
+    prompt_token_ids: PromptTokenIds
     usage: Usage

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from poolkit.operations.answers import FloatArray, Usage
 from poolkit.operations.prompts import PromptsRequest
+from poolkit.operations.token_ids import PromptTokenIds
 
 __all__ = ["EmbeddingsRequest", "EmbeddingsResponse"]
 
@@ -28,5 +29,5 @@ class EmbeddingsResponse(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     embeddings: FloatArray = Field(description="Shape (prompts, dim), float32.")
-    prompt_token_ids: list[list[int]] = Field(exclude=True, description="Per prompt; not sent over HTTP.")
+    prompt_token_ids: PromptTokenIds
     usage: Usage

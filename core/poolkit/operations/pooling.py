@@ -10,6 +10,7 @@ from poolkit.contract import Operation, PooledOutput, PoolingIOProcessor, Prepar
 from poolkit.errors import RequestError
 from poolkit.operations.answers import FloatArray, Usage
 from poolkit.operations.prompts import PromptsRequest
+from poolkit.operations.token_ids import PromptTokenIds
 
 __all__ = ["POOLING", "PoolingProcessor", "PoolingRequest", "PoolingResponse"]
 
@@ -39,7 +40,7 @@ class PoolingResponse(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     data: list[FloatArray] = Field(description="Per prompt, float32: (dim,), (labels,), or one of those per token.")
-    prompt_token_ids: list[list[int]] = Field(exclude=True, description="Per prompt; not sent over HTTP.")
+    prompt_token_ids: PromptTokenIds
     usage: Usage
 
 
@@ -66,7 +67,7 @@ class PoolingProcessor(PoolingIOProcessor[PoolingRequest, PoolingResponse]):
         """Return each prompt's output as it is."""
         return PoolingResponse(
             data=[output.data for output in outputs],
-            prompt_token_ids=[output.prompt_token_ids.tolist() for output in outputs],
+            prompt_token_ids=[output.prompt_token_ids for output in outputs],
             usage=Usage.of(outputs),
         )
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, InstanceOf, Tag, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from poolkit.contract import ImagePrompt, PoolingParams, TextPair
 from poolkit.errors import RequestError
 from poolkit.operations.images import Image, is_image
+from poolkit.operations.token_ids import RequestTokenIds
+
+if TYPE_CHECKING:
+    from poolkit.contract import TokenIds
 
 __all__ = ["PoolingFields", "PromptsRequest"]
-
-TokenIds = list[Annotated[int, Field(ge=0, strict=True)]]
 
 
 def _kind(value: object) -> str | None:
     """Return which of the forms below a value has: told by its first item, so that errors speak of one form."""
+    if isinstance(value, np.ndarray):
+        return "token ids"
     if isinstance(value, str):
         return "text"
     if is_image(value):
@@ -37,7 +42,7 @@ def _kind_of_one(value: object) -> str | None:
 
 OnePrompt = Annotated[
     Annotated[str, Tag("text")]
-    | Annotated[TokenIds, Tag("token ids")]
+    | Annotated[RequestTokenIds, Tag("token ids")]
     | Annotated[TextPair, Tag("pair")]
     | Annotated[Image, Tag("image")],
     Discriminator(
@@ -49,7 +54,7 @@ OnePrompt = Annotated[
 ]
 Input = Annotated[
     Annotated[str, Tag("text")]
-    | Annotated[TokenIds, Tag("token ids")]
+    | Annotated[RequestTokenIds, Tag("token ids")]
     | Annotated[TextPair, Tag("pair")]
     | Annotated[Image, Tag("image")]
     | Annotated[list[OnePrompt], Tag("prompts")],
@@ -122,10 +127,6 @@ class PromptsRequest(PoolingFields):
         default=None, description="What the texts are, for models that read queries and documents differently."
     )
 
-    def prompts(self) -> list[str | TextPair | ImagePrompt | list[int]]:
+    def prompts(self) -> list[str | TextPair | ImagePrompt | TokenIds]:
         """Return `input` as a list of prompts, in order."""
-        if isinstance(self.input, str | TextPair | ImagePrompt):
-            return [self.input]
-        prompts = [prompt for prompt in self.input if not isinstance(prompt, int)]
-        token_ids = [token_id for token_id in self.input if isinstance(token_id, int)]
-        return [token_ids] if token_ids else prompts
+        return list(self.input) if isinstance(self.input, list) else [self.input]

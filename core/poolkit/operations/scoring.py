@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from poolkit.operations.answers import FloatArray, Usage
 from poolkit.operations.images import TextOrImage, is_image
 from poolkit.operations.prompts import PoolingFields
+from poolkit.operations.token_ids import PromptTokenIds
 
 __all__ = ["RerankRequest", "RerankResponse", "RerankResult", "ScoreRequest", "ScoreResponse"]
 
@@ -55,7 +56,7 @@ class ScoreResponse(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     scores: FloatArray = Field(description="Shape (pairs,), float32: higher is more relevant.")
-    prompt_token_ids: list[list[int]] = Field(
+    prompt_token_ids: PromptTokenIds = Field(
         exclude=True, description="Per pair, what ran through the model for it; not sent over HTTP."
     )
     usage: Usage = Field(description="A query that stands in several pairs counts once where it runs once.")

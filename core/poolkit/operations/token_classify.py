@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from poolkit.operations.answers import Usage
 from poolkit.operations.prompts import PromptsRequest
+from poolkit.operations.token_ids import PromptTokenIds
 
 __all__ = ["AggregationStrategy", "Entity", "TokenClassification", "TokenClassifyRequest", "TokenClassifyResponse"]
 
@@ -78,8 +79,8 @@ class TokenClassification(BaseModel):
 class TokenClassifyResponse(BaseModel):
     """The entities of each text, in prompt order."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     data: list[TokenClassification]
-    prompt_token_ids: list[list[int]] = Field(exclude=True, description="Per prompt; not sent over HTTP.")
+    prompt_token_ids: PromptTokenIds
     usage: Usage

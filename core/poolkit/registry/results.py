@@ -26,7 +26,10 @@ def check_prepared(prepared: object) -> Prepared:
     if isinstance(prepared.prompts, str) or not isinstance(prepared.prompts, Sequence):
         raise TypeError(f"Prepared.prompts is a {type(prepared.prompts).__name__}, not a sequence of prompts")
     for index, prompt in enumerate(prepared.prompts):
-        if not isinstance(prompt, str | TextPair | TemplatedText | ImagePrompt | TokenInputs | Sequence):
+        is_array = hasattr(prompt, "dtype")
+        if not is_array and not isinstance(
+            prompt, str | TextPair | TemplatedText | ImagePrompt | TokenInputs | Sequence
+        ):
             raise TypeError(f"Prepared.prompts[{index}] is a {type(prompt).__name__}, not a text, a pair or token ids")
     groups, origin = prepared.groups, prepared.origin
     for name, given in (("groups", groups), ("origin", origin)):
@@ -118,8 +121,9 @@ def _has_finite_sum(values: list[object] | tuple[object, ...]) -> bool:
 
 @lru_cache(maxsize=256)
 def _inexact_fields(model: type[BaseModel]) -> tuple[str, ...]:
-    """Return the fields of a model that may hold a float, so that texts and token ids are not looked through."""
-    return tuple(name for name, field in model.model_fields.items() if not _is_exact(field.annotation, (model,)))
+    """Return the fields of a model that may hold a float and are sent, so that texts and token ids are left alone."""
+    fields = model.model_fields.items()
+    return tuple(name for name, field in fields if not field.exclude and not _is_exact(field.annotation, (model,)))
 
 
 def _is_exact(annotation: object, models: tuple[type[BaseModel], ...]) -> bool:

@@ -109,9 +109,7 @@ class ScoreProcessor(ListwiseProcessor[ScoreRequest, ScoreResponse]):
         return ScoreResponse(
             scores=np.concatenate([np.empty(0, np.float32), *_scores(asked.listings, outputs)]),
             prompt_token_ids=[
-                output.prompt_token_ids.tolist()
-                for output, size in zip(outputs, sizes, strict=True)
-                for _ in range(size)
+                output.prompt_token_ids for output, size in zip(outputs, sizes, strict=True) for _ in range(size)
             ],
             usage=Usage.of(outputs),
         )
