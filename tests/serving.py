@@ -9,11 +9,12 @@ import httpx
 import numpy as np
 from fastapi import FastAPI
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from poolkit.contract import Batch, States
 from poolkit.testing import FakeBackbone, fake_model
 
-__all__ = ["HeldBackbone", "ask", "fake_model"]
+__all__ = ["HeldBackbone", "ask", "fake_model", "ids_in"]
 
 
 class HeldBackbone(FakeBackbone):
@@ -40,3 +41,8 @@ def ask(app: FastAPI, method: str, path: str, **request: object) -> httpx.Respon
             return await client.request(method, path, **request)  # type: ignore[arg-type]
 
     return asyncio.run(send())
+
+
+def ids_in(response: BaseModel) -> list[list[int]]:
+    """Return the token ids of each prompt in a response, as lists."""
+    return [ids.tolist() for ids in response.prompt_token_ids]  # type: ignore[attr-defined]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import SkipJsonSchema
@@ -131,8 +131,7 @@ def _failure(details: ErrorDetails, data: object) -> _Failure:
     """Tell the steps of pydantic's location that lead through `data` from the names of union arms."""
     steps = []
     for name in details["loc"]:
-        in_array = isinstance(data, list | tuple) and isinstance(name, int) and name < len(data)
-        if in_array or (isinstance(data, dict) and name in data):
+        if (isinstance(name, int) and name < _length(data)) or (isinstance(data, dict) and name in data):
             data = data[name]  # type: ignore[index]  # one of the two tests above holds
             steps.append(_Step(name, is_arm=False))
         else:
@@ -141,6 +140,12 @@ def _failure(details: ErrorDetails, data: object) -> _Failure:
     path = tuple(step.name for step in steps if not step.is_arm)
     expected = EXPECTED.get(details["type"])
     return _Failure(tuple(steps), path, (expected,) if expected else (), details)
+
+
+def _length(data: object) -> int:
+    """Return the number of items of a list, a tuple or an array; 0 for anything else."""
+    is_array = isinstance(data, list | tuple) or (hasattr(data, "dtype") and isinstance(data, Sized))
+    return len(cast("Sized", data)) if is_array else 0
 
 
 def _most_telling(failures: Sequence[_Failure]) -> list[_Failure]:

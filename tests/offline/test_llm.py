@@ -184,6 +184,37 @@ def test_an_operation_is_reached_by_name(llm):
     )
 
 
+def test_token_ids_may_be_arrays_and_come_back_as_a_list_when_they_are_read(llm):
+    ids = [101, 7592, 102]
+    for prompts in (ids, [ids], np.array(ids), [np.array(ids, np.uint16)]):
+        [output] = llm.embed(prompts, use_tqdm=False)
+        assert (output.prompt_token_ids, output.token_ids.dtype) == (ids, np.int32)
+        assert_close(output.outputs.embedding, llm.embed([ids], use_tqdm=False)[0].outputs.embedding)
+
+
+@pytest.mark.parametrize(
+    ("array", "problem"),
+    [
+        (np.array([[101, 102]]), "must be one row of integers, got an array of shape (1, 2) and type int64"),
+        (np.array([101.0]), "must be one row of integers, got an array of shape (1,) and type float64"),
+    ],
+)
+def test_an_array_that_holds_no_token_ids_is_refused(llm, array, problem):
+    with pytest.raises(RequestError) as error:
+        llm.embed([array], use_tqdm=False)
+    assert str(error.value) == f"input[0] {problem}."
+    with pytest.raises(RequestError) as error:
+        llm.embed(np.array([101, -1]), use_tqdm=False)
+    assert str(error.value) == "input[1] must be greater than or equal to 0, got -1."
+
+
+def test_the_tokens_of_a_pair_are_those_of_its_query_and_its_document(llm):
+    documents = TEXTS[1:]
+    scored = llm.score(TEXTS[0], documents, use_tqdm=False)
+    [query, *alone] = [output.prompt_token_ids for output in llm.embed(TEXTS, use_tqdm=False)]
+    assert [output.prompt_token_ids for output in scored] == [[*query, *document] for document in alone]
+
+
 def test_the_progress_bar_shows_the_count_and_the_rate(llm, capsys):
     llm.embed(TEXTS)
     shown = capsys.readouterr().err

@@ -51,6 +51,18 @@ def told(response) -> tuple[int, str, str | None, str]:
         ),
         ({"input": [[1, 2], [3, "x"]]}, "input[1][1] must be an integer, got 'x'.", "input[1][1]"),
         ({"input": [1, -2]}, "input[1] must be greater than or equal to 0, got -2.", "input[1]"),
+        ({"input": [[1, 2], [3, True]]}, "input[1][1] must be an integer, got true.", "input[1][1]"),
+        ({"input": [1, 2.0]}, "input[1] must be an integer, got 2.0.", "input[1]"),
+        (
+            {"input": [1 << 31]},
+            "input[0] must be less than or equal to 2147483647, got 2147483648.",
+            "input[0]",
+        ),
+        (
+            {"input": [1 << 63]},
+            "input[0] must be less than or equal to 2147483647, got 9223372036854775808.",
+            "input[0]",
+        ),
         ({"input": {"first": "a"}}, "input.second is required.", "input.second"),
         ({"input": "a", "dimensions": "many"}, "dimensions must be an integer, got 'many'.", "dimensions"),
         ({"input": "a", "dimensions": 0}, "dimensions must be greater than or equal to 1, got 0.", "dimensions"),

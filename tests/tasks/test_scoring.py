@@ -146,7 +146,7 @@ def test_a_shared_query_runs_and_counts_once(models):
     llm = models["embed"]
     query, documents = token_ids(llm, QUERIES[0]), [token_ids(llm, text) for text in DOCUMENTS]
     response = llm.run("score", {"queries": QUERIES[0], "documents": DOCUMENTS}, use_tqdm=False)
-    assert response.prompt_token_ids == [[*query, *document] for document in documents]
+    assert [ids.tolist() for ids in response.prompt_token_ids] == [[*query, *document] for document in documents]
     assert response.usage.prompt_tokens == len(query) + sum(map(len, documents))
     pairwise = llm.run("score", {"queries": [QUERIES[0]] * 12, "documents": DOCUMENTS}, use_tqdm=False)
     assert pairwise.usage == response.usage
@@ -171,7 +171,7 @@ def test_a_cross_encoder_reads_the_query_with_each_document(models):
     response = models["classify"].run("score", {"queries": QUERIES[0], "documents": DOCUMENTS}, use_tqdm=False)
     assert response.usage.prompt_tokens == sum(map(len, response.prompt_token_ids))
     query = token_ids(models["classify"], QUERIES[0])
-    assert all(ids[: len(query)] == query for ids in response.prompt_token_ids)
+    assert all(ids[: len(query)].tolist() == query for ids in response.prompt_token_ids)
 
 
 @pytest.mark.parametrize("task", SCORERS)
