@@ -19,6 +19,12 @@ test-fast: .venv/installed-contrib  # what loads no model or only a tiny one
 	$(BIN)/ruff format --check
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile $(addprefix tests/,$(FAST))
 
+test-python-%: pyproject.toml constraints.txt  # the same tests on another version: make test-python-3.13
+	test -x .venv-$*/bin/python || python$* -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest --numprocesses 2 --dist loadfile $(addprefix tests/,$(FAST))
+	.venv-$*/bin/python -m mypy --python-version $* --package poolkit --package poolkit_plugins --package poolkit_tasks
+
 lint: .venv/installed-contrib
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

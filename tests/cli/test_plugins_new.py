@@ -185,18 +185,21 @@ def test_the_commands_that_are_told_get_an_answer(new, kind, tmp_path, site):
     [path, body] = re.fullmatch(r"curl -s http://127\.0\.0\.1:8000(\S+) -d '(.*)'", curl).groups()
     code = (
         "import asyncio, httpx, sys\n"
-        "from poolkit import create_app\n"
+        "from poolkit import LLM, create_app\n"
         "from poolkit.testing import fake_model\n"
-        "options, path, body = sys.argv[1:]\n"
-        "words = options.split()\n"
-        "plugin, *task = [word for word in words[2:] if word[0] != '-']\n"
-        "with fake_model(*task, plugin=plugin) as served:\n"
-        "    transport = httpx.ASGITransport(create_app(served))\n"
-        "    async def send():\n"
-        "        async with httpx.AsyncClient(transport=transport, base_url='http://test') as client:\n"
-        "            return await client.post(path, content=body)\n"
-        "    response = asyncio.run(send())\n"
-        "    print(response.status_code)\n"
+        "serve, path, body = sys.argv[1:]\n"
+        "words = serve.split()[2:]\n"
+        "options = dict(zip(words[::2], words[1::2], strict=True))\n"
+        "async def send(app):\n"
+        "    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url='http://test') as client:\n"
+        "        return await client.post(path, content=body)\n"
+        "if '--engine' in options:\n"
+        "    model = LLM(engine=options['--engine'], enable=[options['--plugin']])\n"
+        "else:\n"
+        "    model = fake_model(options.get('--task', 'embed'), plugin=options['--plugin'])\n"
+        "with model as served:\n"
+        "    response = asyncio.run(send(create_app(served)))\n"
+        "print(response.status_code)\n"
     )
     shown = subprocess.run(
         [sys.executable, "-c", code, serve, path, body], env={**os.environ, **site}, capture_output=True, text=True

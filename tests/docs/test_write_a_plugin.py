@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from docs.pages import ROOT
+from poolkit import Segments, States
 
 PAGE = (ROOT / "docs" / "write-a-plugin.md").read_text(encoding="utf-8")
 NUMBERS = {"Three": 3, "Four": 4, "Five": 5, "Six": 6}
@@ -23,6 +25,15 @@ PLUGIN = blocks("python")[0]
 PLUGIN_PROJECT = blocks("toml")[0]
 [WRAPPER] = [code for code in blocks("python") if "poolkit_wrap" in code]
 [WRAPPER_ENTRY] = [table for table in blocks("toml") if "poolkit.plugins" in table]
+[MARKS] = [code for code in blocks("python") if "poolkit_marks" in code]
+[DIALECT] = [code for code in blocks("python") if "DIALECT = " in code]
+[DIALECT_ENTRY] = [table for table in blocks("toml") if "poolkit.dialects" in table]
+[RUN_ONCE] = [code for code in blocks("python") if "class RunOnce" in code]
+[MAXIMUM] = [code for code in blocks("python") if "def create_head" in code]
+[ENGINE] = [code for code in blocks("python") if "def load_backbone" in code]
+[ENGINE_ENTRY] = [table for table in blocks("toml") if "poolkit.engines" in table]
+RUN_ONCE += "from poolkit import hookimpl\n@hookimpl\ndef poolkit_wrap(context, settings):\n    return [RunOnce()]\n"
+HEAD = PLUGIN_PROJECT[: PLUGIN_PROJECT.index("[project.entry-points")]
 WRAPPER_PROJECT = PLUGIN_PROJECT[: PLUGIN_PROJECT.index("[project.entry-points")].replace("shout", "lowercase")
 
 
@@ -33,6 +44,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for module, code, project in (
         ("poolkit_shout", PLUGIN, PLUGIN_PROJECT),
         ("poolkit_lowercase", WRAPPER, WRAPPER_PROJECT + WRAPPER_ENTRY),
+        (
+            "poolkit_runonce",
+            RUN_ONCE,
+            (HEAD + WRAPPER_ENTRY.replace("lowercase", "runonce")).replace("shout", "runonce"),
+        ),
+        ("poolkit_marks", MARKS, PLUGIN_PROJECT.replace("shout", "marks")),
+        ("poolkit_static", ENGINE, HEAD.replace("shout", "static") + ENGINE_ENTRY),
+        ("poolkit_tei", DIALECT, HEAD.replace("shout", "tei") + DIALECT_ENTRY),
     ):
         folder = tmp_path_factory.mktemp(module)
         (folder / f"{module}.py").write_text(code, encoding="utf-8")
@@ -90,6 +109,68 @@ def test_the_wrapper_surrounds_a_built_in_task(run):
     )
 
     assert printed == "True\n"
+
+
+def test_the_task_for_tokens_marks_characters(run):
+    printed = run(
+        "from poolkit.testing import fake_model\n"
+        "from poolkit_marks import Request\n"
+        "text = 'a few words of no meaning at all'\n"
+        "with fake_model('marks', plugin='poolkit-marks') as served:\n"
+        "    marks = served.run('mark', Request(text=text)).marks\n"
+        "print({text[start:end] for start, end in marks} <= set(text.split()), 0 < len(marks) < 9)\n"
+    )
+
+    assert printed == "True True\n"
+
+
+def test_equal_prompts_run_once_where_the_wrapper_around_the_model_is_enabled(run):
+    printed = run(
+        "from poolkit import EmbeddingsRequest\n"
+        "from poolkit.testing import fake_model\n"
+        "with fake_model('embed', plugin='poolkit-runonce') as served:\n"
+        "    vectors = served.run('embeddings', EmbeddingsRequest(input=['a', 'b', 'a'])).embeddings\n"
+        "    print(served.stats().prompts_run, (vectors[0] == vectors[2]).all(), (vectors[0] == vectors[1]).all())\n"
+    )
+
+    assert printed == "2 True False\n"
+
+
+def test_the_head_takes_the_maximum_over_the_tokens_of_each_text():
+    page: dict = {}
+    exec(compile(MAXIMUM, "write-a-plugin.md", "exec"), page)
+    states = States(torch.tensor([[1.0, 5.0], [3.0, 2.0], [0.0, 4.0]]), Segments.of([2, 1]))
+
+    assert page["create_head"](None)(states, None).rows.tolist() == [[3, 5], [0, 4]]
+
+
+def test_the_engine_serves_a_model(run):
+    printed = run(
+        "from poolkit import LLM\n"
+        "with LLM(engine='static', enable=['poolkit-static']) as llm:\n"
+        "    [same, other] = llm.score('a cat', ['cat a', 'stock prices'], use_tqdm=False)\n"
+        "print(round(same.outputs.score, 4), other.outputs.score < 0.9)\n"
+    )
+
+    assert printed == "1.0 True\n"
+
+
+def test_the_dialect_answers_in_its_own_words(run):
+    printed = run(
+        "import asyncio, httpx\n"
+        "from poolkit import create_app\n"
+        "from poolkit.testing import fake_model\n"
+        "async def ask(app):\n"
+        "    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url='http://test') as client:\n"
+        "        for inputs in (['a', 'b'], 5):\n"
+        "            response = await client.post('/embed', json={'inputs': inputs})\n"
+        "            answer = response.json()\n"
+        "            print(response.status_code, sorted(answer) if isinstance(answer, dict) else len(answer))\n"
+        "with fake_model('embed', plugin='poolkit-tei') as served:\n"
+        "    asyncio.run(ask(create_app(served)))\n"
+    )
+
+    assert printed == "200 2\n400 ['error', 'error_type']\n"
 
 
 def test_the_way_to_an_answer_has_the_number_of_commands_that_the_page_says():

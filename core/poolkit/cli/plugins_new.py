@@ -38,7 +38,9 @@ class Kind(StrEnum):
     """An addition to poolkit that a package can make."""
 
     TASK = "task"
+    HEAD = "head"
     HOOKS = "hooks"
+    ENGINE = "engine"
     DIALECT = "dialect"
 
 
@@ -61,14 +63,16 @@ TEXTS = '["Yeast makes gas.", "Stock prices fell."]'
 
 ASKED = {
     Kind.TASK: Asked(" --task {task}", "/{name}/compare", f'{{"query": "Why does dough grow?", "texts": {TEXTS}}}'),
+    Kind.HEAD: Asked(" --task {task}", "/tasks/{task}/pooling", f'{{"input": {TEXTS}}}'),
     Kind.HOOKS: Asked("", "/v1/embeddings", f'{{"input": {TEXTS}}}'),
+    Kind.ENGINE: Asked(" --engine {task}", "/v1/embeddings", f'{{"input": {TEXTS}}}'),
     Kind.DIALECT: Asked("", "/{name}/vectors", f'{{"texts": {TEXTS}}}'),
 }
 
 
 def new(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Name of the task, the hooks or the dialect, such as  ner .")
+        str, typer.Argument(metavar="NAME", help="Name of the task or of what else is added, such as  ner .")
     ],
     kind: Annotated[Kind, typer.Option(help="What the package adds to poolkit.")] = Kind.TASK,
     output: Annotated[
@@ -106,7 +110,7 @@ def _names(name: str, kind: Kind) -> dict[str, str]:
         "plugin": f"{PREFIX}{name}",
         "module": f"poolkit_{task}",
         "task": task,
-        "route": ASKED[kind].route.format(name=name),
+        "route": ASKED[kind].route.format(name=name, task=task),
         "request": ASKED[kind].request,
     }
 
