@@ -179,8 +179,8 @@ OF_EVERY_MODEL = (Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN)
     ("head", "outputs"),
     [
         ("", OF_EVERY_MODEL),
-        ("ForSequenceClassification", (Output.LOGITS, *OF_EVERY_MODEL, Output.REWARDS)),
-        ("ForTokenClassification", (Output.TOKEN_LOGITS, *OF_EVERY_MODEL, Output.REWARDS)),
+        ("ForSequenceClassification", (Output.LOGITS, *OF_EVERY_MODEL)),
+        ("ForTokenClassification", (Output.TOKEN_LOGITS, *OF_EVERY_MODEL)),
         ("ForMaskedLM", OF_EVERY_MODEL),
     ],
 )

@@ -228,8 +228,7 @@ def test_a_descriptor_that_breaks_the_contract(site: Site, arguments: str, probl
     [
         (
             "output='colour'",
-            "has output='colour'. Choose one of vector, logits, token_vectors, token_logits, hidden, label_logits, "
-            "rewards.",
+            "has output='colour'. Choose one of vector, logits, token_vectors, token_logits, hidden, label_logits.",
         ),
         (
             "operations=(replace(OPERATION, request=int),)",

@@ -106,7 +106,6 @@ OUTPUT_KINDS: Mapping[Output, OutputKind] = {
     Output.TOKEN_VECTORS: OutputKind(name="token_vectors", shape="(tokens, dim)", join=_concatenate),
     Output.TOKEN_LOGITS: OutputKind(name="token_logits", shape="(tokens, labels)"),
     Output.HIDDEN: OutputKind(name="hidden", shape="(tokens, hidden)"),
-    Output.REWARDS: OutputKind(name="rewards", shape="(labels,) or (tokens, labels)"),
 }
 """The kinds of what a model produces by itself."""
 

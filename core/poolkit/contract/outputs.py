@@ -28,9 +28,6 @@ class Output(StrEnum):
     HIDDEN = "hidden"
     LABEL_LOGITS = "label_logits"
     """A causal LM's logits of the task's `label_tokens`, after a prompt's last token."""
-    REWARDS = "rewards"
-    """A classifier's logits as scores: of a text, of each token, or of each step, as the model and `PoolerConfig` say.
-    """
 
 
 class Activation(StrEnum):

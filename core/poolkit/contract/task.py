@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict
 
@@ -66,6 +66,7 @@ class PoolingTask:
         api: the `API_VERSION` it was written for.
         summary: one line for people.
         output: what the model must produce for each prompt.
+        or_outputs: what it may produce instead, best first, if it does not give `output`.
         operations: what it can be asked; the first is what `/pooling` reaches when none is named `pooling`.
         head: dotted path "module:function" of a `HeadFactory`, imported when the model is loaded. Its head turns the
             model's hidden states into this task's outputs. None for the model's own head.
@@ -74,6 +75,8 @@ class PoolingTask:
         parameters: which of the `PoolingParams` about pooling its prompts may set; those about tokenization (and
             `parts`) hold for every task.
         requires: says why a model cannot serve this task, or None if it can.
+        preference: says how well a model suits this task, to choose the one that it serves if none is named: it counts
+            before what the model produces. 0 for most; more for a model that was made for the task.
         extra: pydantic model, frozen and hashable, of the parameters that its own head takes per prompt
             (`PoolingParams.extra`); None if it takes none.
         settings: pydantic model of `[plugins.<plugin>]` in poolkit.toml; unknown keys must be forbidden.
@@ -92,12 +95,19 @@ class PoolingTask:
     activation: Activation = Activation.IDENTITY
     activates: bool = True
     parameters: tuple[str, ...] = ("dimensions", "use_activation")
+    or_outputs: tuple[Output, ...] = ()
     requires: Callable[[ModelInfo], str | None] | None = None
+    preference: Callable[[ModelInfo], int] | None = None
     extra: type[BaseModel] | None = None
     settings: type[BaseModel] = NoSettings
     taps: tuple[int, ...] = ()
     kind: OutputKind | None = None
     label_tokens: tuple[str, ...] = ()
+
+    def for_model(self, model: ModelInfo) -> PoolingTask:
+        """Return the task with the one kind of output that the model gives for it; unchanged if it gives none."""
+        found = next((output for output in (self.output, *self.or_outputs) if output in model.outputs), self.output)
+        return self if found is self.output else replace(self, output=found)
 
     @property
     def output_kind(self) -> OutputKind:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_model", "make_finish"]
 
-CLASSIFIES = (Output.LOGITS, Output.TOKEN_LOGITS, Output.REWARDS)
+CLASSIFIES = (Output.LOGITS, Output.TOKEN_LOGITS)
 
 
 class LoadWithHead(Protocol):
@@ -70,8 +70,7 @@ def load_model(
     Raises ModelError where the model cannot be loaded, or the engine cannot run it.
     """
     if create_head is None and output in CLASSIFIES:
-        per_token = output is Output.TOKEN_LOGITS or (output is Output.REWARDS and Output.TOKEN_LOGITS in info.outputs)
-        backbone, pooler = _load_with_head(provider, info, encoder, per_token=per_token)
+        backbone, pooler = _load_with_head(provider, info, encoder, per_token=output is Output.TOKEN_LOGITS)
     else:
         # First what is small: a head that cannot be made is told before the weights are read.
         context = HeadContext(info, settings, encoder, _device(provider, info))

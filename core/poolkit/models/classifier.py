@@ -15,7 +15,7 @@ from poolkit.models.families import EVERY_MODELS_OUTPUTS
 
 __all__ = ["list_outputs", "read_classifier", "read_steps"]
 
-SCORES = frozenset((Output.LOGITS, Output.TOKEN_LOGITS, Output.REWARDS))
+SCORES = frozenset((Output.LOGITS, Output.TOKEN_LOGITS))
 
 CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification")
 
@@ -143,11 +143,11 @@ def list_outputs(
     every = EVERY_MODELS_OUTPUTS[1:] if of_tokens else EVERY_MODELS_OUTPUTS
     architecture = files.architecture if has_head else ""
     if architecture.endswith("ForSequenceClassification"):
-        return (Output.LOGITS, *every, Output.REWARDS)
+        return (Output.LOGITS, *every)
     if architecture.endswith("ForTokenClassification") and pooling_type != "STEP":
-        return (Output.TOKEN_LOGITS, *every, Output.REWARDS)
+        return (Output.TOKEN_LOGITS, *every)
     if architecture.endswith(("ForTokenClassification", "ForCausalLM")) and pooling_type == "STEP":
-        return (Output.REWARDS, Output.TOKEN_LOGITS, *every)
+        return (Output.TOKEN_LOGITS, *every)
     return (*every, Output.LABEL_LOGITS) if architecture.endswith("ForCausalLM") else every
 
 

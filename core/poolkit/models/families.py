@@ -100,7 +100,7 @@ MPNET = ModelFamily(
 def _rewards(files: ModelFiles, *, per_text: bool) -> tuple[Output, ...]:
     of_tokens = files.config.pooler_config.pooling_type in ("ALL", "STEP")
     every = EVERY_MODELS_OUTPUTS[1:] if of_tokens else EVERY_MODELS_OUTPUTS
-    return (Output.REWARDS, Output.LOGITS if per_text and not of_tokens else Output.TOKEN_LOGITS, *every)
+    return (Output.LOGITS if per_text and not of_tokens else Output.TOKEN_LOGITS, *every)
 
 
 REWARD = ModelFamily(

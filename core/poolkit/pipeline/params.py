@@ -40,7 +40,7 @@ class ParamsResolver:
         model, pooler = self.model, self.model.config.pooler_config
         input_type = params.input_type or model.text.default_input_type
         limits = {"query": params.max_tokens_per_query, "document": params.max_tokens_per_doc}
-        has_steps = self.task.output is Output.REWARDS and Output.TOKEN_LOGITS in model.outputs
+        has_steps = "step_tag_id" in self.task.parameters and self.task.output is Output.TOKEN_LOGITS
         asked = params.returned_token_ids or pooler.returned_token_ids
         return ResolvedParams(
             max_tokens=self._max_tokens(params),
@@ -98,8 +98,7 @@ class ParamsResolver:
                 raise RequestError(
                     f"The task {task.name!r} does not know {name}. It knows {', '.join(known)}.", param=name
                 )
-        if task.output is Output.REWARDS:
-            _check_steps(params, self.model)
+        _check_steps(params, self.model, task)
         if params.dimensions is not None and task.output is not Output.HIDDEN:
             _check_dimensions(params.dimensions, self.model, task)
 
@@ -113,9 +112,9 @@ def _step_tag(request: int | None, model: int | None) -> int | None:
     return model if request is None else request
 
 
-def _check_steps(params: PoolingParams, model: ModelInfo) -> None:
+def _check_steps(params: PoolingParams, model: ModelInfo, task: PoolingTask) -> None:
     asked = [name for name in ("step_tag_id", "returned_token_ids") if getattr(params, name) is not None]
-    if asked and Output.TOKEN_LOGITS not in model.outputs:
+    if asked and task.output is not Output.TOKEN_LOGITS:
         raise RequestError(
             f"{model.name} scores a text as a whole: it has no steps. Leave out {asked[0]}.", param=asked[0]
         )

@@ -12,6 +12,7 @@ from poolkit.models import ModelInfo
 __all__ = ["check_pooler"]
 
 OF_VECTORS = ("CLS", "LAST", "MEAN")
+OF_STEPS = ("step_tag_id", "returned_token_ids")
 OF_TOKENS = (Output.TOKEN_VECTORS, Output.TOKEN_LOGITS)
 
 
@@ -40,7 +41,7 @@ def _problems(pooler: PoolerConfig, task: PoolingTask, model: ModelInfo) -> Iter
             continue
         if parameter not in task.parameters:
             yield name, f"but task {task.name!r} does not know {parameter}. Leave it out."
-        elif task.output is Output.REWARDS and name != "use_activation" and Output.TOKEN_LOGITS not in model.outputs:
+        elif name in OF_STEPS and task.output is not Output.TOKEN_LOGITS:
             yield name, f"but {model.name} scores a text as a whole: it has no steps. Leave it out."
     for name in ("logit_mean", "logit_sigma"):
         if getattr(pooler, name) is not None and task.output is not Output.LOGITS:
@@ -56,14 +57,11 @@ def _problems(pooler: PoolerConfig, task: PoolingTask, model: ModelInfo) -> Iter
 def _wrong_pooling(pooler: PoolerConfig, task: PoolingTask, model: ModelInfo) -> str | None:
     if pooler.pooling_type is None:
         return None
-    has_tokens = task.output in OF_TOKENS or (task.output is Output.REWARDS and Output.TOKEN_LOGITS in model.outputs)
     fitting: tuple[str, ...] = ()
     if task.output is Output.VECTOR and model.images is None:
         fitting = OF_VECTORS
-    elif task.output is Output.REWARDS and has_tokens:
-        fitting = ("ALL", "STEP")
-    elif has_tokens:
-        fitting = ("ALL",)
+    elif task.output in OF_TOKENS:
+        fitting = ("ALL", "STEP") if "step_tag_id" in task.parameters else ("ALL",)
     if pooler.pooling_type in fitting:
         return None
     if fitting:

@@ -13,7 +13,7 @@ from poolkit.registry import Registry
 
 __all__ = ["report", "report_quarantined"]
 
-SCORES = (Output.LOGITS, Output.TOKEN_LOGITS, Output.REWARDS)
+SCORES = (Output.LOGITS, Output.TOKEN_LOGITS)
 
 
 def report(model: ModelInfo, task: PoolingTask, config: ModelConfig) -> tuple[Decision, ...]:

@@ -87,7 +87,8 @@ class Loaded:
             UnknownTaskError: it is none of the enabled tasks'.
         """
         for candidate in self.tasks:
-            if candidate.target == task:
+            target = candidate.target
+            if target == task or (isinstance(target, PoolingTask) and task in _variants(target)):
                 return candidate
         raise UnknownTaskError(f"task {task.name!r} is not one of the enabled tasks' descriptors.", task=task.name)
 
@@ -105,6 +106,11 @@ class Loaded:
         if any(failure.plugin == plugin for failure in self.quarantined):
             known |= table.keys()  # they may be those of what could not be loaded
         return _read_settings(plugin, model, table, known=known)
+
+
+def _variants(task: PoolingTask) -> list[PoolingTask]:
+    """Return a task with each of the kinds of output that will do for it."""
+    return [replace(task, output=output) for output in task.or_outputs]
 
 
 def load(selection: Selection, *, reads_settings: bool = True) -> Loaded:

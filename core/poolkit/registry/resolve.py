@@ -28,22 +28,22 @@ MISSING = {
     Output.TOKEN_LOGITS: "it has no token classification head",
     Output.HIDDEN: "it gives no hidden states",
     Output.LABEL_LOGITS: "it is no causal language model",
-    Output.REWARDS: "it is no reward model: it has neither a classification head nor pooling_type STEP",
 }
 
 
 def supported_tasks(loaded: Loaded, model: ModelInfo) -> tuple[str, ...]:
     """Return the names of the enabled tasks that the model can serve, best first.
 
-    Built-in tasks come before those of other plugins, then the model's own order of outputs counts, then the name: what
-    a model serves by default does not change when a plugin is installed or enabled.
+    Built-in tasks come before those of other plugins, then each task's own preference counts, then the model's order of
+    outputs, then the name: what a model serves by default does not change when a plugin is installed or enabled.
     """
     ranks = {}
     for name in loaded.task_names():
         for found in loaded.providers(name):
             task = found.target
             if isinstance(task, PoolingTask) and _unsupported_reason(found, task, model) is None:
-                ranks[name] = (not found.plugin.is_builtin, model.outputs.index(task.output), name)
+                rank = model.outputs.index(task.for_model(model).output)
+                ranks[name] = (not found.plugin.is_builtin, -_preference(task, model), rank, name)
     return tuple(sorted(ranks, key=ranks.__getitem__))
 
 
@@ -98,7 +98,8 @@ def get_pooling_task(
         reason = _unsupported_reason(found, found.target, model)
         if reason is not None:
             raise _unsupported(found.target.name, reason, supported_tasks, model)
-    elif found.target.name not in supported_tasks:
+        return found.target.for_model(model)
+    if found.target.name not in supported_tasks:
         raise _not_listed(found.target.name, supported_tasks)
     return found.target
 
@@ -144,7 +145,10 @@ def _follow(loaded: Loaded, found: LoadedTask) -> LoadedTask:
 
 def _unsupported_reason(found: LoadedTask, task: PoolingTask, model: ModelInfo) -> str | None:
     """Return why the model cannot serve the task, or None if it can."""
-    if task.output not in model.outputs:
+    refusal = _refusal(found, task, model)
+    if task.for_model(model).output not in model.outputs:
+        if task.or_outputs and refusal is not None:
+            return refusal  # of several kinds of output, the task itself says best what is missing
         if task.output in model.unsupported:
             return model.unsupported[task.output]
         pooling_type = model.config.pooler_config.pooling_type
@@ -152,6 +156,15 @@ def _unsupported_reason(found: LoadedTask, task: PoolingTask, model: ModelInfo) 
             leaves = f"pooler_config.pooling_type {pooling_type} leaves each token its own"
             return f"{leaves}; CLS, LAST and MEAN make one vector"
         return MISSING[task.output]
+    return refusal
+
+
+def _preference(task: PoolingTask, model: ModelInfo) -> int:
+    return 0 if task.preference is None else task.preference(model)
+
+
+def _refusal(found: LoadedTask, task: PoolingTask, model: ModelInfo) -> str | None:
+    """Return what the task itself says against the model."""
     if task.requires is None:
         return None
     try:

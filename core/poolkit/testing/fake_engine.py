@@ -44,7 +44,7 @@ __all__ = ["FAKE_MODEL", "ChangeOutputs", "Draw", "Fake", "FakeBackbone", "FakeT
 
 FAKE_LABELS = 4
 
-ROWS = (Output.VECTOR, Output.LOGITS, Output.REWARDS)
+ROWS = (Output.VECTOR, Output.LOGITS, Output.LABEL_LOGITS)
 """The outputs with one row for each prompt."""
 
 FAKE_MODEL = ModelInfo(
@@ -158,14 +158,14 @@ class FakeBackbone:
             self.pooler = VectorPooler([POOL[mode] for mode in self.model.pooling.modes])
         else:
             self.pooler = TokenPooler()
-        self._output = task.output
+        self._output, self._labels = task.output, len(task.label_tokens)
         self.fails_on = fails_on
 
     def __call__(self, batch: Batch, /) -> States[NDArray[np.float32]]:
         """Return hidden states, or logits where the task asks for those."""
         width = self._width()
         generators = [np.random.default_rng(token_ids) for token_ids in batch.segments.split(batch.token_ids)]
-        if self._output in (Output.LOGITS, Output.REWARDS):
+        if self._output in (Output.LOGITS, Output.LABEL_LOGITS):
             return States(rows=np.stack([_draw(generator, (width,)) for generator in generators]))
         sizes = batch.segments.sizes
         return States(
@@ -179,7 +179,7 @@ class FakeBackbone:
             Output.TOKEN_VECTORS: self.model.token_vector_size,
             Output.LOGITS: labels,
             Output.TOKEN_LOGITS: labels,
-            Output.REWARDS: 1,
+            Output.LABEL_LOGITS: self._labels,
         }
         return widths.get(self._output, self.model.hidden_size)
 

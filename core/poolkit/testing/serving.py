@@ -61,6 +61,7 @@ def fake_model(
     chosen = registry.get_pooling_task(names, task)
     provider = next(loaded.plugin for loaded in registry.tasks if loaded.target is chosen)
     fake = find_fake(provider.name, chosen.name) or Fake()
+    chosen = chosen.for_model(fake.model)
     encoder = Encoder(FakeTokenizer(), fake.model, ParamsResolver(chosen, fake.model))
     bound = registry.bind(chosen, fake.model, encoder)
     try:
