@@ -12,8 +12,11 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from distributions import CORE_DIALECTS, Site, open_site
-from poolkit import create_app
+from poolkit import PluginConfig, create_app
+from poolkit.config import Named
 from poolkit.errors import ConfigError, PluginInvalidError
+from poolkit.server import serve as serve_until_stopped
+from poolkit.settings.settings import Settings
 from serving import ask, fake_model
 
 ACME = """
@@ -255,6 +258,27 @@ def test_a_dialect_may_not_replace_what_is_there(serve, source, message):
         serve(HEAD + source)
     assert caught.value.plugin == "poolkit-acme"
     assert str(caught.value) == f"poolkit-acme 2.1.0: {message}"
+
+
+def test_a_misplaced_dialect_that_was_swept_in_is_left_out_with_a_warning_and_shown(site, caplog):
+    install(site, "acme", f"{HEAD}DIALECTS = make('/embeddings')")
+    with fake_model("embed", plugin="*") as served:
+        app = create_app(served)
+        assert post(app, "/embeddings", {"input": "a"}).json()["object"] == "list"
+        [row] = [row for row in ask(app, "GET", "/tasks").json()["tasks"] if row["plugin"] == "poolkit-acme"]
+    problem = (
+        "poolkit-acme 2.1.0: dialect 'acme' would read every request at '/embeddings', and poolkit's 'openai' none. "
+        "Give it `matches`, or let the operator put it first: dialects = ['acme']."
+    )
+    assert (row["status"], row["why"]) == ("quarantined", problem)
+    assert any(problem in message for message in caplog.messages)
+
+
+def test_a_misplaced_dialect_is_told_before_the_model_is_looked_at(site):
+    install(site, "acme", f"{HEAD}DIALECTS = make('/health')")
+    plugins = PluginConfig(enable=(Named("poolkit-acme", "--plugin poolkit-acme"),))
+    with pytest.raises(PluginInvalidError, match="is to be spoken at '/health'"):
+        serve_until_stopped(Settings(model="no such model", port=0), plugins)
 
 
 @pytest.mark.parametrize(

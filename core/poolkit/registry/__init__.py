@@ -46,6 +46,7 @@ __all__ = [
     "TASKS",
     "BoundOperation",
     "BoundTask",
+    "Entries",
     "EntryPoint",
     "Failure",
     "HookModule",

@@ -109,6 +109,13 @@ class Entries(Mapping[str, object]):
         """Return the plugin that provides an entry, without an import. Raises ConfigError as `[name]` does."""
         return self._find(name)[0].plugin
 
+    def refuse(self, name: str, error: PluginError) -> None:
+        """Quarantine an entry that is of no use where it is needed. Raises the error unless only `"*"` enabled it."""
+        enabled, entry_point = self._find(name)
+        if enabled.must_load:
+            raise error
+        self._quarantine(Failure(entry_point, enabled.plugin, error))
+
     def items(self) -> ItemsView[str, object]:
         """Import and return all entries, but for those that only `"*"` enabled and that cannot be used."""
         return self._load_all().items()

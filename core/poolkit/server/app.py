@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
 
@@ -19,6 +19,7 @@ from poolkit.config import MAX_BODY_BYTES
 from poolkit.errors import ConfigError, did_you_mean
 from poolkit.offline.model import OfflineModel
 from poolkit.pipeline.served import ServedModel
+from poolkit.registry import Registry
 from poolkit.server.dispatch import endpoint, route_path
 from poolkit.server.drain import Drain
 from poolkit.server.failures import RefusedError
@@ -26,9 +27,9 @@ from poolkit.server.gate import Gate, failure_response
 from poolkit.server.keys import Keys
 from poolkit.server.metrics import Metrics
 from poolkit.server.schema import describe_dialects
-from poolkit.server.table import Models, build_table, error_encoders
+from poolkit.server.table import Models, build_table, error_encoders, place_dialects
 
-__all__ = ["create_app"]
+__all__ = ["check_dialects", "create_app"]
 
 
 def create_app(
@@ -76,8 +77,7 @@ def create_app(
         redirect_slashes=False,
     )
     _add_system_routes(app, served, drain=drain, metrics=metrics)
-    own = [route.path_regex for route in app.routes if isinstance(route, Route)]
-    table = build_table(served, first=dialects, is_own=lambda path: any(regex.match(path) for regex in own))
+    table = build_table(served, first=dialects, is_own=_own_paths(app))
     for path, spoken in table.items():
         app.add_api_route(
             path,
@@ -117,6 +117,21 @@ def _checked_headers(names: Sequence[str]) -> tuple[str, ...]:
                 "learn the name of a key from named_api_keys."
             )
     return lower
+
+
+def check_dialects(registry: Registry, *, dialects: Sequence[str]) -> None:
+    """Raise what `create_app` would raise of dialects: before any weights are read.
+
+    Raises PluginError and ConfigError, as `create_app` does.
+    """
+    app, drain = FastAPI(redoc_url=None), Drain()
+    _add_system_routes(app, {}, drain=drain, metrics=Metrics({}, drain=drain))
+    place_dialects([registry], first=dialects, is_own=_own_paths(app))
+
+
+def _own_paths(app: FastAPI) -> Callable[[str], bool]:
+    own = [route.path_regex for route in app.routes if isinstance(route, Route)]
+    return lambda path: any(regex.match(path) for regex in own)
 
 
 def _by_name(models: OfflineModel | ServedModel | Mapping[str, OfflineModel | ServedModel]) -> Models:

@@ -15,7 +15,8 @@ import uvicorn
 from poolkit.config import PluginConfig
 from poolkit.errors import ConfigError
 from poolkit.pipeline.served import ServedModel, load_model
-from poolkit.server.app import create_app
+from poolkit.registry import Registry
+from poolkit.server.app import check_dialects, create_app
 from poolkit.server.drain import Drain
 from poolkit.settings.settings import Settings
 
@@ -35,6 +36,7 @@ def serve(settings: Settings, plugins: PluginConfig) -> None:
         ModelError, PluginError, TaskError, StartupError: as `load_model` does.
     """
     check_exposure(settings)
+    check_dialects(Registry.load(plugins), dialects=settings.dialects)
     with ExitStack() as stack:
         listener = _bind(settings.host, settings.port)  # before the weights are read: a taken port should fail at once
         stack.callback(listener.close)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -15,7 +15,7 @@ from starlette.routing import compile_path
 from poolkit.contract import Call, Dialect, Failure, NoBody, Reply, Served
 from poolkit.errors import HookError, PluginInvalidError, RequestError
 from poolkit.pipeline.served import ServedModel
-from poolkit.registry import DIALECTS, BoundOperation, Plugin
+from poolkit.registry import DIALECTS, BoundOperation, Entries, Plugin, Registry
 from poolkit.server.failures import RefusedError, openai_error
 from poolkit.server.native import native_dialect, read_request
 from poolkit.validation import refused
@@ -29,6 +29,7 @@ __all__ = [
     "choose_dialect",
     "choose_model",
     "error_encoders",
+    "place_dialects",
 ]
 
 logger = logging.getLogger(__name__)
@@ -132,21 +133,13 @@ def build_table(models: Models, *, first: Sequence[str], is_own: Callable[[str],
 
     Args:
         models: the served models. What is enabled for one of them is spoken.
-        first: names of entry points whose dialects are asked before all others.
-        is_own: tells whether a path is one of the server's own, such as /health.
+        first: as for `place_dialects`.
+        is_own: likewise.
 
     Raises:
-        PluginInvalidError: an entry point names no dialect, or a plugin claims a path that it may not have.
-        ConfigError: no enabled plugin has a dialect that is named in `first`, or several plugins have one of one name.
+        PluginError, ConfigError: as `place_dialects` does, or an operation asks for a path that is taken.
     """
-    table: dict[str, list[SpokenDialect]] = {}
-    spoken = _find_dialects(models.values(), first=first)
-    core = {path: one.name for one in spoken if one.plugin.is_builtin for path in one.dialect.paths}
-    for one in spoken:
-        for path in one.dialect.paths:
-            others = table.setdefault(path, [])
-            _check_place(one, path, others, core=core, first=first, is_own=is_own(path))
-            others.append(one)
+    table = place_dialects([served.registry for served in models.values()], first=first, is_own=is_own)
     seen = set()
     for served in models.values():
         for position, bound in enumerate(served.operations.values()):
@@ -162,6 +155,37 @@ def build_table(models: Models, *, first: Sequence[str], is_own: Callable[[str],
             for path in paths:
                 table.setdefault(path, []).append(SpokenDialect(native, bound.operation.name, bound.plugin))
     return {path: tuple(table[path]) for path in sorted(table, key=lambda path: "{" in path)}
+
+
+def place_dialects(
+    registries: Sequence[Registry], *, first: Sequence[str], is_own: Callable[[str], bool]
+) -> dict[str, list[SpokenDialect]]:
+    """Return the dialects of core and of the enabled plugins at each path, in the order in which they are asked.
+
+    What only `"*"` enabled and may not stand where it wants to is left out with a warning.
+
+    Args:
+        registries: of the served models.
+        first: names of entry points whose dialects are asked before all others.
+        is_own: tells whether a path is one of the server's own, such as /health.
+
+    Raises:
+        PluginError: an entry cannot be imported, or a plugin claims a path that it may not have.
+        ConfigError: no enabled plugin has a dialect that is named in `first`, or several plugins have one of one name.
+    """
+    table: dict[str, list[SpokenDialect]] = {}
+    found = _find_dialects(registries, first=first)
+    core = {path: one.name for one, _ in found if one.plugin.is_builtin for path in one.dialect.paths}
+    for spoken, entries in found:
+        try:
+            for path in spoken.dialect.paths:
+                _check_place(spoken, path, table.get(path, ()), core=core, first=first, is_own=is_own(path))
+        except PluginInvalidError as error:
+            entries.refuse(spoken.name, error)
+            continue
+        for path in spoken.dialect.paths:
+            table.setdefault(path, []).append(spoken)
+    return table
 
 
 def choose_model(models: Models, requested: object) -> str:
@@ -227,20 +251,21 @@ def error_encoders(table: Table) -> Callable[[str], Callable[[Failure], Reply]]:
     return lambda path: next((encode for regex, encode in encoders if regex.match(path)), openai_error)
 
 
-def _find_dialects(models: Iterable[ServedModel], *, first: Sequence[str]) -> list[SpokenDialect]:
-    found: dict[tuple[str, str], list[SpokenDialect]] = {}
-    tables = [served.registry.entries(DIALECTS) for served in models]
+def _find_dialects(registries: Sequence[Registry], *, first: Sequence[str]) -> list[tuple[SpokenDialect, Entries]]:
+    """Return every dialect with the table that it is from, in the order in which they are asked."""
+    tables = [registry.entries(DIALECTS) for registry in registries]
     for name in first:
         if not any(name in entries for entries in tables):
             tables[0][name]  # tells why it is not there
+    found: dict[tuple[str, str], list[tuple[SpokenDialect, Entries]]] = {}
     for entries in tables:
         for name, entry in entries.items():
             plugin = entries.provider(name)
-            dialects = cast("Sequence[Dialect[Any, Any]]", entry if isinstance(entry, tuple) else (entry,))
-            found[plugin.name, name] = [SpokenDialect(dialect, name, plugin) for dialect in dialects]
+            dialects = cast("tuple[Dialect[Any, Any], ...]", entry if isinstance(entry, tuple) else (entry,))
+            found[plugin.name, name] = [(SpokenDialect(dialect, name, plugin), entries) for dialect in dialects]
     ranks = {name: rank for rank, name in enumerate(first)}
     spoken = (one for dialects in found.values() for one in dialects)
-    return sorted(spoken, key=lambda one: (ranks.get(one.name, len(ranks)), _rank(one)))
+    return sorted(spoken, key=lambda one: (ranks.get(one[0].name, len(ranks)), _rank(one[0])))
 
 
 def _rank(spoken: SpokenDialect) -> int:
