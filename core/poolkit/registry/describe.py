@@ -155,7 +155,7 @@ def _describe_task(found: LoadedTask, wrapped_by: tuple[str, ...]) -> TaskInfo:
     declares: dict[str, str | int] = {}
     for field in fields(target):
         value = getattr(target, field.name)
-        if field.name not in SHOWN_APART and value is not None:
+        if field.name not in SHOWN_APART and value not in (None, ()):
             declares[field.name] = value if isinstance(value, int) else str(value)
     if isinstance(target, PoolingTask) and target.requires is not None:
         declares["requires"] = _source(target.requires)
