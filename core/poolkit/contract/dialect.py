@@ -61,8 +61,12 @@ class Reply:
 
     @classmethod
     def json(cls, content: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Self:
-        """Return a reply in JSON; numpy arrays become nested lists without a detour through Python objects."""
-        return cls(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY, default=_to_list), status, headers or {})
+        """Return a reply in JSON; numpy arrays become nested lists without a detour through Python objects.
+
+        Numbers as keys become strings, as pydantic writes them.
+        """
+        options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+        return cls(orjson.dumps(content, option=options, default=_to_list), status, headers or {})
 
 
 @dataclass(frozen=True, slots=True)

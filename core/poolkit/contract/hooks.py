@@ -32,7 +32,8 @@ class Prepared:
     """The prompts that `pre_process` makes of a request, and the state that `post_process` gets back.
 
     Attributes:
-        prompts: the prompts to run, in the order in which the outputs will come back.
+        prompts: the prompts to run, in the order in which the outputs will come back. Where there are none, the model
+            is not asked: `post_process` answers by itself, in the worker thread, however busy the model is.
         params: how each is pooled: one for all of them, or one per prompt.
         state: whatever belongs to this request. It travels here and never on the processor, which serves many
             requests at a time.

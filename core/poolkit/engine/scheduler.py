@@ -84,6 +84,8 @@ class Scheduler:
     def open(self, size: int, *, fails_fast: bool, is_admitted: bool = False) -> Job:
         """Admit a job of `size` prompts, each of which is then handed to `add` or settled by the caller.
 
+        A job without prompts is over at once, however many others wait.
+
         Args:
             size: the number of prompts.
             fails_fast: give up the others when one fails.
@@ -97,7 +99,7 @@ class Scheduler:
         with self._changed:
             if self._is_closed:
                 raise ClosedError("The model is shutting down and accepts nothing more.")
-            if self._prompts_waiting >= self._max_waiting_prompts and not is_admitted:
+            if self._prompts_waiting >= self._max_waiting_prompts and size > 0 and not is_admitted:
                 raise OverloadedError(
                     f"{self._prompts_waiting} prompts are waiting already and at most {self._max_waiting_prompts} may. "
                     f"Try again in {RETRY_AFTER_S} s.",

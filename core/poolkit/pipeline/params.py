@@ -98,6 +98,11 @@ class ParamsResolver:
                 raise RequestError(
                     f"The task {task.name!r} does not know {name}. It knows {', '.join(known)}.", param=name
                 )
+        if params.extra is not None and not (task.extra is not None and isinstance(params.extra, task.extra)):
+            takes = "takes none. Leave it out" if task.extra is None else f"takes a {task.extra.__name__}"
+            raise RequestError(
+                f"extra is a {type(params.extra).__name__}; the task {task.name!r} {takes}.", param="extra"
+            )
         _check_steps(params, self.model, task)
         if params.dimensions is not None and task.output is not Output.HIDDEN:
             _check_dimensions(params.dimensions, self.model, task)
