@@ -250,8 +250,7 @@ def test_outputs_that_cannot_be_combined_are_left_alone(install_grade, caplog):
     ):
         served.run("pooling", PoolingRequest(input=words(70)))
     assert caplog.messages == [
-        f"Operation {operation!r} of task 'grade' is not chunked: only vector, logits, token_vectors can be combined, "
-        "and its output is token_logits."
+        f"Operation {operation!r} of task 'grade' is not chunked: outputs of kind token_logits cannot be put together."
         for operation in ("pooling", "pairs", "lengths")
     ]
 

@@ -26,6 +26,7 @@ class Job:
         self._fails_fast = fails_fast
         self._outcomes: list[Outcome | None] = [None] * size
         self._missing = size
+        self._is_over = size == 0
         self._text_tokens: dict[int, Sequence[TextToken]] = {}
         self._lock = threading.Lock()
         self._progressed = threading.Condition(self._lock)
@@ -39,8 +40,8 @@ class Job:
 
     @property
     def is_over(self) -> bool:
-        """Whether every outcome is known or given up."""
-        return self.future.done()
+        """Whether every outcome is known or given up. Asked often, and so without the future's lock."""
+        return self._is_over
 
     def keep_text_tokens(self, text_tokens: Mapping[int, Sequence[TextToken]]) -> None:
         """Keep the tokens of some prompts with their offsets, by prompt index, for `outcomes`."""
@@ -92,4 +93,5 @@ class Job:
     def _resolve(self, reason: Exception | None) -> None:
         outcomes = [reason if outcome is None else outcome for outcome in self._outcomes]
         self._missing = 0
+        self._is_over = True
         self.future.set_result([outcome for outcome in outcomes if outcome is not None])

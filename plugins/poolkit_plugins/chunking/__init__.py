@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from poolkit import BindContext, Output, hookimpl
+from poolkit import BindContext, hookimpl
 from poolkit.errors import ConfigError
 
 __all__ = ["Settings", "poolkit_wrap", "serves"]
@@ -19,9 +19,6 @@ __all__ = ["Settings", "poolkit_wrap", "serves"]
 logger = logging.getLogger(__name__)
 
 serves = ("enable_chunked_processing", "max_embed_len")
-
-COMBINED = (Output.VECTOR, Output.LOGITS, Output.TOKEN_VECTORS)
-"""The outputs of which those for a prompt's chunks can be put together."""
 
 
 class Settings(BaseModel):
@@ -43,14 +40,14 @@ class Settings(BaseModel):
 @hookimpl
 def poolkit_wrap(context: BindContext, settings: Settings) -> list[object]:
     """Surround an operation whose outputs can be combined."""
-    if context.task.output not in COMBINED:
+    kind = context.task.output_kind
+    if kind.join is None:
         _refuse(context, f"what task {context.task.name!r} answers for the chunks of a text cannot be put together")
         logger.info(
-            "Operation %r of task %r is not chunked: only %s can be combined, and its output is %s.",
+            "Operation %r of task %r is not chunked: outputs of kind %s cannot be put together.",
             context.operation.name,
             context.task.name,
-            ", ".join(COMBINED),
-            context.task.output.value,
+            kind.name,
         )
         return []
     if context.model.images is not None and context.model.images.searches_images:

@@ -129,17 +129,12 @@ class Chunking:
                 "together. Shorten it, or set truncate_prompt_tokens=-1 to have it cut.",
                 param="input",
             )
-        token_ids = np.concatenate([output.prompt_token_ids for output in outputs])
-        if self._context.task.output is Output.TOKEN_VECTORS:
-            return PooledOutput(np.concatenate([output.data for output in outputs]), token_ids)
-        rows = np.stack([output.data for output in outputs])  # (chunks, dim)
-        if self._context.task.output is Output.VECTOR:
-            row = np.average(rows, axis=0, weights=[len(output.prompt_token_ids) for output in outputs])
-            if self._normalizes(prompt):
-                row = row / max(float(np.linalg.norm(row)), SMALLEST_NORM)
-        else:
-            row = rows.max(axis=0) if self._combine == "best" else rows.mean(axis=0)
-        return PooledOutput(row.astype(np.float32), token_ids)
+        join = self._context.task.output_kind.join
+        assert join is not None
+        joined = join(outputs, self._combine)
+        if not self._normalizes(prompt):
+            return joined
+        return replace(joined, data=joined.data / max(float(np.linalg.norm(joined.data)), SMALLEST_NORM))
 
 
 def _splice(tokens: TokenIds, start: int, stop: int, begin: int, room: int) -> TokenIds:

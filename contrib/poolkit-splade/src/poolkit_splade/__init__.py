@@ -5,7 +5,7 @@ scores over a text are its weights (SPLADE v2, https://arxiv.org/abs/2109.10086)
 stands in `head`, what requests and responses become in `processors`.
 """
 
-from poolkit import Operation, Output, PoolingTask
+from poolkit import SPARSE, Operation, Output, PoolingTask
 from poolkit_splade.files import why_not
 from poolkit_splade.schema import (
     IndexedWeights,
@@ -29,6 +29,7 @@ SPLADE = PoolingTask(
     api=1,
     summary="Sparse embeddings: a weight for each token that a text is about.",
     output=Output.HIDDEN,
+    kind=SPARSE,
     head="poolkit_splade.head:create_head",
     requires=why_not,
     settings=Settings,
