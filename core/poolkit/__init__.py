@@ -85,6 +85,8 @@ from poolkit.engine import load_causal_lm_rows, load_masked_lm_head
 from poolkit.engine.maxsim import compute_maxsim_score_batched
 
 if TYPE_CHECKING:
+    from poolkit.engine.torch.families.family import TorchFamily
+    from poolkit.engine.torch.loading import Placement
     from poolkit.offline.llm import LLM
     from poolkit.offline.outputs import (
         ClassificationOutput,
@@ -181,6 +183,7 @@ __all__ = [
     "Outcome",
     "Output",
     "OutputKind",
+    "Placement",
     "PluginConfig",
     "PooledOutput",
     "PooledRows",
@@ -237,6 +240,7 @@ __all__ = [
     "TokenClassifyResponse",
     "TokenIds",
     "TokenInputs",
+    "TorchFamily",
     "Usage",
     "VectorSpec",
     "compute_maxsim_score_batched",
@@ -253,7 +257,9 @@ _HOMES_WITH_NUMPY = (
     "poolkit.offline.outputs",
     "poolkit.tokenization.score_template",
     "poolkit.offline.llm",
-    "poolkit.server",  # last: it imports fastapi
+    "poolkit.server",  # imports fastapi
+    "poolkit.engine.torch.families.family",  # imports torch
+    "poolkit.engine.torch.loading",
 )
 """Imported when a name of theirs is first used: numpy would be most of the start-up time of  poolkit plugins list."""
 

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from checkpoints import make_checkpoint, real_texts, write_json
-from poolkit import LLM, PoolingParams
+from poolkit import LLM, PoolerConfig, PoolingParams
 from poolkit.errors import ModelError, PluginInvalidError, UnsupportedTaskError
 from poolkit.server import create_app
 from rerankers import QWEN3, make_reranker
@@ -188,6 +188,61 @@ def test_a_family_that_core_does_not_know(install, tmp_path):
     plain = make_checkpoint(tmp_path / "plain", "bert", normalize=False)
     with LLM(str(plain), dtype="float32") as llm:
         np.testing.assert_allclose(found, raw(llm), atol=TOLERANCE)
+
+
+ADAPTER = """
+import torch
+import transformers
+from poolkit import Decision, States, TorchFamily
+
+class Doubled:
+    decisions = (Decision("path", "one by one, doubled", "poolkit-vendor"),)
+
+    def __init__(self, model, device):
+        self._model, self._device = model, device
+
+    def __call__(self, batch):
+        rows = [
+            self._model(torch.from_numpy(ids[None].astype("int64")).to(self._device)).last_hidden_state[0]
+            for ids in batch.segments.split(batch.token_ids)
+        ]
+        return States(2 * torch.cat(rows))
+
+def load(info, placement, *, taps):
+    if taps:
+        return "its layers cannot be tapped"
+    model = transformers.AutoModel.from_pretrained(info.path, dtype=placement.dtype)
+    return Doubled(model.to(placement.device).eval(), placement.device)
+
+ADAPTER = TorchFamily(load=load)
+"""
+
+
+def test_a_family_brings_its_own_forward_pass(install, checkpoint):
+    family = FAMILY.replace('pooling="mean",', 'pooling="mean", adapters={"torch": "vendor_torch:ADAPTER"},')
+    modules = {"vendor_family": family, "vendor_torch": ADAPTER}
+    install("poolkit-vendor", modules=modules, models={"family.vendor": "vendor_family:RETRIEVER"})
+    folder = checkpoint("bert", sentence_transformers=False)
+    with LLM(str(folder), pooler_config=PoolerConfig(pooling_type="MEAN"), dtype="float32") as llm:
+        expected = 2 * raw(llm)
+    overrides = {"architectures": ["VendorForRetrieval"], "vendor_size": 48}
+    with LLM(str(folder), dtype="float32", hf_overrides=overrides, enable=ONLY) as llm:
+        np.testing.assert_allclose(raw(llm), expected, atol=2 * TOLERANCE)
+        assert {line.name: line.value for line in llm.decisions}["path"] == "one by one, doubled"
+
+
+def test_an_adapter_of_the_wrong_type_is_told(install, checkpoint):
+    family = FAMILY.replace('pooling="mean",', 'pooling="mean", adapters={"torch": "vendor_family:FAMILY"},')
+    family = family.replace("RETRIEVER", "FAMILY")
+    install("poolkit-vendor", modules={"vendor_family": family}, models={"family.vendor": "vendor_family:FAMILY"})
+    folder = str(checkpoint("bert", sentence_transformers=False))
+    overrides = {"architectures": ["VendorForRetrieval"], "vendor_size": 48}
+    with pytest.raises(ModelError) as caught:
+        LLM(folder, hf_overrides=overrides, enable=ONLY)
+    assert str(caught.value) == (
+        f"What the engine torch needs for {folder}, 'vendor_family:FAMILY', is a ModelFamily; it must be a "
+        "poolkit.TorchFamily."
+    )
 
 
 def test_a_family_of_the_wrong_type_is_told_at_start_up(install, checkpoint):

@@ -247,6 +247,8 @@ class EngineProvider(Protocol):
 
     It may also have
 
+    * `describe(folder, *, config) -> ModelInfo | None`, for a folder that core cannot read. It is asked before any file
+      is read, and returns None for a folder that is not its own;
     * `load_tokenizer(info, *, config) -> Tokenizer`, for a folder whose tokenizer transformers cannot load;
     * `find_device(config) -> str`, the torch device that its hidden states come on, where that is not the CPU;
     * `load_with_head(info, config, *, encoder, per_token) -> tuple[Backbone, Pooler]`, which loads a classifier of

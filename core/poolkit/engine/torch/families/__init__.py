@@ -1,10 +1,10 @@
 """What this engine knows of model families that need special care."""
 
-from poolkit.engine.torch.families.family import Family, LoadBackbone, LoadHead, find_family
+from poolkit.engine.torch.families.family import LoadBackbone, LoadHead, TorchFamily, find_family
 from poolkit.engine.torch.families.logit_score import LOGIT_SCORE
 from poolkit.engine.torch.families.rewards import TOKEN_SCORES
 
-__all__ = ["OWN_FAMILIES", "Family", "LoadBackbone", "LoadHead", "find_family"]
+__all__ = ["OWN_FAMILIES", "LoadBackbone", "LoadHead", "TorchFamily", "find_family"]
 
 OWN_FAMILIES = (
     (lambda info: info.reranker.logit_score is not None, LOGIT_SCORE),

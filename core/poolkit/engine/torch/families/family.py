@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from poolkit.engine.torch.forward import RunPacked
     from poolkit.engine.torch.loading import Placement
 
-__all__ = ["Family", "LoadBackbone", "LoadHead", "find_family"]
+__all__ = ["LoadBackbone", "LoadHead", "TorchFamily", "find_family"]
 
 ENGINE = "torch"
 
@@ -41,10 +41,12 @@ class LoadHead(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
+class TorchFamily:
     """What this engine knows of a family: what `ModelFamily.adapters` names for it.
 
     What is None is done as for all other models.
+
+        ADAPTER = TorchFamily(load=load)  # a module of its own: it is imported with the weights
 
     Attributes:
         run_packed: runs a packed batch through layers that do not use transformers' attention interface.
@@ -57,7 +59,7 @@ class Family:
     load_head: LoadHead | None = None
 
 
-def find_family(info: ModelInfo, *, own: Sequence[tuple[Callable[[ModelInfo], bool], Family]]) -> Family:
+def find_family(info: ModelInfo, *, own: Sequence[tuple[Callable[[ModelInfo], bool], TorchFamily]]) -> TorchFamily:
     """Return what is special about a model: of each field, the first of its families that has one counts.
 
     Args:
@@ -68,22 +70,23 @@ def find_family(info: ModelInfo, *, own: Sequence[tuple[Callable[[ModelInfo], bo
     """
     families = [_import(path, info) for family in info.families if (path := family.adapters.get(ENGINE)) is not None]
     families += [family for matches, family in own if matches(info)]
-    chosen = Family()
+    chosen = TorchFamily()
     for family in reversed(families):
         given = {field.name: value for field in fields(family) if (value := getattr(family, field.name)) is not None}
         chosen = replace(chosen, **given)
     return chosen
 
 
-def _import(path: str, info: ModelInfo) -> Family:
+def _import(path: str, info: ModelInfo) -> TorchFamily:
     try:
         family = pkgutil.resolve_name(path)
     except Exception as exc:
         raise ModelError(
             f"What the engine {ENGINE} needs for {info.name}, {path!r}, cannot be imported: {type(exc).__name__}: {exc}"
         ) from exc
-    if not isinstance(family, Family):
+    if not isinstance(family, TorchFamily):
         raise ModelError(
-            f"What the engine {ENGINE} needs for {info.name}, {path!r}, is a {type(family).__name__}, not a Family."
+            f"What the engine {ENGINE} needs for {info.name}, {path!r}, is a {type(family).__name__}; it must be a "
+            "poolkit.TorchFamily."
         )
     return family

@@ -14,7 +14,7 @@ import torch
 from poolkit.contract import Decision, LogitScore, ModelInfo, PooledRows
 from poolkit.engine.lm_heads import head_rows
 from poolkit.engine.poolers.pooling import pool, pool_last
-from poolkit.engine.torch.families.family import Family
+from poolkit.engine.torch.families.family import TorchFamily
 from poolkit.engine.torch.loading import load_weights
 from poolkit.engine.torch.split import Head, split
 from poolkit.errors import ModelError
@@ -109,5 +109,5 @@ def _less(logits: torch.Tensor) -> torch.Tensor:
     return logits[:, :1] - logits[:, 1:] if logits.shape[1] > 1 else logits
 
 
-LOGIT_SCORE = Family(load_head=_load)
+LOGIT_SCORE = TorchFamily(load_head=_load)
 """Qwen3-Reranker, mxbai-rerank-v2, bge-reranker-v2-gemma and others like them."""

@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from poolkit.engine.torch.attention import rectangle
-from poolkit.engine.torch.families.family import Family
+from poolkit.engine.torch.families.family import TorchFamily
 
 if TYPE_CHECKING:
     from transformers import MPNetModel, PreTrainedModel
@@ -75,5 +75,5 @@ def _attend(
     return projected
 
 
-MPNET = Family(run_packed=_run_packed)
+MPNET = TorchFamily(run_packed=_run_packed)
 """All of MPNet, whatever its head."""

@@ -11,7 +11,7 @@ from poolkit.contract import Decision, PooledRows
 from poolkit.engine.lm_heads import find_tensors, head_rows
 from poolkit.engine.poolers.pooling import pool, pool_last
 from poolkit.engine.torch.backbone import TorchBackbone
-from poolkit.engine.torch.families.family import Family
+from poolkit.engine.torch.families.family import TorchFamily
 from poolkit.engine.torch.loading import load_weights
 from poolkit.engine.torch.self_check import choose_forward
 from poolkit.engine.torch.split import split_classifier
@@ -102,8 +102,8 @@ def _read_tensors(folder: Path, prefix: str) -> dict[str, torch.Tensor]:
     return tensors
 
 
-REWARD_HEAD = Family(load_head=_load_reward_head)
+REWARD_HEAD = TorchFamily(load_head=_load_reward_head)
 """Reward models with a head of two layers, which transformers does not have."""
 
-TOKEN_SCORES = Family(load_head=_load_token_scores)
+TOKEN_SCORES = TorchFamily(load_head=_load_token_scores)
 """Language models that score steps by the logits of some tokens."""

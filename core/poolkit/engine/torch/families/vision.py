@@ -15,7 +15,7 @@ from poolkit.contract import Decision, ImageInput, Segments, States
 from poolkit.engine.poolers.pooling import POOL, pool
 from poolkit.engine.torch.backbone import TorchBackbone
 from poolkit.engine.torch.families.clip import run_packed_clip
-from poolkit.engine.torch.families.family import Family
+from poolkit.engine.torch.families.family import TorchFamily
 from poolkit.engine.torch.forward import Take, padded_forward, parameters_of
 from poolkit.engine.torch.loading import load_weights
 from poolkit.engine.torch.self_check import choose_forward, padding_id, refuse_packed
@@ -148,10 +148,10 @@ def _in_dtype(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[s
     return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
-CLIP = Family(load=_load_clip)
+CLIP = TorchFamily(load=_load_clip)
 
-SIGLIP = Family(load=_load_siglip)
+SIGLIP = TorchFamily(load=_load_siglip)
 """SigLIP, and SigLIP 2 with images of any shape."""
 
-IMAGE_RETRIEVER = Family(load=_load_retriever)
+IMAGE_RETRIEVER = TorchFamily(load=_load_retriever)
 """ColPali, ColQwen2, ColModernVBERT."""
