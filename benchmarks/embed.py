@@ -34,7 +34,7 @@ Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one library took, as medians over the rounds."""
+    """The times of one library, as medians over the rounds."""
 
     name: str
     dtype: str

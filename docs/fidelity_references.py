@@ -1,4 +1,4 @@
-"""What the references answer to the texts of docs/fidelity.md, each library called as its own documentation has it."""
+"""The references' answers to the texts of docs/fidelity.md, each library called as its own documentation has it."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ ANSWERED = (
     errors.HookError("", plugin="poolkit", task="embed", hook="pre_process"),
     errors.EngineError(""),
 )
-"""What can be raised while a request is served."""
+"""The errors that can be raised while a request is served."""
 
 
 def generated(page: str) -> str:

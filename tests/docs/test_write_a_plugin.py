@@ -105,7 +105,7 @@ def test_the_wrapper_surrounds_a_built_in_task(run):
         "from poolkit.testing import fake_model\n"
         "with fake_model('embed', plugin='poolkit-lowercase') as served:\n"
         "    upper, lower = served.run('embeddings', EmbeddingsRequest(input=['A CAT', 'a cat'])).prompt_token_ids\n"
-        "print(upper == lower)\n"
+        "print(list(upper) == list(lower))\n"
     )
 
     assert printed == "True\n"

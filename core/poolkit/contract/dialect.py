@@ -102,7 +102,7 @@ class Served(Protocol):
 
     @property
     def info(self) -> ModelInfo:
-        """What the model's files say."""
+        """The model, as its files describe it."""
         ...
 
     @property
@@ -119,7 +119,7 @@ class NoBody(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect(Generic[RequestT, ResponseT]):
-    """How one kind of client asks for one operation, and how it is answered.
+    """The way in which one kind of client asks for one operation and is answered.
 
     Several dialects may share a path. The first that matches and whose operation the served task offers reads the
     request: core's with `matches`, then those of plugins in the order in which these were enabled, then core's without.

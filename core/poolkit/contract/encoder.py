@@ -74,7 +74,7 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class PairTemplate:
-    """What a tokenizer puts before, between and after the two texts of a pair.
+    """The special tokens before, between and after the two texts of a pair.
 
     The first text's tokens have type 0, those of the second `second_type`.
     """
@@ -86,7 +86,7 @@ class PairTemplate:
 
     @property
     def size(self) -> int:
-        """How many special tokens a pair gets."""
+        """The number of special tokens that a pair gets."""
         return len(self.before) + len(self.between) + len(self.after)
 
     def without_special_tokens(self) -> PairTemplate:
@@ -181,7 +181,7 @@ class EncodedPrompt:
 
     @property
     def cost(self) -> int:
-        """What counts towards the budget of a batch: tokens, and an image's patches."""
+        """The cost for the budget of a batch: tokens, and an image's patches."""
         return len(self.token_ids) + (self.image.patches if self.image is not None else 0)
 
 
@@ -194,7 +194,7 @@ class Tokenizer(Protocol):
 
     @property
     def special_affixes(self) -> tuple[int, int]:
-        """How many special tokens are put before and after a text."""
+        """The numbers of special tokens before and after a text."""
         ...
 
     def encode_with_offsets(self, texts: Sequence[str]) -> list[Encoding] | None:
@@ -203,7 +203,7 @@ class Tokenizer(Protocol):
 
     @property
     def pair_template(self) -> PairTemplate:
-        """What is put around and between the two texts of a pair."""
+        """The special tokens around and between the two texts of a pair."""
         ...
 
     def token_id(self, token: str) -> int | None:

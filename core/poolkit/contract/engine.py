@@ -48,7 +48,7 @@ class SegmentArrays(Generic[ArrayT]):
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """Where each prompt's rows lie among those of a batch: one after the other, without padding.
+    """The place of each prompt's rows among those of a batch: one after the other, without padding.
 
     Attributes:
         cu_seqlens: where each segment starts, and at last where the last one ends. (segments + 1,), int32
@@ -165,7 +165,7 @@ class Batch:
 
     @cached_property
     def segments(self) -> Segments:
-        """Where each prompt's tokens lie."""
+        """The place of each prompt's tokens."""
         return Segments(self.cu_seqlens)
 
     @cached_property
@@ -230,7 +230,7 @@ class Backbone(Protocol[ArrayT_co]):
 
     @property
     def decisions(self) -> Sequence[Decision]:
-        """What was decided at start-up (device, dtype, path…) and why, for the start-up report."""
+        """Start-up decisions (device, dtype, path…) with their sources, for the start-up report."""
         ...
 
     def __call__(self, batch: Batch, /) -> States[ArrayT_co]:
@@ -243,7 +243,7 @@ class Backbone(Protocol[ArrayT_co]):
 
 
 class EngineProvider(Protocol):
-    """What an entry point in group `poolkit.engines` names: a module with `load_backbone`.
+    """A module with `load_backbone`, which an entry point in group `poolkit.engines` names.
 
     It may also have
 

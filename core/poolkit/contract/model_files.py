@@ -113,7 +113,7 @@ class TaskModule:
 
 
 ModuleRecord: TypeAlias = LayerSpec | LayerMixSpec | PoolingModule | TaskModule | None
-"""What a module does; None if it changes nothing when a model runs."""
+"""The step that a module adds; None if it changes nothing when a model runs."""
 
 ModuleReader: TypeAlias = Callable[[Module], ModuleRecord]
 """Reads a module's settings."""
@@ -188,7 +188,7 @@ class RerankerFamily:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFamily:
-    """What sets some models apart. A field that is None is read as for all others.
+    """The peculiarities of some models. A field that is None is read as for all others.
 
     A model may belong to several families: of each field, the first of them that has one counts.
 

@@ -124,7 +124,7 @@ class ModelInfo:
 
     @property
     def num_labels(self) -> int:
-        """How many labels a classifier has; 0 for other models."""
+        """The number of a classifier's labels; 0 for other models."""
         return len(self.label_names or ())
 
     @property
@@ -134,5 +134,5 @@ class ModelInfo:
 
     @property
     def columns(self) -> tuple[int, ...]:
-        """What the columns of its logits stand for: a classifier's labels, or the tokens that the operator named."""
+        """The names of its logits' columns: a classifier's labels, or the tokens that the operator named."""
         return tuple(range(self.num_labels)) or self.config.pooler_config.returned_token_ids or ()

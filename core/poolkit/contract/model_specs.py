@@ -66,7 +66,7 @@ class Similarity(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextSpec:
-    """How a model reads texts.
+    """The tokenization of a model's texts.
 
     Attributes:
         max_model_len: the longest prompt in tokens, special tokens included.
@@ -212,7 +212,7 @@ class LayerMixSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolingSpec:
-    """How token vectors become the vector of a text.
+    """The pooling of token vectors to the vector of a text.
 
     Attributes:
         layer_mix: how the backbone's layers become token vectors; None to take the last layer's.
@@ -304,7 +304,7 @@ class ScorePrompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankerSpec:
-    """How a model makes one score of a query and a document.
+    """The scoring of a query and a document by a model that reads both.
 
     Attributes:
         logit_score: the tokens that a causal LM says its score with; None for other models.
@@ -317,7 +317,7 @@ class RerankerSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSpec:
-    """How a process reward model scores the steps of a text.
+    """The steps of a text that a process reward model scores.
 
     Attributes:
         tag_id: the token whose rows it answers unless a request says otherwise; None for all rows.
@@ -330,7 +330,7 @@ class StepSpec:
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """How short texts are filled up: a multi-vector model's queries, where each filler has a vector of its own.
+    """The expansion of short texts: a multi-vector model's queries, where each filler has a vector of its own.
 
     Attributes:
         length: of a text, once it is filled up.
@@ -349,7 +349,7 @@ class Expansion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MultiVectorSpec:
-    """How a multi-vector model (ColBERT and its kin) reads queries and documents, and which vectors it answers.
+    """The queries and documents of a multi-vector model (ColBERT and the like), and the vectors it gives for them.
 
     Attributes:
         query_length: the longest query in tokens, special tokens and marker included.
@@ -373,7 +373,7 @@ class MultiVectorSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSpec:
-    """How a model that reads images and texts does so.
+    """The images of a model that reads images and texts.
 
     Attributes:
         patch_size: of the squares that it cuts an image into, in pixels a side.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["OUTPUT_KINDS", "SPARSE", "Combine", "OutputKind"]
 
 Combine: TypeAlias = Literal["best", "mean"]
-"""How the scores of a text's chunks become the text's."""
+"""The way to combine the scores of a text's chunks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

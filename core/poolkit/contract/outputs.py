@@ -19,7 +19,7 @@ __all__ = ["Activation", "ItemError", "Outcome", "Output", "PooledOutput"]
 
 
 class Output(StrEnum):
-    """What a model produces for each prompt."""
+    """The output that a model produces for each prompt."""
 
     VECTOR = "vector"
     LOGITS = "logits"
@@ -31,19 +31,19 @@ class Output(StrEnum):
 
 
 class Activation(StrEnum):
-    """What is applied to a head's output, in float32, unless a request turns it off."""
+    """The function applied to a head's output, in float32, unless a request turns it off."""
 
     IDENTITY = "identity"
     NORMALIZE = "normalize"
     SOFTMAX = "softmax"
     SIGMOID = "sigmoid"
     MODEL = "model"
-    """What the model's files say of its labels (`ModelInfo.label_activation`)."""
+    """The activation that the model's files give its labels (`ModelInfo.label_activation`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PooledOutput:
-    """What the model produced for one prompt.
+    """The pooled output of one prompt.
 
     Attributes:
         data: float32. Shape (dim,) for a vector, (labels,) for logits, (tokens, dim) or (tokens, labels) for

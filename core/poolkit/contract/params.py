@@ -33,7 +33,7 @@ class LateInteractionParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolingParams:
-    """How one prompt is tokenized and pooled. None means the model's own default.
+    """The tokenization and pooling of one prompt. None means the model's own default.
 
     Attributes:
         dimensions: keep only the first so many numbers of a vector (Matryoshka models).

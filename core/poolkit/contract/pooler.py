@@ -55,7 +55,7 @@ class Pooler(Protocol[ArrayT]):
 
 @dataclass(frozen=True, slots=True)
 class HeadContext:
-    """What a task's head is made with.
+    """The arguments that a task's head is made with.
 
     Attributes:
         model: what the model's files say.

@@ -1,4 +1,4 @@
-"""What is done to numpy arrays and to torch tensors alike: one table of operations, so that pooling is written once."""
+"""Operations on numpy arrays and on torch tensors, in one table, so that pooling is written once."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ ACTIVATIONS: Mapping[Activation, Callable[[Operations[AnyArray], AnyArray], AnyA
 
 
 class _Treatment(NamedTuple):
-    """What is done to a prompt's rows, once for all prompts of a batch that want the same."""
+    """The last steps for a prompt's rows, done once for all prompts of a batch with the same parameters."""
 
     activates: bool
     dimensions: int | None
@@ -48,7 +48,7 @@ AS_IT_IS = _Treatment(activates=False, dimensions=None, columns=None)
 
 @dataclass(frozen=True, slots=True)
 class Finish(Generic[ArrayT]):
-    """What is done to the rows of one served task.
+    """The last steps for the rows of one served task.
 
     Attributes:
         model: its name, for messages.

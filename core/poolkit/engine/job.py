@@ -35,12 +35,12 @@ class Job:
 
     @property
     def done(self) -> int:
-        """How many prompts have their outcome."""
+        """The number of prompts that have their outcome."""
         return self.size - self._missing
 
     @property
     def is_over(self) -> bool:
-        """Whether every outcome is known or given up. Asked often, and so without the future's lock."""
+        """True if every outcome is known or given up. Asked often, and so without the future's lock."""
         return self._is_over
 
     def keep_text_tokens(self, text_tokens: Mapping[int, Sequence[TextToken]]) -> None:

@@ -31,7 +31,7 @@ CLASSIFIES = (Output.LOGITS, Output.TOKEN_LOGITS)
 
 
 class LoadWithHead(Protocol):
-    """What an engine may have beside `load_backbone`."""
+    """The functions that an engine may have beside `load_backbone`."""
 
     def __call__(
         self, info: ModelInfo, config: ModelConfig, *, encoder: PromptEncoder, per_token: bool

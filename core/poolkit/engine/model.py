@@ -17,11 +17,11 @@ __all__ = ["Engine", "LoadedModel"]
 
 
 class Engine(Protocol):
-    """What the scheduler runs prompts with."""
+    """The part of a loaded model that the scheduler calls."""
 
     @property
     def decisions(self) -> Sequence[Decision]:
-        """What was decided at start-up, for the start-up report."""
+        """Start-up decisions, for the start-up report."""
         ...
 
     def forward(self, prompts: Sequence[EncodedPrompt]) -> Sequence[PooledOutput]:
@@ -93,7 +93,7 @@ class LoadedModel(Generic[ArrayT]):
 
     @property
     def queries_kept(self) -> int:
-        """How many queries wait for documents now."""
+        """The number of queries that wait for documents now."""
         return len(self._queries)
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ class Item(Protocol):
 
     @property
     def prompt(self) -> EncodedPrompt:
-        """What is to be run."""
+        """The prompts to run."""
         ...
 
     @property
@@ -36,7 +36,7 @@ ItemT = TypeVar("ItemT", bound=Item)
 
 @dataclass(eq=False, slots=True)
 class Unit(Generic[ItemT]):
-    """What is taken, cancelled and failed as a whole: a prompt, or the prompts of a group.
+    """A prompt, or the prompts of a group, which are taken, cancelled and failed as a whole.
 
     Attributes:
         items: the prompts.

@@ -28,7 +28,7 @@ Settle: TypeAlias = Callable[[Sequence[tuple[int, Outcome]]], object]
 """Takes outcomes by index."""
 
 RETRY_AFTER_S = 1
-"""What a refused caller is told to wait: about what a full batch takes on a slow machine."""
+"""The wait that a refused caller is told: about the time of a full batch on a slow machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Scheduler:
 
     @property
     def is_alive(self) -> bool:
-        """Whether jobs can be run: not once the engine's thread has died."""
+        """True if jobs can be run: not once the engine's thread has died."""
         return not self._has_died
 
     def stats(self) -> SchedulerStats:

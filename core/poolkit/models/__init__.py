@@ -1,4 +1,4 @@
-"""What a model is and can do, read from its configuration files before any weight is loaded."""
+"""Reads what a model is and can do from its configuration files, before any weight is loaded."""
 
 from poolkit.contract.model_info import Decision, ModelInfo
 from poolkit.contract.model_specs import (

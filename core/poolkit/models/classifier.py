@@ -24,7 +24,7 @@ ACTIVATIONS = {"Identity": Activation.IDENTITY, "Sigmoid": Activation.SIGMOID, "
 
 ONE_LABEL: Mapping[int, str] = {0: "LABEL_0"}
 DEFAULT_LABELS = 2
-"""What transformers takes where config.json says nothing, since it leaves two unnamed labels out."""
+"""The number that transformers takes where config.json says nothing, since it leaves two unnamed labels out."""
 
 
 def read_classifier(

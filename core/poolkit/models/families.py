@@ -1,4 +1,4 @@
-"""What sets some architectures apart: poolkit's own entries of the table `family`.
+"""Peculiarities of some architectures: poolkit's own entries of the table `family`.
 
 CLIP and the like leave out of config.json whatever is transformers' own default, so transformers reads it for them.
 """

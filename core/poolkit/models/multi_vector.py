@@ -1,4 +1,4 @@
-"""Reads how a multi-vector model (ColBERT and the like) treats queries and documents, whoever saved it.
+"""Reads how a multi-vector model (ColBERT and the like) treats queries and documents, from any library's files.
 
 Three kinds of files say it: sentence-transformers' own since 6.0, PyLate's, and `artifact.metadata` of Stanford's
 ColBERT. What each leaves open is what sentence-transformers' MultiVectorEncoder takes.

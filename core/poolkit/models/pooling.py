@@ -44,7 +44,7 @@ POOLING_TYPES = {"CLS": PoolingMode.CLS, "LAST": PoolingMode.LAST, "MEAN": Pooli
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pooling:
-    """What the modules of a model say.
+    """The pooling and the layers that the modules of a model describe.
 
     Attributes:
         spec: how token vectors become the vector of a text.
@@ -67,7 +67,7 @@ class Pooling:
 
 @dataclass(slots=True)
 class _Found:
-    """What the modules read so far say."""
+    """The layers of the modules read so far."""
 
     layers: dict[str, list[LayerSpec]] = field(default_factory=lambda: {TOKENS: [], SENTENCE: []})
     mix: LayerMixSpec | None = None

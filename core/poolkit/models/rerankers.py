@@ -25,7 +25,7 @@ TEMPLATES = Path(__file__).parent / "score_templates"
 
 TRANSFORMER_FILE = "sentence_bert_config.json"
 TEMPLATE_KEYS = frozenset(("add_generation_prompt", "restore_suffix"))
-"""What sentence-transformers hands to a chat template and poolkit knows. It always keeps the suffix."""
+"""The arguments that sentence-transformers hands to a chat template and poolkit knows. It always keeps the suffix."""
 
 LOGITS = frozenset((Output.LOGITS,))
 

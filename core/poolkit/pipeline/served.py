@@ -190,7 +190,7 @@ class ServedModel:
 
     @property
     def is_alive(self) -> bool:
-        """Whether prompts can be run: not once the engine's thread has died."""
+        """True if prompts can be run: not once the engine's thread has died."""
         return self._scheduler.is_alive
 
     def stats(self) -> SchedulerStats:

@@ -1,4 +1,4 @@
-"""What a plugin's tests can use: the conformance kit, and a model that needs no weights.
+"""For the tests of plugins: the conformance kit, and a model that needs no weights.
 
 No check loads a model or asks the network for anything. `poolkit plugins check NAME` runs them from the command line.
 """

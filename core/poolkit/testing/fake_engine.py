@@ -77,7 +77,7 @@ ChangeOutputs: TypeAlias = Callable[[Sequence[PooledOutput]], Sequence[PooledOut
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fake:
-    """What stands in for a model where `FAKE_MODEL` will not do: a task with a head of its own, or for certain models.
+    """Stands in for a model where `FAKE_MODEL` will not do: for a task with a head of its own, or for certain models.
 
     A plugin names one in an entry point of group `poolkit.fakes` that has the task's name. Nothing but
     `poolkit.testing` reads it.

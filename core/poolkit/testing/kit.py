@@ -16,14 +16,14 @@ __all__ = ["CHECK_LIMIT_S", "Question", "check_plugin"]
 
 CHECK_LIMIT_S = 30.0
 GRACE_S = 5.0
-"""How much longer a check may take before its process is killed: it gives up by itself if it still can."""
+"""The further time that a check may take before its process is killed: it gives up by itself if it still can."""
 
 START_LIMIT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What `python -m poolkit.testing` is asked.
+    """The question that `python -m poolkit.testing` is asked.
 
     Attributes:
         plugin: its name.

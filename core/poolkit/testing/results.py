@@ -9,7 +9,7 @@ __all__ = ["CheckResult", "Verdict"]
 
 
 class Verdict(StrEnum):
-    """How a check ended."""
+    """The result of a check."""
 
     PASSED = "passed"
     FAILED = "failed"

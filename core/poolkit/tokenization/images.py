@@ -34,11 +34,11 @@ CHANNELS = 3
 
 PIXELS = "pixel_values"
 NOT_SEEN = ("attention_mask", "labels")
-"""What processors give besides: nothing is padded, and labels are for training."""
+"""Further results of processors that are left out: nothing is padded, and labels are for training."""
 
 PROBE = "a"
 FILLERS = 10
-"""How many tokens without a meaning follow a query: a default of each processor's `__call__`, which tells nobody."""
+"""The number of tokens without a meaning that follow a query: a default inside each processor's `__call__`."""
 
 
 class ImageReader:

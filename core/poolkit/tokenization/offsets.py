@@ -1,4 +1,4 @@
-"""Where the tokens of a text lie in it, and which were made apart from each other: what a text is cut by."""
+"""Offsets of a text's tokens, and the words they were made of apart from each other: the places to cut a text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Locate", "fast_locator"]
 
 SPACE = "▁"
-"""How the vocabularies of SentencePiece write a space."""
+"""The space, as the vocabularies of SentencePiece write it."""
 TWO_WORDS = "a a"
 ACROSS_A_SPACE = re.compile(f"[^{SPACE}]{SPACE}")
 

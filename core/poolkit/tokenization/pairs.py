@@ -1,4 +1,4 @@
-"""How two texts become one prompt: the special tokens around and between them, and which of them is truncated."""
+"""Joins two texts to one prompt: the special tokens around and between them, and the truncation of either."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a multi-vector model has the tokenizer do: markers that are one token each, and queries that are filled up.
+"""Markers of a multi-vector model, which are one token each, and the expansion of its queries.
 
 A query's fillers get vectors of their own, which count in the score as those of its words do. In most models the words
 do not see them (ColBERT, https://arxiv.org/abs/2004.12832, section 3.2).

@@ -24,7 +24,7 @@ __all__ = ["ScoreTemplate"]
 GLOBALS = ("range",)
 """Jinja's own that a template may use. The sandbox bounds it."""
 IN_CHAT_TEMPLATES = {"tools": None, "documents": None}
-"""What transformers gives to every chat template."""
+"""The names that transformers gives to every chat template."""
 
 MARK = f"\ue000{secrets.token_hex(8)}\ue001"
 """Stands for the document while a template is rendered. Nobody can guess it."""

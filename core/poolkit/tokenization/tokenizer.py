@@ -30,7 +30,7 @@ __all__ = ["TextTokenizer", "load_tokenizer"]
 SURROGATE = re.compile("[\ud800-\udfff]")
 PROBE = "a"
 FEWEST_TOKENS = 32
-"""Where a folder holds no vocabulary, transformers makes a tokenizer of a few special tokens."""
+"""The tokenizer that transformers makes of a folder without a vocabulary has a few special tokens at most."""
 
 
 class _EncodeBatch(Protocol):
@@ -78,7 +78,7 @@ class TextTokenizer:
 
     @property
     def pair_template(self) -> PairTemplate:
-        """What is put around and between the two texts of a pair."""
+        """The special tokens around and between the two texts of a pair."""
         return self._pair_template
 
     def token_id(self, token: str) -> int | None:
@@ -110,7 +110,7 @@ class TextTokenizer:
 
     @property
     def special_affixes(self) -> tuple[int, int]:
-        """How many special tokens are put before and after a text."""
+        """The numbers of special tokens before and after a text."""
         return self._special_affixes
 
 

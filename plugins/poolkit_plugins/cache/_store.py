@@ -106,7 +106,7 @@ def _decode(data: bytes) -> PooledOutput:
 
 
 class _PlainDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
-    """Reads no pickles: whoever can write to the folder could have the server run anything with one."""
+    """Reads no pickles: somebody who can write to the folder could have the server run anything with one."""
 
     def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> object:
         """Return a stored value, as diskcache asks for it."""

@@ -1,4 +1,4 @@
-"""What stands in for a BGE-M3 in `poolkit.testing`."""
+"""Stands in for a BGE-M3 in `poolkit.testing`."""
 
 import numpy as np
 

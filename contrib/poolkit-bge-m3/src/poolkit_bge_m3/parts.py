@@ -1,4 +1,4 @@
-"""What the head gives beside the dense vector, by name: the names that `head` and `processors` share."""
+"""Names of the outputs beside the dense vector, which `head` and `processors` share."""
 
 __all__ = ["MULTI_VECTOR", "TOKEN_WEIGHTS"]
 

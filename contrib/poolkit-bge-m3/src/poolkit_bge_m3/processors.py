@@ -1,4 +1,4 @@
-"""What the task `bge_m3` does with requests: texts become prompts, the head's outputs the embeddings asked for."""
+"""Turns the texts of a request into prompts, and the head's outputs into the embeddings that were asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked and answered: texts in, up to three kinds of embedding of each out."""
+"""Request and response: texts in, up to three kinds of embedding of each out."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class EmbeddingsM3Request(BaseModel):
 
 
 class M3Embedding(BaseModel):
-    """What was asked for one text; null where it was not."""
+    """The embeddings of one text; null for those that were not asked for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 

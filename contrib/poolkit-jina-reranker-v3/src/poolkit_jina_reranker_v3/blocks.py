@@ -1,4 +1,4 @@
-"""Which documents the model reads together, where they are too many or too long for one prompt."""
+"""Divides documents that are too many or too long for one prompt into blocks that are read together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Room", "split"]
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How much the documents of one prompt may take.
+    """The room for the documents of one prompt.
 
     Attributes:
         documents: how many there may be.

@@ -1,4 +1,4 @@
-"""What stands in for a jina-reranker-v3 in `poolkit.testing`."""
+"""Stands in for a jina-reranker-v3 in `poolkit.testing`."""
 
 from dataclasses import replace
 

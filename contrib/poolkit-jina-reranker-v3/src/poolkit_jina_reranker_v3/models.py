@@ -1,4 +1,4 @@
-"""Which models are of this kind."""
+"""Recognises models of this kind."""
 
 from poolkit import ModelInfo
 

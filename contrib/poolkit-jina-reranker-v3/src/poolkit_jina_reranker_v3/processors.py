@@ -1,4 +1,4 @@
-"""What the task `listwise_rerank` does with the standard requests `rerank` and `score`."""
+"""Answers the standard requests `rerank` and `score` by reading documents together."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Asked(Generic[RequestT]):
 
 
 class ListwiseProcessor(PoolingIOProcessor[RequestT, ResponseT]):
-    """What both operations share: queries, each with documents of its own, become prompts; their vectors, scores."""
+    """The base of both operations: queries with their documents become prompts; their vectors, scores."""
 
     def __init__(self, context: BindContext) -> None:
         super().__init__(context)

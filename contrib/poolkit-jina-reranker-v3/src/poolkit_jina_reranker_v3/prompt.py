@@ -1,4 +1,4 @@
-"""What the model reads: its own wording, which it was trained on to the letter."""
+"""The model's own prompt, which it was trained on to the letter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the operator can say of the task: how much of the texts the model reads, and how many at a time."""
+"""The operator's settings: how much of the texts the model reads, and how many at a time."""
 
 from pydantic import BaseModel, ConfigDict, Field
 

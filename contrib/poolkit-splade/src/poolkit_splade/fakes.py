@@ -1,4 +1,4 @@
-"""What stands in for a SPLADE model in `poolkit.testing`."""
+"""Stands in for a SPLADE model in `poolkit.testing`."""
 
 import numpy as np
 

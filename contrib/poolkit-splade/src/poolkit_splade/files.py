@@ -1,4 +1,4 @@
-"""What a model's files say of its sparse embeddings. Its defaults are sentence-transformers' own."""
+"""Reads the settings of a model's sparse embeddings from its files. Its defaults are sentence-transformers' own."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["Activation", "Pooling", "SpladeFiles", "read_module", "splade_files"
 
 
 class Pooling(StrEnum):
-    """How the weights of a text's tokens become one. The values are sentence-transformers' own."""
+    """The reduction of a text's token weights to one. The values are sentence-transformers' own."""
 
     MAX = "max"
     SUM = "sum"
 
 
 class Activation(StrEnum):
-    """What makes a weight of a logit: log(1 + relu), once or twice. The values are sentence-transformers' own."""
+    """The activation of a logit: log(1 + relu), once or twice. The values are sentence-transformers' own."""
 
     RELU = "relu"
     LOG1P_RELU = "log1p_relu"
@@ -27,7 +27,7 @@ class Activation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SpladeFiles:
-    """What sentence-transformers' SparseEncoder saves beside a checkpoint.
+    """The settings that sentence-transformers' SparseEncoder saves beside a checkpoint.
 
     Attributes:
         pooling: of the module SpladePooling.

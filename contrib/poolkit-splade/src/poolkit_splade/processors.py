@@ -1,4 +1,4 @@
-"""What the task `splade` does with requests: texts become prompts, weights the answer in the format that was asked."""
+"""Turns the texts of a request into prompts, and weights into an answer in the format that was asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked and answered: texts in, a weight for each token that they are about out."""
+"""Request and response: texts in, a weight for each token that they are about out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Settings(BaseModel):
 
 
 class SparseFormat(StrEnum):
-    """How the weights of a text are written."""
+    """The form in which a text's weights are written."""
 
     TOKENS = "tokens"
     INDICES = "indices"

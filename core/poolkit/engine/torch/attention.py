@@ -22,7 +22,7 @@ BATCH_ARGUMENT = "poolkit_batch"
 HARMLESS_ARGUMENTS = frozenset(
     ("deterministic", "output_attentions", "output_hidden_states", "position_ids", "return_dict", "use_cache")
 )
-"""What models pass along that does not change what attention answers."""
+"""Arguments that models pass along and that do not change the result of attention."""
 
 
 def register_packed_attention() -> None:

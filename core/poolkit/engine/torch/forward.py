@@ -62,7 +62,7 @@ class Take:
 
     @property
     def arguments(self) -> Mapping[str, object]:
-        """What the model must be given besides."""
+        """Further arguments that the model must be given."""
         return {"output_hidden_states": True} if self.taps else {}
 
     def __call__(self, output: BaseModelOutput) -> list[torch.Tensor]:

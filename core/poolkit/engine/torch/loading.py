@@ -26,7 +26,7 @@ UNUSED_WEIGHTS = "pooler."
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a model's weights go, and why.
+    """The device and dtype of a model's weights, and the reasons.
 
     Attributes:
         device: holds them.

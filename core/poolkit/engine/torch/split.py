@@ -44,7 +44,7 @@ NO_PADDING = -1
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """How the head of a model is run without its base.
+    """A way to run the head of a model without its base.
 
     Attributes:
         pooler: runs it on hidden states.

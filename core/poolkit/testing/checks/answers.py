@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 BUDGET_S = 1.0
-"""What all hooks of a request may take together. The fake engine takes no time that counts."""
+"""The time that all hooks of a request may take together. The fake engine takes no time that counts."""
 
 CONCURRENT = 16
 ELSEWHERE = 4

@@ -1,4 +1,4 @@
-"""What a check is: a function that yields what is wrong with a plugin, and what must hold before it makes sense."""
+"""A check: a function that yields what is wrong with a plugin, and what must hold before it makes sense."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Check:
 
     @property
     def rule(self) -> str:
-        """What it asks for, in a sentence."""
+        """The rule it checks, in a sentence."""
         return (self.find.__doc__ or "").splitlines()[0]
 
 

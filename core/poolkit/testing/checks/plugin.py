@@ -51,7 +51,7 @@ class Pickled(TypedDict):
 
 
 class ImportEffects(TypedDict):
-    """What a fresh interpreter that imports a plugin tells of it.
+    """The report of a fresh interpreter that imports a plugin.
 
     Attributes:
         heavy: big packages that the import imports.
@@ -91,12 +91,12 @@ class PluginUnderTest:
 
     @property
     def question(self) -> dict[str, object]:
-        """What a child process of the kit needs to find the same plugin."""
+        """The arguments with which a child process of the kit finds the same plugin."""
         return {"plugin": self.installed.name, "settings": dict(self.given_settings)}
 
     @property
     def is_part_of_poolkit(self) -> bool:
-        """Whether it is in poolkit's own distribution, each of whose hook modules is a plugin without one."""
+        """True if it is in poolkit's own distribution, each of whose hook modules is a plugin without one."""
         try:
             importlib_metadata.distribution(self.installed.name)
         except importlib_metadata.PackageNotFoundError:
@@ -160,7 +160,7 @@ class PluginUnderTest:
 
     @property
     def parts(self) -> Mapping[str, object]:
-        """What worker processes are given of it: descriptors and settings, by what to call them."""
+        """The objects of it that worker processes are given: descriptors and settings, by what to call them."""
         tasks = self.tasks.values() if self.installed.in_group(TASKS) else ()
         settings = {
             f"its settings ({model.__module__}.{model.__name__})": model.model_validate(self.settings_of(model))
@@ -191,7 +191,7 @@ class PluginUnderTest:
 
     @cached_property
     def import_effects(self) -> ImportEffects:
-        """What importing its modules and processors does in a fresh interpreter, heads and weights aside."""
+        """The effects of importing its modules and processors in a fresh interpreter, heads and weights aside."""
         return cast("ImportEffects", ask_child("poolkit.testing.import_probe", self.question, limit_s=IMPORT_LIMIT_S))
 
     @contextmanager

@@ -26,12 +26,12 @@ __all__ = ["caches_are_bounded", "close_is_clean", "log_is_discreet", "memory_is
 REQUESTS = 60
 """Requests before the memory is counted, and between the first count and the second."""
 DISTINCT, PARTS = 750, 5
-"""How many requests that differ are asked, and in how many parts: after each the memory is counted."""
+"""The number of different requests that are asked, and that of their parts: after each the memory is counted."""
 MAX_OPERATIONS = 3
-"""How many operations are asked so many."""
+"""The number of operations that are asked so many."""
 
 COUNTS = 12
-"""How often memory must be left behind: at first something may only be set up, or a small cache fills."""
+"""The number of times that memory must be left behind: at first something may be set up, or a small cache fills."""
 
 MAX_BLOCKS = 0.9
 """Blocks of memory that a request may leave behind: Python's own count, which stands still in a sound process."""

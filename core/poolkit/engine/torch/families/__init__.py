@@ -1,4 +1,4 @@
-"""What this engine knows of model families that need special care."""
+"""Adapters of this engine for model families that need special care."""
 
 from poolkit.engine.torch.families.family import LoadBackbone, LoadHead, TorchFamily, find_family
 from poolkit.engine.torch.families.logit_score import LOGIT_SCORE

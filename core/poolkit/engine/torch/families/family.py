@@ -42,7 +42,7 @@ class LoadHead(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TorchFamily:
-    """What this engine knows of a family: what `ModelFamily.adapters` names for it.
+    """The adapter of this engine for a family, as `ModelFamily.adapters` names it.
 
     What is None is done as for all other models.
 
