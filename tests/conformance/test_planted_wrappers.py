@@ -2,8 +2,8 @@
 
 import pytest
 
-from conftest import SOUND
 from poolkit.testing import check_plugin
+from sound_plugin import SOUND
 
 CORE = (
     SOUND.replace("poolkit_sound:", "fake_core:")
