@@ -81,7 +81,7 @@ from poolkit.contract import (
     current_request,
     hookimpl,
 )
-from poolkit.engine import load_causal_lm_rows, load_masked_lm_head
+from poolkit.engine import load_base_model, load_causal_lm_rows, load_masked_lm_head
 from poolkit.engine.maxsim import compute_maxsim_score_batched
 
 if TYPE_CHECKING:
@@ -247,6 +247,7 @@ __all__ = [
     "create_app",
     "current_request",
     "hookimpl",
+    "load_base_model",
     "load_causal_lm_rows",
     "load_masked_lm_head",
     "require_text",

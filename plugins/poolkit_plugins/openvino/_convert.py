@@ -1,0 +1,154 @@
+"""Converts a model of transformers to OpenVINO, and checks at start-up that both give the same."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import threading
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from poolkit import Batch, Decision, ModelConfig, ModelInfo, ResolvedParams, Segments, load_base_model
+from poolkit_plugins.openvino._backbone import PaddedBackbone, RunRows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel
+
+# Importing openvino sends an event to Google Analytics unless openvino_telemetry cannot be imported: then it uses a
+# stub. What is served is not to call home.
+_without_telemetry = "openvino" not in sys.modules and "openvino_telemetry" not in sys.modules
+if _without_telemetry:
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # the import system's mark for "not there"
+try:
+    import openvino
+finally:
+    if _without_telemetry:
+        del sys.modules["openvino_telemetry"]
+
+__all__ = ["load"]
+
+PRECISIONS = {"float32": ("f32", "FP32"), "bfloat16": ("bf16", "BF16"), "float16": ("f16", "FP16")}
+"""By dtype: OpenVINO's name for the precision it computes in, and for the CPU's ability to do so."""
+
+TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2}
+"""The largest error of one token's hidden state, divided by its length: that of the torch engine's self-check."""
+
+LENGTHS = (1, 5, 5, 23, 160)
+"""Tokens of the prompts of the self-check: rows with and without padding, and past a window of attention."""
+
+
+def load(info: ModelInfo, config: ModelConfig) -> PaddedBackbone | str:
+    """Load a model, convert it and drop torch's; or return why it cannot be run.
+
+    Raises ModelError where the weights cannot be loaded.
+    """
+    core = openvino.Core()
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    dtype = config.dtype if config.dtype != "auto" else "bfloat16" if "BF16" in able else "float32"
+    precision, ability = PRECISIONS[dtype]
+    if ability not in able:
+        return f"OpenVINO does not compute in {dtype} on this CPU"
+    model = load_base_model(info)
+    if any(getattr(module, "is_causal", False) for module in model.modules()):
+        return "it runs encoders, and the model is a decoder"
+    parameters = inspect.signature(type(model).forward).parameters
+    takes_types = (getattr(model.config, "type_vocab_size", None) or 0) > 1 and "token_type_ids" in parameters
+    pad_token_id = getattr(model.config, "pad_token_id", None) or 0
+    padded = partial(
+        PaddedBackbone, pad_token_id=pad_token_id, takes_types=takes_types, max_tokens=config.max_num_batched_tokens
+    )
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if takes_types else [])]
+    try:
+        converted = _convert(model, names)
+    except Exception as error:  # noqa: BLE001 - whatever the model's code or the conversion raises is the reason
+        return f"OpenVINO cannot convert {type(model).__name__}: {type(error).__name__}: {error}"
+    # Without the hint OpenVINO computes in bfloat16 wherever the CPU does so fast.
+    compiled = core.compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    reason = f"auto: this CPU {'runs' if dtype == 'bfloat16' else 'does not run'} bfloat16 fast"
+    decisions = (
+        Decision("engine", f"openvino {openvino.__version__.partition('-')[0]}", "engine"),
+        Decision("device", "cpu", "the engine openvino"),
+        Decision("dtype", dtype, reason if config.dtype == "auto" else "dtype"),
+        Decision("path", "padded", "the self-check: converted it agrees with transformers"),
+    )
+    backbone = padded(_run_compiled(compiled, names), decisions=decisions)
+    problem = _difference(backbone, padded(_run_model(model)), _check_batch(info, pad_token_id), dtype)
+    return problem or backbone
+
+
+def _convert(model: PreTrainedModel, names: list[str]) -> openvino.Model:
+    """Trace the model on two rows, one of them padded. Rows and tokens of the result are of any number."""
+
+    class LastHiddenState(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+            output = self.model(**dict(zip(names, inputs, strict=True)))
+            states: torch.Tensor = output.last_hidden_state
+            return states
+
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    examples = {"input_ids": mask, "attention_mask": mask, "token_type_ids": torch.zeros_like(mask)}
+    with warnings.catch_warnings(), torch.inference_mode():
+        # Tracing warns of each branch in a model's code; the self-check says whether one of them matters.
+        warnings.simplefilter("ignore")
+        return openvino.convert_model(LastHiddenState().eval(), example_input=tuple(examples[name] for name in names))
+
+
+def _run_compiled(compiled: openvino.CompiledModel, names: list[str]) -> RunRows:
+    """Return what runs rows by OpenVINO: each thread with a request of its own."""
+    local = threading.local()
+
+    def run(rows: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+        if not hasattr(local, "request"):
+            local.request = compiled.create_infer_request()
+        outputs = local.request.infer([rows[name] for name in names], share_inputs=True, share_outputs=True)
+        states: NDArray[np.float32] = outputs[0]
+        return states
+
+    return run
+
+
+def _run_model(model: PreTrainedModel) -> RunRows:
+    """Return what runs rows by transformers."""
+
+    def run(rows: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            output = model(**{name: torch.from_numpy(values) for name, values in rows.items()})
+            states: NDArray[np.float32] = output.last_hidden_state.numpy()
+            return states
+
+    return run
+
+
+def _check_batch(info: ModelInfo, pad_token_id: int) -> Batch:
+    """Return random tokens, none of them padding, in prompts of several lengths."""
+    dice = np.random.default_rng(0)
+    segments = Segments.of([min(length, info.max_model_len) for length in LENGTHS])
+    token_ids = dice.integers(info.vocab_size, size=segments.tokens, dtype=np.int32)
+    token_ids[token_ids == pad_token_id] = (pad_token_id + 1) % info.vocab_size
+    types = dice.integers(2, size=segments.tokens, dtype=np.int32)
+    params = [ResolvedParams()] * len(segments)
+    return Batch(token_ids, segments.cu_seqlens, np.zeros(len(segments), np.bool_), params, token_type_ids=types)
+
+
+def _difference(backbone: PaddedBackbone, plain: PaddedBackbone, batch: Batch, dtype: str) -> str | None:
+    """Return how far the converted model is off, or None if it gives what transformers gives."""
+    actual, expected = backbone(batch).tokens, plain(batch).tokens
+    assert actual is not None
+    assert expected is not None
+    if actual.shape != expected.shape:
+        return f"converted it gives shape {actual.shape}, with transformers {expected.shape}"
+    lengths = np.linalg.norm(expected, axis=1).clip(min=1e-12)
+    worst, allowed = float((np.linalg.norm(actual - expected, axis=1) / lengths).max()), TOLERANCE[dtype]
+    if worst <= allowed:
+        return None
+    return f"converted it differs from transformers by {worst:.1e} of a token vector's length, more than {allowed:.0e}"
