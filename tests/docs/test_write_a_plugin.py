@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from docs.pages import ROOT
-from poolkit import Segments, States
+from poolkit import Module, Segments, States
 
 PAGE = (ROOT / "docs" / "write-a-plugin.md").read_text(encoding="utf-8")
 NUMBERS = {"Three": 3, "Four": 4, "Five": 5, "Six": 6}
@@ -31,6 +32,8 @@ PLUGIN_PROJECT = blocks("toml")[0]
 [RUN_ONCE] = [code for code in blocks("python") if "class RunOnce" in code]
 [MAXIMUM] = [code for code in blocks("python") if "def create_head" in code]
 [ENGINE] = [code for code in blocks("python") if "def load_backbone" in code]
+[WHITENING] = [code for code in blocks("python") if "class Whitening" in code]
+[MEDIAN] = [code for code in blocks("python") if "def pool_median" in code]
 [ENGINE_ENTRY] = [table for table in blocks("toml") if "poolkit.engines" in table]
 RUN_ONCE += "from poolkit import hookimpl\n@hookimpl\ndef poolkit_wrap(context, settings):\n    return [RunOnce()]\n"
 HEAD = PLUGIN_PROJECT[: PLUGIN_PROJECT.index("[project.entry-points")]
@@ -142,6 +145,28 @@ def test_the_head_takes_the_maximum_over_the_tokens_of_each_text():
     states = States(torch.tensor([[1.0, 5.0], [3.0, 2.0], [0.0, 4.0]]), Segments.of([2, 1]))
 
     assert page["create_head"](None)(states, None).rows.tolist() == [[3, 5], [0, 4]]
+
+
+def test_the_reader_of_a_module_says_what_it_does_to_a_row(tmp_path):
+    page: dict = {"__name__": "poolkit_whitening"}
+    exec(compile(WHITENING, "write-a-plugin.md", "exec"), page)
+    (tmp_path / "config.json").write_text('{"in_features": 2, "out_features": 1}')
+    save_file(
+        {"mean": torch.tensor([1.0, 2.0]), "matrix": torch.tensor([[2.0], [3.0]])}, tmp_path / "model.safetensors"
+    )
+
+    spec = page["read"](Module(type="poolkit_whitening.Whitening", folder=tmp_path, root=tmp_path))
+
+    assert (str(spec), spec.load) == ("whitening to 1", "poolkit_whitening:load")
+    assert page["load"](spec, device="cpu")(torch.tensor([[2.0, 4.0]])).tolist() == [[8.0]]
+
+
+def test_the_pooling_mode_takes_the_median_of_each_prompt():
+    page: dict = {}
+    exec(compile(MEDIAN, "write-a-plugin.md", "exec"), page)
+    rows = torch.tensor([[1.0, 5.0], [3.0, 2.0], [2.0, 9.0], [0.0, 4.0]])
+
+    assert page["pool_median"](rows, Segments.of([3, 1]).on("cpu")).tolist() == [[2, 5], [0, 4]]
 
 
 def test_the_engine_serves_a_model(run):
