@@ -18,6 +18,7 @@ from poolkit.contract import (
     BindContext,
     Call,
     ClassifierSpec,
+    Combine,
     Decision,
     DenseSpec,
     Dialect,
@@ -130,6 +131,7 @@ if TYPE_CHECKING:
     )
     from poolkit.server import create_app
     from poolkit.tokenization.score_template import ScoreTemplate
+    from poolkit.tokenization.tokenizer import read_tokenizer
 
 __all__ = [
     "API_OLDEST",
@@ -149,6 +151,7 @@ __all__ = [
     "ClassifierSpec",
     "ClassifyRequest",
     "ClassifyResponse",
+    "Combine",
     "Decision",
     "DenseSpec",
     "Dialect",
@@ -250,6 +253,7 @@ __all__ = [
     "load_base_model",
     "load_causal_lm_rows",
     "load_masked_lm_head",
+    "read_tokenizer",
     "require_text",
 ]
 
@@ -258,6 +262,7 @@ _HOMES_WITH_NUMPY = (
     "poolkit.offline.outputs",
     "poolkit.tokenization.score_template",
     "poolkit.offline.llm",
+    "poolkit.tokenization.tokenizer",
     "poolkit.server",  # imports fastapi
     "poolkit.engine.torch.families.family",  # imports torch
     "poolkit.engine.torch.loading",

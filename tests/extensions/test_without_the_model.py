@@ -148,6 +148,9 @@ def test_documents_run_through_the_model(llm):
         dense = np.zeros_like(expected)
         dense[[int(token) for token in found]] = list(found.values())
         np.testing.assert_allclose(dense, expected, atol=TOLERANCE)
+    [pooled] = ask(create_app(llm), "POST", "/pooling", json={"input": TEXTS[:1]}).json()["data"]
+    assert pooled["data"]["indices"] == [int(token) for token in answered["documents"][0]]
+    np.testing.assert_allclose(pooled["data"]["values"], list(answered["documents"][0].values()), atol=TOLERANCE)
 
 
 def test_queries_run_nothing_through_the_model(llm):

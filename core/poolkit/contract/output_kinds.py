@@ -30,6 +30,7 @@ class OutputKind:
         shape: of `PooledOutput.data`, for people: "(dim,)".
         finish: the last step of each prompt's output, after it was cut and activated; None for none.
         join: puts together the outputs for the chunks of a prompt; None if they cannot be, so that chunking refuses.
+        to_json: what the operation `pooling` returns of an output; None for its data, as nested lists.
         fake: draws the output of a prompt of so many tokens in `poolkit.testing`, where the task's `Fake` draws none;
             None where core's own poolers make it of drawn hidden states.
     """
@@ -38,6 +39,7 @@ class OutputKind:
     shape: str
     finish: Callable[[PooledOutput, ResolvedParams], PooledOutput] | None = None
     join: Callable[[Sequence[PooledOutput], Combine], PooledOutput] | None = None
+    to_json: Callable[[PooledOutput], object] | None = None
     fake: Callable[[np.random.Generator, ModelInfo, int], PooledOutput] | None = None
 
 
@@ -79,6 +81,11 @@ def _combine_sparse(outputs: Sequence[PooledOutput], combine: Combine) -> Pooled
     return PooledOutput(combined, _token_ids(outputs), indices=distinct.astype(np.int32))
 
 
+def _sparse_to_json(output: PooledOutput) -> object:
+    assert output.indices is not None
+    return {"indices": output.indices.tolist(), "values": output.data.tolist()}
+
+
 def _draw_sparse(generator: np.random.Generator, model: ModelInfo, tokens: int) -> PooledOutput:
     import numpy as np
 
@@ -106,6 +113,7 @@ SPARSE = OutputKind(
     name="sparse",
     shape="(values,)",
     join=_combine_sparse,
+    to_json=_sparse_to_json,
     fake=_draw_sparse,
 )
 """A value for some columns of a wide vector, as `PooledOutput.indices` says; every other column is 0."""

@@ -14,6 +14,7 @@ from poolkit.operations import (
     ClassifyResponse,
     PoolingRequest,
     PoolingResponse,
+    PromptsRequest,
     ScoreRequest,
     ScoreResponse,
     TokenClassifyRequest,
@@ -84,6 +85,21 @@ class VLLMScoreRequest(ScoreRequest, ModelFields):
         return fields
 
 
+def decode_pooling(request: VLLMPoolingRequest, call: Call, served: Served) -> PromptsRequest:
+    """Return the request.
+
+    Raises RequestError where it has no prompt, or wants base64 of what is no array.
+    """
+    kind = served.task.output_kind
+    if request.encoding_format == "base64" and kind.to_json is not None:
+        raise RequestError(
+            f"encoding_format is 'base64', but the output of task {served.task.name!r} is {kind.name}, which is no "
+            "array. Leave it out.",
+            param="encoding_format",
+        )
+    return require_input(request, call, served)
+
+
 def encode_pooling(response: PoolingResponse, request: VLLMPoolingRequest, call: Call) -> Reply:
     """Write one item per prompt."""
     data = (
@@ -137,7 +153,7 @@ DIALECTS = (
         operation="pooling",
         request=VLLMPoolingRequest,
         response=PoolingResponse,
-        decode=require_input,
+        decode=decode_pooling,
         encode=encode_pooling,
     ),
     Dialect(

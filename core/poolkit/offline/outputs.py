@@ -65,7 +65,12 @@ class TokenClassificationOutput:
 
 @dataclass(frozen=True, slots=True)
 class PoolingOutput:
-    """The pooled output of one prompt: float32, shape (dim,), (labels,), or one of those per token."""
+    """The pooled output of one prompt.
+
+    Attributes:
+        data: float32, shape (dim,), (labels,), or one of those per token. Where the task's kind of output is one that
+            no array says (sparse, or the task's own), what its `OutputKind.to_json` makes of it.
+    """
 
     data: NDArray[np.float32]
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, PlainSerializer, SkipValidation, Wit
 
 from poolkit.contract import PooledOutput
 
-__all__ = ["FloatArray", "Usage"]
+__all__ = ["FloatArray", "PooledData", "Usage"]
 
 FloatArray = Annotated[
     SkipValidation[NDArray[np.float32]],
@@ -19,6 +19,13 @@ FloatArray = Annotated[
     WithJsonSchema({"type": "array", "items": {}, "description": "Nested lists of numbers."}),
 ]
 """A numpy array in a response: stays an array in Python, becomes nested lists in JSON."""
+
+PooledData = Annotated[
+    SkipValidation[NDArray[np.float32]],
+    PlainSerializer(lambda data: data.tolist() if isinstance(data, np.ndarray) else data, when_used="json"),
+    WithJsonSchema({"description": "Nested lists of numbers, or what the task's kind of output makes of an output."}),
+]
+"""The output of one prompt: an array but for kinds of output that no array says, whose `OutputKind.to_json` made it."""
 
 
 class Usage(BaseModel):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from poolkit.contract import Operation, PooledOutput, PoolingIOProcessor, Prepared
 from poolkit.errors import RequestError
-from poolkit.operations.answers import FloatArray, Usage
+from poolkit.operations.answers import PooledData, Usage
 from poolkit.operations.prompts import PromptsRequest
 from poolkit.operations.token_ids import PromptTokenIds
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["POOLING", "PoolingProcessor", "PoolingRequest", "PoolingResponse"]
 
@@ -39,7 +44,10 @@ class PoolingResponse(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
-    data: list[FloatArray] = Field(description="Per prompt, float32: (dim,), (labels,), or one of those per token.")
+    data: list[PooledData] = Field(
+        description="Per prompt, float32: (dim,), (labels,), or one of those per token; or what the task's own kind of "
+        "output makes of it."
+    )
     prompt_token_ids: PromptTokenIds
     usage: Usage
 
@@ -64,9 +72,11 @@ class PoolingProcessor(PoolingIOProcessor[PoolingRequest, PoolingResponse]):
         return Prepared(prompts, request.params(prompts=len(prompts)))
 
     def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> PoolingResponse:  # noqa: ARG002
-        """Return each prompt's output as it is."""
+        """Return each prompt's output as it is, or as the task's kind of output writes it."""
+        to_json = self.context.task.output_kind.to_json
+        data = [output.data if to_json is None else to_json(output) for output in outputs]
         return PoolingResponse(
-            data=[output.data for output in outputs],
+            data=cast("list[NDArray[np.float32]]", data),
             prompt_token_ids=[output.prompt_token_ids for output in outputs],
             usage=Usage.of(outputs),
         )

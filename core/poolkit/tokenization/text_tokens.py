@@ -31,10 +31,17 @@ class EncodeTextTokens(Protocol):
         ...
 
 
-def fast_text_tokens(backend: Backend, tokenizer: PreTrainedTokenizerBase) -> EncodeTextTokens:
-    """Return a function that tokenizes with a tokenizer of the Rust library: `backend`, as it makes token ids."""
+def fast_text_tokens(
+    backend: Backend, find_tokens: Callable[[list[int]], list[str | None]], *, unknown_id: int | None
+) -> EncodeTextTokens:
+    """Return a function that tokenizes with a tokenizer of the Rust library.
+
+    Args:
+        backend: makes token ids.
+        find_tokens: returns the token of each id, as the vocabulary writes it.
+        unknown_id: stands for what the vocabulary has no token for.
+    """
     marks_words = bool(getattr(backend.model, "continuing_subword_prefix", None))
-    unknown_id = tokenizer.unk_token_id
 
     def encode(texts: Sequence[str], prompts: Sequence[str]) -> list[tuple[TokenIds, list[TextToken]]]:
         whole = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
@@ -42,7 +49,7 @@ def fast_text_tokens(backend: Backend, tokenizer: PreTrainedTokenizerBase) -> En
         found = []
         for text, prompt, encoding in zip(texts, prompts, encodings, strict=True):
             ids = encoding.ids
-            names = tokenizer.convert_ids_to_tokens(ids)
+            names = [name or "" for name in find_tokens(ids)]
             tokens = []
             for token_id, name, (begin, stop) in zip(ids, names, encoding.offsets, strict=True):
                 start, end = max(0, begin - len(prompt)), max(0, stop - len(prompt))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from poolkit.contract import TokenIds
     from poolkit.models import ModelInfo
 
-__all__ = ["TextTokenizer", "load_tokenizer"]
+__all__ = ["TextTokenizer", "load_tokenizer", "read_tokenizer"]
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 PROBE = "a"
@@ -35,6 +36,12 @@ FEWEST_TOKENS = 32
 
 class _EncodeBatch(Protocol):
     def __call__(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[TokenIds]: ...
+
+
+class _EncodePair(Protocol):
+    def __call__(
+        self, first: str, second: str | None = None, *, add_special_tokens: bool = True
+    ) -> tuple[list[int], list[int]]: ...
 
 
 class TextTokenizer:
@@ -135,7 +142,8 @@ def load_tokenizer(info: ModelInfo, *, config: ModelConfig) -> TextTokenizer:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if isinstance(backend, Backend):
         own = _own_backend(backend, lowercases=info.text.lowercases)
-        encode, encode_text_tokens = _fast_encoder(own), fast_text_tokens(own, tokenizer)
+        find = _token_finder(tokenizer)
+        encode, encode_text_tokens = _fast_encoder(own), fast_text_tokens(own, find, unknown_id=tokenizer.unk_token_id)
         locate: Locate | None = fast_locator(own)
     else:
         lock = Lock()  # a tokenizer in Python says nothing about threads
@@ -150,7 +158,43 @@ def load_tokenizer(info: ModelInfo, *, config: ModelConfig) -> TextTokenizer:
         encode_text_tokens,
         tokenizer.convert_tokens_to_string,
         locate,
-        pair_template=_probe_pair(tokenizer),
+        pair_template=_probe_pair(_pair_encoder(tokenizer)),
+    )
+
+
+def read_tokenizer(file: Path) -> TextTokenizer:
+    """Read a tokenizer.json alone, without transformers: for the `load_tokenizer` of an engine.
+
+        def load_tokenizer(info, *, config):
+            return read_tokenizer(info.path / "tokenizer.json")
+
+    Truncation and padding that the file asks for are left out: poolkit cuts prompts itself, and pads none.
+
+    Raises ModelError where the file cannot be read.
+    """
+    try:
+        own = _own_backend(Backend.from_file(str(file)), lowercases=False)
+    except Exception as exc:  # the Rust library raises bare ones
+        raise ModelError(f"{file} cannot be read as a tokenizer: {exc}. Fetch the model again.") from exc
+
+    def find(token_ids: list[int]) -> list[str | None]:
+        return [own.id_to_token(token_id) for token_id in token_ids]
+
+    def encode_pair(
+        first: str, second: str | None = None, *, add_special_tokens: bool = True
+    ) -> tuple[list[int], list[int]]:
+        encoding = own.encode(first, second, add_special_tokens=add_special_tokens)
+        return encoding.ids, encoding.type_ids
+
+    unknown = getattr(own.model, "unk_token", None)
+    return TextTokenizer(
+        _fast_encoder(own),
+        own.token_to_id,
+        find,
+        fast_text_tokens(own, find, unknown_id=None if unknown is None else own.token_to_id(unknown)),
+        own.decoder.decode if own.decoder is not None else " ".join,
+        fast_locator(own),
+        pair_template=_probe_pair(encode_pair),
     )
 
 
@@ -215,12 +259,21 @@ def _probe_affixes(encode: _EncodeBatch) -> tuple[int, int]:
     return before, extra - before
 
 
-def _probe_pair(tokenizer: PreTrainedTokenizerBase) -> PairTemplate:
+def _pair_encoder(tokenizer: PreTrainedTokenizerBase) -> _EncodePair:
+    def encode(
+        first: str, second: str | None = None, *, add_special_tokens: bool = True
+    ) -> tuple[list[int], list[int]]:
+        encoded = tokenizer(first, second, add_special_tokens=add_special_tokens)
+        ids = list(encoded["input_ids"])
+        return ids, list(encoded.get("token_type_ids", [0] * len(ids)))
+
+    return encode
+
+
+def _probe_pair(encode: _EncodePair) -> PairTemplate:
     """Return what the tokenizer puts around and between two texts, seen on a pair of its own."""
-    bare = list(tokenizer(PROBE, add_special_tokens=False)["input_ids"])
-    encoded = tokenizer(PROBE, PROBE)
-    ids = list(encoded["input_ids"])
-    types = list(encoded.get("token_type_ids", [0] * len(ids)))
+    bare, _ = encode(PROBE, add_special_tokens=False)
+    ids, types = encode(PROBE, PROBE)
     first = _find(bare, ids) or 0
     second = _find(bare, ids, start=first + len(bare)) or first + len(bare)
     tokens = tuple(zip(ids, types, strict=True))
