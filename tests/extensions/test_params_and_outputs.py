@@ -125,6 +125,21 @@ def test_a_tasks_own_kind_of_output_is_what_its_head_makes(install, checkpoint):
     np.testing.assert_allclose(found, [(numbers.min(), numbers.max()) for numbers in states], rtol=TOLERANCE)
 
 
+def test_a_tasks_own_kind_of_output_is_put_together_from_the_chunks_of_a_long_text(install, checkpoint):
+    folder = checkpoint("bert", max_seq_length=32)
+    settings = add(install, "extent", EXTENT)
+    text = " ".join(TEXTS)
+    [cls, *body, sep] = transformers.AutoTokenizer.from_pretrained(folder)(text, verbose=False)["input_ids"]
+    chunks = [[cls, *body[start : start + 30], sep] for start in range(0, len(body), 30)]
+    numbers = np.concatenate([hidden_states(folder, chunk) for chunk in chunks])
+
+    with LLM(str(folder), **{**settings, "enable": ["chunking", *settings["enable"]]}) as llm:
+        [output] = llm.encode(text, use_tqdm=False)
+
+    assert len(chunks) > 3
+    np.testing.assert_allclose(output.outputs.data, [numbers.min(), numbers.max()], rtol=TOLERANCE)
+
+
 def test_a_kind_that_draws_its_outputs_is_served_without_a_model(install):
     add(install, "extent", EXTENT)
     with fake_model("extent", plugin="poolkit-extent") as served:
