@@ -25,7 +25,8 @@ def failures():
 
 def test_the_sound_plugin_passes_every_check(install):
     install()
-    assert {result.verdict for result in check_plugin("poolkit-sound")} == {Verdict.PASSED}
+    skipped = {result.message for result in check_plugin("poolkit-sound") if result.verdict is not Verdict.PASSED}
+    assert skipped == {"the plugin has no engines"}
 
 
 def test_import_is_survived(install):
@@ -141,7 +142,7 @@ def test_import_is_quiet(install, poolkit, loud):
     """From the command line, whose process is not that of the tests."""
     install({TOP: "\n" + "\n".join(loud) + TOP})
     code, out, _ = poolkit("plugins", "check", "poolkit-sound", "--json")
-    [found] = [result for result in json.loads(out) if result["verdict"] != "passed"]
+    [found] = [result for result in json.loads(out) if result["verdict"] not in ("passed", "skipped")]
     assert (code, found["name"], found["verdict"]) == (1, "import_is_quiet", "failed")
     assert set(found["message"].splitlines()) == {f"importing it {effect}." for effect in loud.values()}
 
@@ -341,7 +342,7 @@ def test_routes_are_free(install):
 
 def test_a_route_without_a_prefix_is_warned_of(install):
     install({'"/sound/sum"': '"/sum"'})
-    [warned] = [result for result in check_plugin("poolkit-sound") if result.verdict != "passed"]
+    [warned] = [result for result in check_plugin("poolkit-sound") if result.verdict not in ("passed", "skipped")]
     assert (warned.name, warned.verdict) == ("routes_are_prefixed", Verdict.WARNED)
     assert warned.message == (
         "the route '/sum' may be another plugin's as well. Put the task's name into it: '/sound/sum'."

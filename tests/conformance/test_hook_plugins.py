@@ -35,6 +35,14 @@ def poolkit_wrap(context, settings):
     return [Shout(settings.suffix)]
 """
 
+ENGINE_CHECKS = (
+    "engine_loads",
+    "engine_states_fit",
+    "engine_batches_equal_singles",
+    "engine_is_deterministic",
+    "engine_is_thread_safe",
+    "engine_leaves_batches_alone",
+)
 BUILTIN = ("classify/rerank", "embed/measure", "reward/measure", "token_classify/measure", "token_embed/measure")
 
 
@@ -66,6 +74,7 @@ def test_what_is_asked_of_tasks_alone_is_skipped(install):
         "examples_validate": no_tasks,
         "heads_have_fakes": no_tasks,
         "heads_are_examined": no_tasks,
+        **dict.fromkeys(ENGINE_CHECKS, "the plugin has no engines"),
         "routes_are_free": no_tasks,
         "routes_are_prefixed": no_tasks,
     }

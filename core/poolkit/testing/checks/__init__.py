@@ -26,6 +26,14 @@ from poolkit.testing.checks.contract import (
     schemas_are_json,
     settings_can_be_given,
 )
+from poolkit.testing.checks.engines import (
+    engine_batches_equal_singles,
+    engine_is_deterministic,
+    engine_is_thread_safe,
+    engine_leaves_batches_alone,
+    engine_loads,
+    engine_states_fit,
+)
 from poolkit.testing.checks.failures import engine_failures_are_told, failures_are_told, zeros_are_answered
 from poolkit.testing.checks.importing import import_is_light, import_is_quiet, import_is_survived
 from poolkit.testing.checks.inputs import any_script_is_answered, bad_input_is_refused
@@ -89,4 +97,10 @@ CHECKS = (
     nothing_is_left_open,
     routes_are_free,
     routes_are_prefixed,
+    engine_loads,
+    engine_states_fit,
+    engine_batches_equal_singles,
+    engine_is_deterministic,
+    engine_is_thread_safe,
+    engine_leaves_batches_alone,
 )
