@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -221,3 +223,13 @@ def test_the_report_names_device_dtype_and_path(checkpoint):
     assert [one.name for one in engine.decisions] == ["device", "dtype", "path"]
     assert decision(engine, "device") == ("cpu", "device")
     assert decision(engine, "dtype") == ("float32", "dtype")
+
+
+def test_several_threads_may_run_batches_at_once(checkpoint):
+    engine = load_engine(checkpoint("bert"))
+    batches = [[[5 + number, 9, *range(20, 20 + length)] for length in (3, 40, 7)] for number in range(8)]
+    alone = [run(engine, batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda batch: run(engine, batch), batches * 4))
+    for vectors, expected in zip(together, alone * 4, strict=True):
+        assert_close(vectors, expected)
