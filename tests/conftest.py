@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-
-# An environment that was made before hypothesis was needed runs the other tests; `make test` renews it.
-collect_ignore_glob = [] if find_spec("hypothesis") else ["*/test_*_properties.py"]
 
 # Read when huggingface_hub is imported: a test that asks the hub for anything gets the same answer everywhere.
 os.environ["HF_HUB_OFFLINE"] = "1"
