@@ -297,6 +297,8 @@ def test_what_a_hook_blames_on_the_request_is_passed_on(
         ("return request.texts", TypeError("returned list, not Prepared")),
         ("return Prepared('a')", TypeError("Prepared.prompts is a str, not a sequence of prompts")),
         ("return Prepared(None)", TypeError("Prepared.prompts is a NoneType, not a sequence of prompts")),
+        ("return Prepared(b'a')", TypeError("Prepared.prompts is a bytes, not a sequence of prompts")),
+        ("return Prepared([b'12'])", TypeError("Prepared.prompts[0] is a bytes, not a text, a pair or token ids")),
         (
             "return Prepared(['a'], params=None)",
             TypeError("Prepared.params is a NoneType, not PoolingParams or a sequence of it"),

@@ -23,12 +23,13 @@ EXACT = (str, bytes, int, bool, NoneType)
 def check_prepared(prepared: object) -> Prepared:
     """Return what `pre_process` returned, or raise TypeError if it cannot be run."""
     prepared = _expect(Prepared, prepared)
-    if isinstance(prepared.prompts, str) or not isinstance(prepared.prompts, Sequence):
+    if isinstance(prepared.prompts, str | bytes | bytearray) or not isinstance(prepared.prompts, Sequence):
         raise TypeError(f"Prepared.prompts is a {type(prepared.prompts).__name__}, not a sequence of prompts")
     for index, prompt in enumerate(prepared.prompts):
         is_array = hasattr(prompt, "dtype")
-        if not is_array and not isinstance(
-            prompt, str | TextPair | TemplatedText | ImagePrompt | TokenInputs | Sequence
+        is_bytes = isinstance(prompt, bytes | bytearray)  # a sequence of integers, but of no token ids
+        if not is_array and (
+            is_bytes or not isinstance(prompt, str | TextPair | TemplatedText | ImagePrompt | TokenInputs | Sequence)
         ):
             raise TypeError(f"Prepared.prompts[{index}] is a {type(prompt).__name__}, not a text, a pair or token ids")
     groups, origin = prepared.groups, prepared.origin
