@@ -34,7 +34,7 @@ SHORT_TEXTS = ("", "a", "No.", "Hello", "e", "naïve café", "東京タワー", 
 
 @dataclass(frozen=True)
 class Family:
-    """How the checkpoints of one architecture are made."""
+    """A recipe for checkpoints of one architecture."""
 
     tokenizer: Callable[[], Tokenizer]
     config: Callable[[], PreTrainedConfig]

@@ -1,4 +1,4 @@
-"""What all tests share: no network, and checkpoints that are made once a session."""
+"""Fixtures of all tests: no network, and checkpoints that are made once a session."""
 
 from __future__ import annotations
 

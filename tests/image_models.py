@@ -39,7 +39,7 @@ VISION = {
 
 @dataclass(frozen=True)
 class ImageFamily:
-    """How a checkpoint is made: its special tokens, the two around a text, its config and its processor."""
+    """A recipe for a checkpoint: its special tokens, the two around a text, its config and its processor."""
 
     specials: Sequence[str]
     around: tuple[str, str]

@@ -1,4 +1,4 @@
-"""What tests of the HTTP side share: an app without weights asked in this process, and a backbone that can be held."""
+"""Helpers of the HTTP tests: an app without weights asked in this process, and a backbone that can be held."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ FILES = [
     f"src/{MODULE}/py.typed",
     "tests/test_plugin.py",
 ]
-"""What a package with a task consists of."""
+"""The files of a package with a task."""
 
 
 @pytest.fixture

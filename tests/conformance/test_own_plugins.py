@@ -1,4 +1,4 @@
-"""What poolkit brings keeps the rules that it sets for others: the built-in tasks, and each hook module of its own."""
+"""The built-in tasks and hook modules keep the rules that poolkit sets for others."""
 
 import importlib_metadata
 import pytest

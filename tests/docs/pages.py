@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-"""What users of poolkit read: every example on them is run."""
+"""The pages for users: every example on them is run."""
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
 OTHERS = ("CONTRIBUTING.md", "SECURITY.md", "docs/decisions/README.md")
 DOCUMENTS = [*PAGES, *(ROOT / name for name in OTHERS), *DECISIONS]

@@ -1,4 +1,4 @@
-"""What contributors read agrees with the repository: layers, commands, tests by name, decisions."""
+"""Pages for contributors agree with the repository: layers, commands, tests by name, decisions."""
 
 import re
 import tomllib

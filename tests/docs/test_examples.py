@@ -1,4 +1,4 @@
-"""What the README and the docs show is run here, and what they name is looked up."""
+"""Runs the examples of the README and the docs, and looks up the names in them."""
 
 import contextlib
 import doctest
@@ -34,7 +34,7 @@ IS_LIKE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 @pytest.fixture(scope="module")
 def environment():
-    """What a reader's shell has after `source .venv/bin/activate`, in a wide window."""
+    """The environment of a reader's shell after `source .venv/bin/activate`, in a wide window."""
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "200"}
 
 

@@ -16,7 +16,7 @@ ROWS = [
 ]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 GROUPS = sorted(PROJECT["entry-points"].keys() - {"poolkit.fakes"})
-"""What comes with poolkit is registered as what packages add; fakes are for tests alone."""
+"""Parts of poolkit that are registered like those of packages; fakes are for tests alone."""
 
 
 def lines_of(example: str) -> int:

@@ -15,7 +15,7 @@ from poolkit.cli.main import app
 PAGE = (ROOT / "docs" / "plugin-reference.md").read_text(encoding="utf-8")
 NAMES = (ROOT / "docs" / "api-reference.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^#{3,4} `(\w+).*?`\n(.*?)(?=^#|\Z)", PAGE, flags=re.MULTILINE | re.DOTALL))
-"""What stands below the heading of each class and function."""
+"""The text below the heading of each class and function."""
 
 PUBLIC = [name for name in contract.__all__ if name in poolkit.__all__]
 DEFINED = [getattr(contract, name) for name in PUBLIC]

@@ -1,4 +1,4 @@
-"""What a model is made of can come from packages: module types, pooling modes, rerankers, families, whole folders."""
+"""Packages add module types, pooling modes, rerankers, families and readers of whole folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What needs no forward pass is answered in the worker pool: one side of a task, or a whole operation.
+"""One side of a task, or a whole operation, that needs no forward pass is answered in the worker pool.
 
 The contract's lines "sparse outputs" (`PoolingTask.kind`, `poolkit.SPARSE`) and "no forward pass: a task, or one side
 of it, that answers in the worker pool".

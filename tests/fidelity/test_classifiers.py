@@ -57,7 +57,7 @@ def run(engine, folder, prompts, *, size=200):
 
 
 def expect(folder, head, prompts):
-    """What the plain model answers to each prompt alone."""
+    """The plain model's answer to each prompt alone."""
     model = getattr(transformers, f"AutoModel{head}").from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     taken = inspect.signature(model.forward).parameters

@@ -29,7 +29,7 @@ TOLERANCE = 1e-5
 """Sums in another order differ in float32 by 6e-7 at most here; the promise is 1e-5."""
 
 START, END = 0, 1
-"""What the fake tokenizer puts around a text."""
+"""The special tokens that the fake tokenizer puts around a text."""
 
 
 def words(count: int) -> str:

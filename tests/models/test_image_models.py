@@ -1,4 +1,4 @@
-"""What poolkit learns of a model of images and texts, saved by transformers or by sentence-transformers."""
+"""Reading a model of images and texts, saved by transformers or by sentence-transformers."""
 
 from __future__ import annotations
 

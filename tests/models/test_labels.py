@@ -1,4 +1,4 @@
-"""What poolkit learns of a classifier's labels from its files."""
+"""Reading a classifier's labels from its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which models are taken for rerankers that answer with a token, what says so, and what is refused."""
+"""Recognising rerankers that answer with a token, and refusing the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What poolkit says when the files of a multi-vector model, or of its similarity, are wrong."""
+"""Errors for wrong files of a multi-vector model or of its similarity."""
 
 from __future__ import annotations
 

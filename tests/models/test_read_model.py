@@ -1,4 +1,4 @@
-"""What poolkit learns of a model from its files, and what it says when the files are wrong."""
+"""Reading a model from its files, and the errors for wrong ones."""
 
 from __future__ import annotations
 

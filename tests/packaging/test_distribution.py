@@ -1,4 +1,4 @@
-"""What pip gets: the wheel, the editable install, and how much `import poolkit` costs."""
+"""The wheel, the editable install, and the cost of `import poolkit`."""
 
 import configparser
 import os

@@ -1,4 +1,4 @@
-"""What the operator says of pooling is done, or refused at start-up with what would go instead."""
+"""The operator's pooling settings are honoured, or refused at start-up with what would go instead."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def is_poisoned(prompt):
 
 @pytest.fixture
 def tokenized(monkeypatch):
-    """How often each text was tokenized."""
+    """The number of times that each text was tokenized."""
     counts = Counter()
     encode_batch = FakeTokenizer.encode_batch
 

@@ -1,4 +1,4 @@
-"""What happens when plugins are broken, outdated or do not keep the contract."""
+"""Plugins that are broken, outdated or break the contract are reported and set aside."""
 
 from __future__ import annotations
 

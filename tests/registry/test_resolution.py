@@ -1,4 +1,4 @@
-"""Which task a model serves, and the messages when the one asked for cannot be served."""
+"""The task that a model serves, and the messages when the one asked for cannot be served."""
 
 from __future__ import annotations
 

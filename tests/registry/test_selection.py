@@ -1,4 +1,4 @@
-"""Which plugins are used: enable, disable, short names, "*", and the messages when a name is wrong."""
+"""Enabling and disabling plugins: short names, "*", and the messages when a name is wrong."""
 
 from __future__ import annotations
 

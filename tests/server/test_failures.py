@@ -1,4 +1,4 @@
-"""What is said when a request fails: one envelope, and a sentence that helps."""
+"""The answer to a failed request: one envelope, and a sentence that helps."""
 
 import logging
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What the routes answer when all is well."""
+"""Answers of the routes to good requests."""
 
 import base64
 from collections.abc import Iterator

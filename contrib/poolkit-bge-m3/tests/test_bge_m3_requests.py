@@ -1,4 +1,4 @@
-"""What can be asked of the task, what is refused, and which models it refuses."""
+"""Requests that the task answers or refuses, and the models that it refuses."""
 
 from __future__ import annotations
 

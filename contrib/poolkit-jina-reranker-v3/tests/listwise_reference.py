@@ -27,7 +27,7 @@ SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"
 WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""How Qwen cuts a text before its byte pairs are joined."""
+"""The pattern by which Qwen splits a text before it joins byte pairs."""
 
 SYSTEM = (
     "You are a search relevance expert who can determine a ranking of the passages based on how relevant they are to "

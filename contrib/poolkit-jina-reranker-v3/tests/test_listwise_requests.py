@@ -1,4 +1,4 @@
-"""What is refused, of requests and of models, and that a server gives what an offline call gives."""
+"""Requests and models that are refused, and the same answers offline and online."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be asked of the task, offline and online, and what is refused."""
+"""Requests that the task answers or refuses, offline and online."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ TWO = ("entailment", "not_entailment")
 
 @dataclass(frozen=True)
 class Family:
-    """How the checkpoints of one architecture are made."""
+    """A recipe for checkpoints of one architecture."""
 
     config: Callable[[int], PreTrainedConfig]
     specials: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What is wrong with a request is said, in every shape in which it can be sent."""
+"""Errors of bad requests, in every shape in which one can be sent."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def engine_failures_are_told(plugin: PluginUnderTest) -> Iterator[str]:
 
 @check(since="0.1", needs=(examples_are_answered,))
 def failures_are_told(plugin: PluginUnderTest) -> Iterator[str]:
-    """What a hook does not expect fails the request: no hook catches every exception and goes on."""
+    """An unexpected error fails the request: no hook catches every exception and goes on."""
     for case in cases(plugin):
         operation = case.served.operations[case.operation.name]
         reads: list[str] = []

@@ -56,7 +56,7 @@ def memory_is_given_back(plugin: PluginUnderTest) -> Iterator[str]:
 
 @check(since="0.1", needs=(memory_is_given_back,), is_advice=True)
 def caches_are_bounded(plugin: PluginUnderTest) -> Iterator[str]:
-    """What is kept of different requests has a bound."""
+    """The memory that different requests leave behind is bounded."""
     examined = 0
     for case in _one_per_operation(plugin):
         bodies = case.variants(DISTINCT + 2 * TRACED)
