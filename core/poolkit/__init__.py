@@ -28,12 +28,14 @@ from poolkit.contract import (
     Failure,
     HeadContext,
     HeadFactory,
-    ImagePrompt,
-    ImageSpec,
     ItemError,
     LateInteractionParams,
     LayerSpec,
     LogitScore,
+    Modality,
+    ModalityInput,
+    ModalityPrompt,
+    ModalityReader,
     ModelFamily,
     ModelFiles,
     ModelInfo,
@@ -88,6 +90,7 @@ from poolkit.engine.maxsim import compute_maxsim_score_batched
 if TYPE_CHECKING:
     from poolkit.engine.torch.families.family import TorchFamily
     from poolkit.engine.torch.loading import Placement
+    from poolkit.images.prompt import ImagePrompt
     from poolkit.offline.llm import LLM
     from poolkit.offline.outputs import (
         ClassificationOutput,
@@ -168,12 +171,15 @@ __all__ = [
     "HeadContext",
     "HeadFactory",
     "ImagePrompt",
-    "ImageSpec",
     "ItemError",
     "LabelScore",
     "LateInteractionParams",
     "LayerSpec",
     "LogitScore",
+    "Modality",
+    "ModalityInput",
+    "ModalityPrompt",
+    "ModalityReader",
     "ModelConfig",
     "ModelFamily",
     "ModelFiles",
@@ -259,6 +265,7 @@ __all__ = [
 
 _HOMES_WITH_NUMPY = (
     "poolkit.operations",
+    "poolkit.images.prompt",
     "poolkit.offline.outputs",
     "poolkit.tokenization.score_template",
     "poolkit.offline.llm",

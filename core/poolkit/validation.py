@@ -68,13 +68,14 @@ def validate(
     *,
     error_type: type[PoolkitError],
     extra: Literal["ignore", "forbid"] | None = None,
+    context: Mapping[str, object] | None = None,
 ) -> ModelT:
     """Return `fields` as a `model`, or raise `error_type` with a sentence per field that is wrong.
 
-    `extra` says what becomes of unknown fields; by default the model's own word holds.
+    `extra` says what becomes of unknown fields; by default the model's own word holds. `context` is for its validators.
     """
     try:
-        return model.model_validate(fields, extra=extra)
+        return model.model_validate(fields, extra=extra, context=context)
     except ValidationError as error:
         found = complaints(error, fields, model)
         message = ". ".join(str(complaint) for complaint in found) + "."

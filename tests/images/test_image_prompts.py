@@ -14,8 +14,8 @@ from closeness import assert_close
 from image_models import IMAGE_FAMILIES, RETRIEVERS, TOWERS, picture, pictures
 from poolkit import LLM, EmbeddingsRequest, ImagePrompt, PoolerConfig, PoolingParams
 from poolkit.errors import BatchError, ConfigError, ModelError, RequestError
+from poolkit.images import reader as reading
 from poolkit.pipeline import served
-from poolkit.tokenization import images as reading
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -125,7 +125,7 @@ def test_a_model_of_texts_says_that_it_reads_no_images(checkpoint):
     folder = str(checkpoint("bert"))
     with LLM(folder, dtype="float32") as llm:
         assert refusal(llm, picture(8, 8)) == (
-            f"Prompt 0 is an image; {folder} reads texts alone. Send texts, or serve a model of images and texts."
+            f"Prompt 0 is of modality 'image'; {folder} reads text. Send that, or serve a model that reads 'image'."
         )
 
 
@@ -142,7 +142,7 @@ def test_a_model_of_texts_says_that_it_reads_no_images(checkpoint):
         ),
         ("data:image/svg+xml,<svg/>", "must be a data: URI that holds base64, data:image/png;base64,…"),
         ("no base64 at all!", "must be valid base64, or a data: URI that holds it"),
-        (7, 'must be an image {"image": "<base64, or a data: URI>"}'),
+        (7, "input[0].image must be a string: base64, or a data: URI that holds it"),
     ],
 )
 def test_what_is_no_image_on_the_wire_is_told(image, told, post):
@@ -163,19 +163,19 @@ def test_texts_of_siglip_are_filled_up_and_counted_as_they_run(load):
 
 
 def test_the_images_of_a_large_request_do_not_all_wait_in_memory(load, monkeypatch):
-    monkeypatch.setattr(served, "IMAGE_CHUNK", 2)
-    monkeypatch.setattr(served, "IMAGES_AHEAD", 4)
+    monkeypatch.setattr(served, "READ_CHUNK", 2)
+    monkeypatch.setattr(served, "READ_AHEAD", 4)
     llm = load("clip")
     images = [picture(32, 32, seed=seed) for seed in range(24)]
     expected = pool(llm, images)
-    encoder, engine = llm.served._encoder, llm.served._scheduler._engine
+    engine = llm.served._scheduler._engine
     prepared, waiting = [], []
-    read, forward = encoder._images.read, engine.forward
+    read, forward = reading.ImageReader.read, engine.forward
 
-    def count_read(image):
+    def count_read(reader, image):
         prepared.append(image)
         waiting.append(len(prepared) - len(done))
-        return read(image)
+        return read(reader, image)
 
     def count_done(prompts):
         outputs = forward(prompts)
@@ -183,24 +183,24 @@ def test_the_images_of_a_large_request_do_not_all_wait_in_memory(load, monkeypat
         return outputs
 
     done = []
-    monkeypatch.setattr(encoder._images, "read", count_read)
+    monkeypatch.setattr(reading.ImageReader, "read", count_read)
     monkeypatch.setattr(engine, "forward", count_done)
     np.testing.assert_allclose(pool(llm, images), expected, atol=1e-5)
-    workers = llm.served._image_workers
+    workers = llm.served._readers
     assert max(waiting) <= 4 + 2 * workers  # those that may wait, and a chunk for each worker
 
 
 def test_a_large_request_that_is_given_up_reads_no_more_images(load, monkeypatch):
-    monkeypatch.setattr(served, "IMAGE_CHUNK", 1)
+    monkeypatch.setattr(served, "READ_CHUNK", 1)
     llm = load("clip")
     images = [*(picture(32, 32, seed=seed) for seed in range(200)), "a"]
     read = []
 
-    def fail(image):
+    def fail(_, image):
         read.append(image)
         raise RuntimeError("out of order")
 
-    monkeypatch.setattr(llm.served._encoder._images, "read", fail)
+    monkeypatch.setattr(reading.ImageReader, "read", fail)
     request = EmbeddingsRequest(input=images)
     with pytest.raises(RuntimeError, match="out of order"):
         asyncio.run(llm.served.arun("embeddings", lambda: request, lambda response: response))
@@ -237,7 +237,7 @@ def test_each_family_serves_one_task_and_says_what_it_is(family, load):
     assert llm.supported_tasks == (("embed",) if family in TOWERS else ("token_embed",))
     decisions = {decision.name: decision.value for decision in llm.decisions}
     assert decisions["architecture"] == IMAGE_FAMILIES[family].architecture
-    assert decisions["images"] == "in patches of 8 x 8 pixels"
+    assert decisions["image"] == "in patches of 8 x 8 pixels"
     assert decisions["path"] == ("packed" if family == "clip" else "padded")
 
 

@@ -104,11 +104,13 @@ def test_a_text_is_no_document_of_a_model_that_searches_images(load):
     llm = load("colpali")
     with pytest.raises((RequestError, BatchError)) as caught:
         llm.score(QUERY, ["a text"], use_tqdm=False)
-    assert "searches images: it reads texts as queries alone. Send documents as images." in str(caught.value)
+    assert "reads texts as queries alone. Send documents of modality image." in str(caught.value)
 
 
 def test_a_cross_encoder_says_that_it_reads_no_images(checkpoint):
     folder = str(checkpoint("bert", head="ForSequenceClassification", sentence_transformers=False, num_labels=1))
     with LLM(folder, dtype="float32") as llm, pytest.raises(RequestError) as caught:
         llm.score(QUERY, pictures(), use_tqdm=False)
-    assert str(caught.value) == ("The served model scores texts alone, and one of the inputs is an image. Send texts.")
+    assert str(caught.value) == (
+        "The served model scores texts alone, and one of the inputs is of modality 'image'. Send texts."
+    )

@@ -50,16 +50,16 @@ def test_a_config_that_leaves_out_all_that_is_usual_is_read_as_transformers_does
     write_json(tmp_path / "tokenizer_config.json", {"pad_token": {"content": "</s>"}, "model_max_length": 64})
     info = read(tmp_path)
     assert (info.max_model_len, info.embedding_size, info.vocab_size) == (64, 768, 32000)
-    assert info.images.patch_size == 16
-    assert info.images.expansion == Expansion(length=64, token="</s>", attends=True, is_fixed=True)
+    assert info.modalities["image"].patch_size == 16
+    assert info.text.expansion == Expansion(length=64, token="</s>", attends=True, is_fixed=True)
 
 
 def test_the_tokenizer_says_on_which_side_texts_are_filled_up(tmp_path):
     folder = make_image_model(tmp_path, "siglip2")
-    assert read(folder).images.expansion.side == "left"  # as transformers' own tokenizer for it does
+    assert read(folder).text.expansion.side == "left"  # as transformers' own tokenizer for it does
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     write_json(folder / "tokenizer_config.json", {**settings, "padding_side": "right"})
-    assert read(folder).images.expansion.side == "right"
+    assert read(folder).text.expansion.side == "right"
 
 
 def test_without_a_token_to_fill_up_with_nothing_is_made_up(tmp_path):

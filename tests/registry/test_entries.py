@@ -94,8 +94,21 @@ ENTRY = RerankerFamily(
     name=re.compile("x"), model_type="qwen3", logit_score=LogitScore("yes"), template=Path("x.jinja"), phrase="x"
 )
 """
+
+
+def modality(name: str) -> str:
+    return f"""
+from poolkit import Modality, ModalityPrompt
+class Sound(ModalityPrompt):
+    modality = {name!r}
+    def digest(self): return b""
+ENTRY = Modality(prompt=Sound, load_reader=print)
+"""
+
+
 ENTRIES = {
-    "": "ENTRY = ()\n",
+    "dialects": "ENTRY = ()\n",
+    "modalities": modality("audio"),
     "family": FAMILY,
     "module": "def ENTRY(module): ...\n",
     "pooling": "def ENTRY(hidden, segments): ...\n",
@@ -117,7 +130,7 @@ ENTRIES = {
 def test_the_names_of_a_table_are_known_without_an_import(
     site: Site, group: str, kind: str, parameter: str, entry: str
 ):
-    modules = {"poolkit_vendor": ENTRIES[kind]}
+    modules = {"poolkit_vendor": ENTRIES[kind or parameter]}
     site.install("poolkit-vendor", modules=modules, **{parameter: {entry: "poolkit_vendor:ENTRY"}})
     assert list(load().entries(group, kind)) == []
     entries = load("vendor").entries(group, kind)
@@ -134,8 +147,9 @@ def install_vendor(site: Site, name: str, source: str, **modalities: str) -> Non
 
 def test_entries_stand_in_the_order_in_which_their_plugins_were_enabled(site: Site):
     for name in ("apple", "zebra"):
-        install_vendor(site, name, f"ENTRY = {name!r}\n")
-    assert dict(load("zebra", "apple").entries(MODALITIES)) == {"zebra": "zebra", "apple": "apple"}
+        install_vendor(site, name, modality(name))
+    entries = load("zebra", "apple").entries(MODALITIES)
+    assert list(entries) == list(dict(entries)) == ["zebra", "apple"]
 
 
 def test_the_kinds_of_one_group_are_apart(site: Site):
@@ -154,6 +168,7 @@ def test_the_kinds_of_one_group_are_apart(site: Site):
         (MODELS, "pooling", "pooling mode 'odd' points to an object of type int, not to a function."),
         (MODELS, "reranker", "reranker 'odd' points to an object of type int, not to a poolkit.RerankerFamily."),
         (DIALECTS, "", "dialect 'odd' points to an object of type int, not to a poolkit.Dialect or a tuple of them."),
+        (MODALITIES, "", "modality 'odd' points to an object of type int, not to a poolkit.Modality."),
     ],
 )
 def test_an_entry_of_another_type(site: Site, group: str, kind: str, problem: str):
@@ -169,6 +184,15 @@ def test_an_entry_of_another_type(site: Site, group: str, kind: str, problem: st
     registry = load("*")
     assert "odd" not in dict(registry.entries(group, kind).items())
     assert [str(failure.error) for failure in registry.quarantined] == [f"poolkit-odd 1.0.0: {problem}"]
+
+
+def test_a_modality_under_another_name(site: Site):
+    install_vendor(site, "voice", modality("audio"))
+    with pytest.raises(PluginInvalidError) as caught:
+        load("voice").entries(MODALITIES)["voice"]
+    assert str(caught.value) == (
+        "poolkit-voice 1.0.0: entry point 'voice' points to a modality named 'audio'. Give them one name."
+    )
 
 
 def test_an_entry_point_of_a_kind_that_there_is_not(site: Site):
@@ -230,10 +254,10 @@ def test_a_broken_entry_that_is_swept_in_is_left_out_with_a_warning_and_told_whe
     site: Site, caplog: pytest.LogCaptureFixture
 ):
     install_vendor(site, "broken", "raise RuntimeError('no key')")
-    install_vendor(site, "voyage", "ENTRY = 1\n")
+    install_vendor(site, "voyage", modality("voyage"))
     entries = load("*").entries(MODALITIES)
-    assert dict(entries.items()) == {"voyage": 1}
-    assert list(entries.values()) == [1]
+    assert [name for name, _ in entries.items()] == ["voyage"]
+    assert [one.prompt.modality for one in entries.values()] == ["voyage"]
     record = caplog.records[0]
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from closeness import assert_close, assert_ranks
 from poolkit import ImagePrompt, PoolingRequest
+from poolkit.operations.modalities import request_context
 from poolkit.server import create_app
 from properties import JSON, TEXTS, quick
 from serving import ask, fake_model
@@ -25,6 +26,7 @@ WORDS = st.lists(st.text(st.characters(codec="utf-8", categories=["L", "N", "P",
 SENTENCES = WORDS.map(" ".join)
 """Texts of at most 20 tokens of the fake tokenizer."""
 IMAGES = st.binary(max_size=60)
+IMAGES_ARE_READ = request_context({"image": ImagePrompt})
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def test_base64_holds_the_numbers_that_json_holds(apps, task, path, field, texts
 def test_an_image_is_read_as_it_was_written(data, form):
     written = {"image": form.format(base64.b64encode(data).decode())}
 
-    [read] = PoolingRequest.model_validate_json(json.dumps({"input": [written]})).input
+    [read] = PoolingRequest.model_validate_json(json.dumps({"input": [written]}), context=IMAGES_ARE_READ).input
 
     assert read == ImagePrompt(data)
     assert read.data == data
@@ -131,7 +133,7 @@ def test_an_image_is_read_as_it_was_written(data, form):
 def test_a_request_with_an_image_survives_json(data):
     request = PoolingRequest(input=[ImagePrompt(data), "a text"])
 
-    assert PoolingRequest.model_validate_json(request.model_dump_json()) == request
+    assert PoolingRequest.model_validate_json(request.model_dump_json(), context=IMAGES_ARE_READ) == request
 
 
 @pytest.fixture(scope="module")

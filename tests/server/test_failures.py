@@ -34,19 +34,27 @@ def told(response) -> tuple[int, str, str | None, str]:
         ({}, "input is required.", "input"),
         (
             {"input": None},
-            "input must be a string, an array of token ids, a pair {first, second}, an image {image}, or an array of "
-            "these, got null.",
+            "input must be a string, an array of token ids, a pair {first, second}, an object of another modality such "
+            "as {image}, or an array of these, got null.",
             "input",
         ),
         ({"input": []}, "input is empty. Send at least one text or list of token ids.", "input"),
         (
             {"input": ["a", None]},
-            "input[1] must be a string, an array of token ids, a pair {first, second}, or an image {image}, got null.",
+            "input[1] must be a string, an array of token ids, a pair {first, second}, or an object of another "
+            "modality such as {image}, got null.",
             "input[1]",
         ),
         (
             {"input": ["a", 1]},
-            "input[1] must be a string, an array of token ids, a pair {first, second}, or an image {image}, got 1.",
+            "input[1] must be a string, an array of token ids, a pair {first, second}, or an object of another "
+            "modality such as {image}, got 1.",
+            "input[1]",
+        ),
+        (
+            {"input": ["a", {"img": "x"}]},
+            "input[1] must be a string, an array of token ids, a pair {first, second} or {image}, got an object with "
+            "'img'.",
             "input[1]",
         ),
         ({"input": [[1, 2], [3, "x"]]}, "input[1][1] must be an integer, got 'x'.", "input[1][1]"),

@@ -312,7 +312,11 @@ def test_rerank_answers_as_jina_does(apps, folders):
             "The two sides must be queries and documents, or queries and items, or data_1 and data_2, or text_1 and "
             "text_2; this request has text_1.",
         ),
-        ("/score", {"text_1": "a", "text_2": ["b", 1]}, "text_2[1] must be a string or an image {image}, got 1."),
+        (
+            "/score",
+            {"text_1": "a", "text_2": ["b", 1]},
+            "text_2[1] must be a string or an object of another modality such as {image}, got 1.",
+        ),
         (
             "/score",
             {"text_1": "a", "text_2": []},
@@ -324,11 +328,15 @@ def test_rerank_answers_as_jina_does(apps, folders):
             {"query": "a", "documents": ["b"], "top_n": -1},
             "top_n must be greater than or equal to 0, got -1.",
         ),
-        ("/rerank", {"query": "a", "documents": ["b", 3]}, "documents[1] must be a string or an image {image}, got 3."),
+        (
+            "/rerank",
+            {"query": "a", "documents": ["b", 3]},
+            "documents[1] must be a string or an object of another modality such as {image}, got 3.",
+        ),
         (
             "/rerank",
             {"query": "a", "documents": [{"body": "b"}]},
-            "documents[0] must be a string or an image {image}, got an object.",
+            "documents[0] must be a string or {image}, got an object with 'body'.",
         ),
         ("/rerank", {"documents": ["b"]}, "query is required."),
     ],

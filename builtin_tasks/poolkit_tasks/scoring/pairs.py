@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from poolkit import ImagePrompt, PoolingParams, RerankRequest, ScoreRequest
+from poolkit import ModalityPrompt, PoolingParams, RerankRequest, ScoreRequest
 from poolkit.errors import RequestError
 
 __all__ = ["Pair", "ScoringRequest", "read_pairs"]
@@ -18,8 +18,8 @@ ScoringRequest: TypeAlias = ScoreRequest | RerankRequest
 class Pair:
     """A query and a document to score, and how both are read."""
 
-    query: str | ImagePrompt
-    document: str | ImagePrompt
+    query: str | ModalityPrompt
+    document: str | ModalityPrompt
     params: PoolingParams
 
 
@@ -29,7 +29,7 @@ def read_pairs(request: ScoringRequest) -> list[Pair]:
     Raises RequestError where the numbers of queries and documents are neither 1:1, 1:N nor N:N, and ValueError where
     there are parameters for another number of pairs.
     """
-    queries: Sequence[str | ImagePrompt] = [request.query] if isinstance(request, RerankRequest) else request.queries
+    queries: Sequence[str | ModalityPrompt] = [request.query] if isinstance(request, RerankRequest) else request.queries
     documents = request.documents
     if len(queries) not in (1, len(documents)):
         raise RequestError(

@@ -8,7 +8,7 @@ from typing import overload
 
 import numpy as np
 
-from poolkit import ImagePrompt, PooledOutput, PoolingParams, TokenIds
+from poolkit import ModalityPrompt, PooledOutput, PoolingParams, TokenIds
 from poolkit_tasks.scoring.pairs import Pair
 
 __all__ = ["PairTokenIds", "Sides", "part"]
@@ -19,13 +19,13 @@ class Sides:
     """The prompts of some pairs: the documents, so that a failure's index is theirs, then each different query once.
 
     Attributes:
-        queries: texts or images with their parameters. The same text read in two ways is two queries.
+        queries: texts or other prompts with their parameters. The same text read in two ways is two queries.
         documents: of each pair, with its parameters.
         query_of: of each pair, the place of its query in `queries`.
     """
 
-    queries: tuple[tuple[str | ImagePrompt, PoolingParams], ...]
-    documents: tuple[tuple[str | ImagePrompt, PoolingParams], ...]
+    queries: tuple[tuple[str | ModalityPrompt, PoolingParams], ...]
+    documents: tuple[tuple[str | ModalityPrompt, PoolingParams], ...]
     query_of: tuple[int, ...]
 
     @property
@@ -37,7 +37,7 @@ class Sides:
         return pairs
 
     @property
-    def prompts(self) -> list[str | ImagePrompt]:
+    def prompts(self) -> list[str | ModalityPrompt]:
         """Each document, then each query."""
         return [prompt for prompt, _ in (*self.documents, *self.queries)]
 
@@ -85,7 +85,7 @@ class PairTokenIds(Sequence[TokenIds]):
 
 def part(pairs: Sequence[Pair]) -> Sides:
     """Return the two sides of some pairs."""
-    queries: dict[tuple[str | ImagePrompt, PoolingParams], int] = {}
+    queries: dict[tuple[str | ModalityPrompt, PoolingParams], int] = {}
     query_of = [
         queries.setdefault((pair.query, replace(pair.params, input_type="query")), len(queries)) for pair in pairs
     ]

@@ -3,7 +3,8 @@
 Tasks are data, behaviour is hooks. A plugin's entry point in group `poolkit.tasks` names a `PoolingTask`; each of its
 operations names a `PoolingIOProcessor`, which turns a validated request into prompts and pooled outputs into a
 response. An entry point in group `poolkit.plugins` names a module with `StartupHooks`, for what cuts across tasks. One
-in group `poolkit.engines` names what runs models, and one in group `poolkit.dialects` a `Dialect` or a tuple of them.
+in group `poolkit.engines` names what runs models, one in group `poolkit.dialects` a `Dialect` or a tuple of them,
+and one in group `poolkit.modalities` a `Modality`.
 """
 
 from poolkit.contract.dialect import (
@@ -18,7 +19,7 @@ from poolkit.contract.encoder import (
     EncodedPrompt,
     Encoding,
     Group,
-    ImageInput,
+    ModalityInput,
     PairTemplate,
     PromptEncoder,
     TextToken,
@@ -44,6 +45,10 @@ from poolkit.contract.hooks import (
     hookimpl,
     hookspec,
 )
+from poolkit.contract.modality import (
+    Modality,
+    ModalityReader,
+)
 from poolkit.contract.model_files import (
     SHARED,
     ModelFamily,
@@ -64,7 +69,6 @@ from poolkit.contract.model_specs import (
     ClassifierSpec,
     DenseSpec,
     Expansion,
-    ImageSpec,
     LayerMixSpec,
     LayerNormSpec,
     LayerSpec,
@@ -107,7 +111,7 @@ from poolkit.contract.pooler import (
     Pooler,
 )
 from poolkit.contract.prompts import (
-    ImagePrompt,
+    ModalityPrompt,
     Prompt,
     TemplatedText,
     TextPair,
@@ -157,9 +161,6 @@ __all__ = [
     "Group",
     "HeadContext",
     "HeadFactory",
-    "ImageInput",
-    "ImagePrompt",
-    "ImageSpec",
     "InputType",
     "ItemError",
     "LateInteractionParams",
@@ -167,6 +168,10 @@ __all__ = [
     "LayerNormSpec",
     "LayerSpec",
     "LogitScore",
+    "Modality",
+    "ModalityInput",
+    "ModalityPrompt",
+    "ModalityReader",
     "ModelFamily",
     "ModelFiles",
     "ModelInfo",

@@ -19,7 +19,7 @@ __all__ = [
     "EncodedPrompt",
     "Encoding",
     "Group",
-    "ImageInput",
+    "ModalityInput",
     "PairTemplate",
     "PromptEncoder",
     "TextToken",
@@ -114,16 +114,19 @@ class PairTemplate:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ImageInput:
-    """An image as the model reads it.
+class ModalityInput:
+    """A prompt of another modality than text, as the model reads it.
 
     Attributes:
-        arrays: what the model's image processor made of it, by the names of the model's own arguments. (1, …) each
-        patches: how many patches the model cuts it into, at most: what it costs, beside its tokens.
+        modality: its name.
+        arrays: what the model's processor made of it, by the names of the model's own arguments. (1, …) each
+        cost: what it counts for in the budget of a batch beside its tokens, in tokens: the number of an image's
+            patches, or of a recording's frames.
     """
 
+    modality: str
     arrays: Mapping[str, NDArray[np.generic]]
-    patches: int
+    cost: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,10 +134,12 @@ class UnreadInput:
     """An input that is decoded only if it runs.
 
     Attributes:
-        digest: of its bytes: equal inputs have the same.
+        modality: its name.
+        digest: of what it holds: equal inputs have the same.
         read: returns the prompt with the input read. Raises RequestError where it cannot be read.
     """
 
+    modality: str
     digest: bytes
     read: Callable[[], EncodedPrompt]
 
@@ -159,9 +164,9 @@ class EncodedPrompt:
         cuttable: start and end of the tokens that may be cut or split (the text; the second text of a pair); None if
             none may.
         index: its place among the prompts of its request, for messages.
-        image: the image, if the prompt is one; the token ids are then the placeholders of its parts, if the model has
-            any.
-        unread: an image that has not been read yet: until it has, there are no token ids.
+        input: what the model reads of a prompt of another modality than text; the token ids are then the placeholders
+            of its parts, if the model has any.
+        unread: an input that has not been read yet: until it has, there are no token ids.
         text_tokens: the tokens with their offsets in the text, if the processor asked for them.
         group: the prompts that it runs with; None if it stands alone.
     """
@@ -174,15 +179,20 @@ class EncodedPrompt:
     attention_length: int | None = None
     cuttable: tuple[int, int] | None = None
     index: int = 0
-    image: ImageInput | None = None
+    input: ModalityInput | None = None
     unread: UnreadInput | None = None
     text_tokens: Sequence[TextToken] = ()
     group: Group | None = None
 
     @property
     def cost(self) -> int:
-        """The cost for the budget of a batch: tokens, and an image's patches."""
-        return len(self.token_ids) + (self.image.patches if self.image is not None else 0)
+        """What it counts for in the budget of a batch, in tokens."""
+        return len(self.token_ids) + (self.input.cost if self.input is not None else 0)
+
+    @property
+    def modality(self) -> str:
+        """The name of its modality."""
+        return self.input.modality if self.input is not None else "text"
 
 
 class Tokenizer(Protocol):

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from poolkit.config import ModelConfig
+from poolkit.contract.encoder import ModalityInput
 from poolkit.contract.model_info import Decision, ModelInfo
 from poolkit.contract.params import ResolvedParams
 
@@ -143,8 +144,8 @@ class Batch:
         prompt_lengths: leading tokens of each prompt that are left out of pooling; None where none are.
             (prompts,), int32
         groups: the group of each prompt, by number, -1 for none; None where none has one. (prompts,), int32
-        modality: "text", or what the prompts hold beside token ids.
-        inputs: for other modalities than text, what each prompt holds.
+        modality: the name of the prompts' modality.
+        inputs: for other modalities than text, what the model reads of each prompt beside its tokens.
     """
 
     token_ids: NDArray[np.int32]
@@ -156,7 +157,7 @@ class Batch:
     prompt_lengths: NDArray[np.int32] | None = None
     groups: NDArray[np.int32] | None = None
     modality: str = "text"
-    inputs: Sequence[object] = ()
+    inputs: Sequence[ModalityInput] = ()
     _on_device: dict[str, BatchArrays[torch.Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from poolkit.config import ModelConfig
-from poolkit.contract.model_specs import ImageSpec, LayerMixSpec, LayerSpec, LogitScore
+from poolkit.contract.model_specs import Expansion, LayerMixSpec, LayerSpec, LogitScore
 from poolkit.contract.outputs import Output
 from poolkit.contract.params import InputType
 from poolkit.errors import ModelError
@@ -196,12 +196,15 @@ class ModelFamily:
         matches: tells whether a model belongs to the family.
         config: values that stand in place of those in config.json.
         outputs: what the model can produce, best first.
-        pools_itself: True if the model makes the vector of a text by itself, so that there is nothing to pool.
+        pools_itself: True if the model makes its vectors by itself, so that there is nothing to pool or to project.
         pooling: the pooling mode if no file names one.
         position_offset: the position id of a sequence's first token.
         num_labels: how many labels the model's own head has, whatever config.json says.
         step_tag_id: the token after each step of a process reward model.
-        images: how the model reads images.
+        modalities: the modalities that it reads beside text, by name: what reads from its files how. The record is
+            handed to the modality's reader and to engines in `ModelInfo.modalities`; `str()` of it is told at start-up.
+        expansion: how every text is filled up, as it was in training.
+        only_queries: True if a text is a query alone, and documents are of another modality.
         adapters: by engine, the dotted path "module:name" of what that engine knows of the family.
     """
 
@@ -213,7 +216,9 @@ class ModelFamily:
     position_offset: Callable[[ModelFiles], int] | None = None
     num_labels: int | None = None
     step_tag_id: int | None = None
-    images: Callable[[ModelFiles], ImageSpec] | None = None
+    modalities: Mapping[str, Callable[[ModelFiles], object]] = field(default_factory=dict)
+    expansion: Callable[[ModelFiles], Expansion] | None = None
+    only_queries: bool = False
     adapters: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -10,7 +10,6 @@ from poolkit.config import ModelConfig
 from poolkit.contract.model_files import ModelFamily
 from poolkit.contract.model_specs import (
     ClassifierSpec,
-    ImageSpec,
     MultiVectorSpec,
     PoolingSpec,
     RerankerSpec,
@@ -61,7 +60,7 @@ class ModelInfo:
         reranker: how a query and a document become one score.
         steps: how a process reward model scores the steps of a text.
         multi_vector: how a multi-vector model reads and answers; None for other models.
-        images: how it reads images; None if it reads texts alone.
+        modalities: the modalities that it reads beside text, by name, with what its files say of each.
         task_modules: what plugins' readers made of modules whose work a task's own head does, by the module's type.
         families: those it belongs to, for engines that treat them apart.
         unsupported: why the model cannot give an output that it would give otherwise.
@@ -82,7 +81,7 @@ class ModelInfo:
     reranker: RerankerSpec = field(default_factory=RerankerSpec)
     steps: StepSpec = field(default_factory=StepSpec)
     multi_vector: MultiVectorSpec | None = None
-    images: ImageSpec | None = None
+    modalities: Mapping[str, object] = field(default_factory=dict)
     task_modules: Mapping[str, object] = field(default_factory=dict)
     families: tuple[ModelFamily, ...] = ()
     unsupported: Mapping[Output, str] = field(default_factory=dict)

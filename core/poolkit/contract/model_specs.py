@@ -15,7 +15,6 @@ __all__ = [
     "ClassifierSpec",
     "DenseSpec",
     "Expansion",
-    "ImageSpec",
     "LayerMixSpec",
     "LayerNormSpec",
     "LayerSpec",
@@ -76,6 +75,8 @@ class TextSpec:
         prompts: the model's own prompts by name; one is put before a text before it is tokenized.
         default_prompt_name: of the one that is put there if a request names none; None for none.
         default_input_type: what a prompt is taken for if a request does not say and the model tells these apart.
+        expansion: how every text is filled up, as it was in training; None where none is.
+        only_queries: True if a text is a query alone, and documents are of another modality.
     """
 
     max_model_len: int
@@ -85,6 +86,8 @@ class TextSpec:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     default_input_type: InputType = "document"
+    expansion: Expansion | None = None
+    only_queries: bool = False
 
 
 class LayerSpec(Protocol):
@@ -369,22 +372,3 @@ class MultiVectorSpec:
     skiplist: tuple[str, ...] = ()
     skips_in: tuple[str, ...] = ("document",)
     kept_token_ids: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageSpec:
-    """The images of a model that reads images and texts.
-
-    Attributes:
-        patch_size: of the squares that it cuts an image into, in pixels a side.
-        expansion: how every text is filled up, as it was in training; None where none is.
-        searches_images: True if it reads texts as queries alone, and only images are documents.
-        repeats_bos: True if a query that images are searched with starts with the tokenizer's bos_token once more.
-        ends_in_newline: True if such a query ends in a newline.
-    """
-
-    patch_size: int
-    expansion: Expansion | None = None
-    searches_images: bool = False
-    repeats_bos: bool = False
-    ends_in_newline: bool = False

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["ImagePrompt", "Prompt", "TemplatedText", "TextPair", "TokenInputs"]
+__all__ = ["ModalityPrompt", "Prompt", "TemplatedText", "TextPair", "TokenInputs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +52,31 @@ class TemplatedText:
     suffix: str
 
 
-@dataclass(frozen=True, slots=True)
-class ImagePrompt:
-    """An image, for a model that reads images.
+class ModalityPrompt(ABC):
+    """A prompt of another modality than text, such as an `ImagePrompt`. Subclasses are frozen dataclasses.
+
+    A subclass is also its own form in requests: pydantic reads it from a JSON object and writes it, by its annotations.
+    The object has the name of the modality as a key.
+
+        @dataclass(frozen=True)
+        class AudioPrompt(ModalityPrompt):
+            modality: ClassVar[str] = "audio"
+            audio: pydantic.Base64Bytes
 
     Attributes:
-        data: what an image file holds: PNG, JPEG, WebP, GIF (its first frame), BMP or TIFF.
+        modality: the name of its entry in group `poolkit.modalities`.
     """
 
-    data: bytes = field(repr=False)
+    __slots__ = ()
 
-    @classmethod
-    def read(cls, path: str | Path) -> Self:
-        """Return the image in a file. Raises OSError where the file cannot be read."""
-        return cls(Path(path).read_bytes())
+    modality: ClassVar[str]
+
+    @abstractmethod
+    def digest(self) -> bytes:
+        """Return a digest of what the model reads of it: equal prompts have the same."""
 
 
-Prompt: TypeAlias = "str | TextPair | TemplatedText | ImagePrompt | TokenInputs | Sequence[int] | NDArray[np.int32]"
-"""One input to the model: a text, a pair of texts, a text in its frame, the token ids of any of these, or an image."""
+Prompt: TypeAlias = "str | TextPair | TemplatedText | ModalityPrompt | TokenInputs | Sequence[int] | NDArray[np.int32]"
+"""One input to the model: a text, a pair of texts, a text in its frame, the token ids of any of these, or a prompt of
+another modality.
+"""

@@ -11,7 +11,7 @@ from poolkit.contract import Call, Dialect, Reply, Served
 from poolkit.dialects.shapes import ModelFields
 from poolkit.errors import RequestError
 from poolkit.operations import RerankRequest, RerankResponse
-from poolkit.operations.images import TextOrImage
+from poolkit.operations.modalities import TextOrModality
 
 __all__ = ["RERANK"]
 
@@ -36,9 +36,9 @@ class JinaRerankRequest(RerankRequest, ModelFields):
         },
     )
 
-    documents: list[Annotated[TextOrImage, BeforeValidator(_text_of, json_schema_input_type=str | dict[str, str])]] = (
-        Field(description='What is sorted: texts, objects {"text": …}, or {"image": …} where the model reads those.')
-    )
+    documents: list[
+        Annotated[TextOrModality, BeforeValidator(_text_of, json_schema_input_type=str | dict[str, str])]
+    ] = Field(description='What is sorted: texts, objects {"text": …}, or objects of another modality.')
     return_documents: bool = Field(default=True, description="Answer each document with its score.")
 
 

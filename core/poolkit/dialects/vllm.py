@@ -68,7 +68,7 @@ class VLLMScoreRequest(ScoreRequest, ModelFields):
 
     queries: Texts = Field(
         validation_alias=AliasChoices("queries", "data_1", "text_1"),
-        description="A text, or an image where the model reads those, or a list of them.",
+        description="A text, an object of another modality, or a list of them.",
     )
     documents: Texts = Field(
         validation_alias=AliasChoices("documents", "items", "data_2", "text_2"),

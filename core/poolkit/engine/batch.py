@@ -45,7 +45,6 @@ def lay_out(prompts: Sequence[EncodedPrompt]) -> tuple[Batch, list[int]]:
             [other if number is None else number for number, other in zip(given, default, strict=True)], np.int32
         )
 
-    images = [prompt.image for prompt in ordered if prompt.image is not None]
     batch = Batch(
         token_ids=np.concatenate([prompt.token_ids for prompt in ordered]).astype(np.int32, copy=False),
         cu_seqlens=cu_seqlens,
@@ -55,8 +54,8 @@ def lay_out(prompts: Sequence[EncodedPrompt]) -> tuple[Batch, list[int]]:
         attention_lengths=numbers(lambda prompt: prompt.attention_length, lengths),
         prompt_lengths=numbers(lambda prompt: prompt.prompt_length, lengths),
         groups=_number_groups(ordered),
-        modality="image" if images else "text",
-        inputs=images,
+        modality=ordered[0].modality if ordered else "text",
+        inputs=[prompt.input for prompt in ordered if prompt.input is not None],
     )
     return batch, order
 

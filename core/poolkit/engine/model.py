@@ -109,7 +109,8 @@ class LoadedModel(Generic[ArrayT]):
 
 
 def _by_modality(prompts: Sequence[EncodedPrompt]) -> list[list[int]]:
-    """Return the places of the prompts of each modality, texts first: images may be scored against one of them."""
-    texts = [place for place, prompt in enumerate(prompts) if prompt.image is None]
-    images = [place for place, prompt in enumerate(prompts) if prompt.image is not None]
-    return [places for places in (texts, images) if places]
+    """Return the places of the prompts of each modality, texts first: others may be scored against one of them."""
+    found: dict[str, list[int]] = {"text": []}
+    for place, prompt in enumerate(prompts):
+        found.setdefault(prompt.modality, []).append(place)
+    return [places for places in found.values() if places]

@@ -41,7 +41,7 @@ class Unit(Generic[ItemT]):
     Attributes:
         items: the prompts.
         number: counts units in the order in which they were queued.
-        tokens: of all prompts, an image's patches included.
+        tokens: the cost of all prompts.
         bucket: of its longest prompt.
         kept_key: names the query that the model keeps for documents, if it is one.
         document_key: names the query that it is scored against inside the engine, if it is a document.

@@ -106,7 +106,7 @@ def read_pooling(
     if len(set(found.poolings.values())) > 1:
         raise ModelError(f"{' and '.join(map(str, found.poolings))} pool in two ways; poolkit pools all texts in one.")
     path, module = next(iter(found.poolings.items()), (Path(), PoolingModule(())))
-    is_given = any(family.pools_itself or family.images is not None for family in families.values())
+    is_given = any(family.pools_itself for family in families.values())
     if is_given and (module.modes or of_tokens):
         raise ModelError(
             f"{files.folder} has sentence-transformers modules that pool the tokens of {files.architecture}, which "
@@ -221,9 +221,7 @@ def _modes(
     own = next(((name, family) for name, family in families.items() if family.pooling is not None), None)
     if any(family.pools_itself for family in families.values()):
         modes = (own[1].pooling,) if own is not None and own[1].pooling is not None else ()
-        return modes, Decision("pooling", "the model's own, for images and texts", "the architecture", VECTOR)
-    if any(family.images is not None for family in families.values()):
-        return (), Decision("pooling", "none: each token has its vector", "the architecture", VECTOR)
+        return modes, Decision("pooling", "the model's own", "the architecture", VECTOR)
     if pooling_type in POOLING_TYPES:
         listed, source = (POOLING_TYPES[pooling_type],), "pooler_config.pooling_type"
     elif multi_vector is not None:

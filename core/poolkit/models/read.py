@@ -11,7 +11,6 @@ from poolkit.config import ModelConfig
 from poolkit.contract import Output
 from poolkit.contract.model_files import ModelFamily, ModelFiles, RerankerFamily
 from poolkit.contract.model_info import Decision, ModelInfo
-from poolkit.contract.model_specs import ImageSpec
 from poolkit.errors import ModelError
 from poolkit.models.classifier import list_outputs, read_classifier, read_steps
 from poolkit.models.files import find_model_folder, read_files
@@ -54,13 +53,13 @@ def read_model(config: ModelConfig, tables: ModelTables, *, folder: Path | None 
         if family.config is not None:
             files = replace(files, hf_config={**files.hf_config, **family.config(files)})
     hidden_size = find_integer(files, *HIDDEN_SIZE_KEYS)
-    images, image_decisions = _images(files, families.values())
+    modalities = _modalities(files, families.values())
     in_files = read_multi_vector(files)
-    text, multi_vector, text_decisions = read_text(files, families, multi_vector=in_files, images=images)
+    text, multi_vector, text_decisions = read_text(files, families, multi_vector=in_files)
     pooling = read_pooling(
         files, families, in_files, hidden_size=hidden_size, modules=tables.module, modes=tables.pooling
     )
-    is_multi_vector = multi_vector is not None or (images is not None and images.searches_images)
+    is_multi_vector = multi_vector is not None or text.only_queries
     vector, vector_decisions = read_vector(
         files,
         embedding_size=pooling.embedding_size,
@@ -99,7 +98,7 @@ def read_model(config: ModelConfig, tables: ModelTables, *, folder: Path | None 
         reranker=reranker,
         steps=steps,
         multi_vector=multi_vector,
-        images=images,
+        modalities=modalities,
         task_modules=pooling.task_modules,
         families=tuple(families.values()),
         unsupported=dict.fromkeys(VECTORS, pooling.unknown) if pooling.unknown is not None else {},
@@ -108,7 +107,7 @@ def read_model(config: ModelConfig, tables: ModelTables, *, folder: Path | None 
             Decision("model", str(files.folder), "local folder" if str(root) == config.model else config.model),
             Decision("architecture", files.architecture or files.model_type, "config.json"),
             *text_decisions,
-            *image_decisions,
+            *(Decision(name, str(spec), "config.json") for name, spec in modalities.items()),
             *pooling.decisions,
             *vector_decisions,
             *reranker_decisions,
@@ -123,8 +122,8 @@ def _families(files: ModelFiles, table: Mapping[str, object]) -> Mapping[str, Mo
     families = cast("Mapping[str, ModelFamily]", table)
     found = {name: family for name, family in families.items() if family.matches(files)}
     says_so = files.transformer.get("module_output_name") == "sentence_embedding"
-    if says_so and not any(family.images is not None for family in found.values()):
-        known = ", ".join(name for name, family in families.items() if family.images is not None)
+    if says_so and not any(family.pools_itself for family in found.values()):
+        known = ", ".join(name for name, family in families.items() if family.pools_itself)
         raise ModelError(
             f"{files.folder / str(files.transformer_file)} has module_output_name 'sentence_embedding', but "
             f"{files.architecture or files.model_type} gives token vectors: poolkit runs the families {known} so."
@@ -132,9 +131,7 @@ def _families(files: ModelFiles, table: Mapping[str, object]) -> Mapping[str, Mo
     return found
 
 
-def _images(files: ModelFiles, families: Iterable[ModelFamily]) -> tuple[ImageSpec | None, tuple[Decision, ...]]:
-    images = next((family.images(files) for family in families if family.images is not None), None)
-    if images is None:
-        return None, ()
-    size = f"in patches of {images.patch_size} x {images.patch_size} pixels"
-    return images, (Decision("images", size, "config.json"),)
+def _modalities(files: ModelFiles, families: Iterable[ModelFamily]) -> Mapping[str, object]:
+    """Return the modalities that the model reads beside text, with what its files say of each."""
+    readers = next((family.modalities for family in families if family.modalities), {})
+    return {name: read(files) for name, read in readers.items()}

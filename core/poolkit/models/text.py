@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from poolkit.contract.model_files import SHARED, ModelFamily, ModelFiles
 from poolkit.contract.model_info import Decision
-from poolkit.contract.model_specs import ImageSpec, MultiVectorSpec, TextSpec
+from poolkit.contract.model_specs import MultiVectorSpec, TextSpec
 from poolkit.contract.params import InputType
 from poolkit.errors import ModelError
 from poolkit.models.multi_vector import MultiVectorFiles, resolve_multi_vector
@@ -24,7 +24,6 @@ def read_text(
     families: Mapping[str, ModelFamily],
     *,
     multi_vector: MultiVectorFiles | None,
-    images: ImageSpec | None,
 ) -> tuple[TextSpec, MultiVectorSpec | None, tuple[Decision, ...]]:
     """Return how the model takes texts, queries and documents of a multi-vector model among them, and why.
 
@@ -43,9 +42,9 @@ def read_text(
         )
         longest = max(spec.query_length, spec.document_length)
     prompts, default_prompt_name = _prompts(files, multi_vector)
-    default_input_type: InputType = files.default_route or "document"
-    if images is not None and images.searches_images:
-        default_input_type = "query"
+    only_queries = any(family.only_queries for family in families.values())
+    default_input_type: InputType = "query" if only_queries else files.default_route or "document"
+    expansions = (family.expansion(files) for family in families.values() if family.expansion is not None)
     text = TextSpec(
         max_model_len=longest,
         vocab_size=find_integer(files, "vocab_size"),
@@ -54,6 +53,8 @@ def read_text(
         prompts=prompts,
         default_prompt_name=default_prompt_name,
         default_input_type=default_input_type,
+        expansion=next(expansions, None),
+        only_queries=only_queries,
     )
     return text, spec, (*decisions, *_prompt_decisions(text))
 

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from poolkit.contract import ImagePrompt, Output, PoolingParams, Prompt, TokenIds
+from poolkit.contract import ModalityPrompt, Output, PoolingParams, Prompt, TokenIds
 from poolkit.errors import RequestError
 from poolkit.offline.model import OfflineModel
 from poolkit.offline.outputs import (
@@ -91,7 +91,8 @@ class LLM(OfflineModel):
         """Return the vector of each prompt, in order.
 
         Args:
-            prompts: a text, the token ids of one, a pair of texts, an image, or a list of these.
+            prompts: a text, the token ids of one, a pair of texts, a prompt of another modality, or a list
+                of these.
             pooling_params: how they are tokenized and pooled: one for all of them, or one per prompt. By default a
                 prompt that is too long is an error; `truncate_prompt_tokens` says otherwise.
             use_tqdm: show a progress bar.
@@ -119,7 +120,8 @@ class LLM(OfflineModel):
         """Return the labels of each prompt, in order.
 
         Args:
-            prompts: a text, the token ids of one, a pair of texts, an image, or a list of these.
+            prompts: a text, the token ids of one, a pair of texts, a prompt of another modality, or a list
+                of these.
             pooling_params: how they are tokenized and pooled: one for all of them, or one per prompt.
             top_k: list at most so many labels.
             threshold: list only labels with a higher score; 0.5 by default where a text can have several labels.
@@ -167,8 +169,8 @@ class LLM(OfflineModel):
 
     def score(
         self,
-        data_1: str | ImagePrompt | Sequence[str | ImagePrompt],
-        data_2: str | ImagePrompt | Sequence[str | ImagePrompt],
+        data_1: str | ModalityPrompt | Sequence[str | ModalityPrompt],
+        data_2: str | ModalityPrompt | Sequence[str | ModalityPrompt],
         *,
         pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
         max_tokens_per_query: int | None = None,
@@ -179,7 +181,8 @@ class LLM(OfflineModel):
         """Return how well each document answers its query, in the order of the documents.
 
         Args:
-            data_1: the queries, texts or (where the model reads those) images: one for all documents, or one for each.
+            data_1: the queries, texts or prompts of another modality that the model reads: one for all documents, or
+                one for each.
             data_2: the documents, likewise.
             pooling_params: how they are tokenized and pooled: one for all pairs, or one per pair. A query that stands
                 in several pairs runs once for each way in which it is to be read.
@@ -209,8 +212,8 @@ class LLM(OfflineModel):
 
     def rerank(
         self,
-        query: str | ImagePrompt,
-        documents: Sequence[str | ImagePrompt],
+        query: str | ModalityPrompt,
+        documents: Sequence[str | ModalityPrompt],
         *,
         top_n: int | None = None,
         pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
@@ -222,7 +225,7 @@ class LLM(OfflineModel):
         """Return the documents with their scores, the most relevant first and equals in the order given.
 
         Args:
-            query: what is searched with: a text, or an image where the model reads those.
+            query: what is searched with: a text, or a prompt of another modality that the model reads.
             documents: what is sorted, likewise.
             top_n: return only so many; all by default.
             pooling_params: how they are tokenized and pooled: one for all documents, or one per document.
@@ -279,7 +282,8 @@ class LLM(OfflineModel):
         """Return what the served task pools for each prompt, in order.
 
         Args:
-            prompts: a text, the token ids of one, a pair of texts, an image, or a list of these.
+            prompts: a text, the token ids of one, a pair of texts, a prompt of another modality, or a list
+                of these.
             pooling_task: must be the served task; a check, not a choice. A task may take other names for itself, as
                 that of reward models does.
             pooling_params: how they are tokenized and pooled: one for all of them, or one per prompt. By default a

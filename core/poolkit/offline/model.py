@@ -17,6 +17,7 @@ from poolkit.errors import BatchError, ConfigError, RequestError, did_you_mean
 from poolkit.models import Decision
 from poolkit.offline.outputs import RequestOutput
 from poolkit.offline.progress import progress_bar
+from poolkit.operations.modalities import request_context
 from poolkit.pipeline.served import ServedModel, load_model
 from poolkit.validation import validate
 
@@ -119,7 +120,11 @@ class OfflineModel:
                 f"{self._served.task.name!r} offers: {', '.join(sorted(known))}."
             )
         expected = bound.operation.request
-        request = fields if isinstance(fields, BaseModel) else validate(expected, fields, error_type=RequestError)
+        if isinstance(fields, BaseModel):
+            request = fields
+        else:
+            context = request_context(self._served.modalities)
+            request = validate(expected, fields, error_type=RequestError, context=context)
         if not use_tqdm:
             return self._served.run(operation, request)
         with progress_bar(operation) as on_progress:

@@ -7,7 +7,7 @@ operation's dialects can then be pointed at it.
 from poolkit.operations.answers import FloatArray, Usage
 from poolkit.operations.classify import Classification, ClassifyRequest, ClassifyResponse, LabelScore
 from poolkit.operations.embeddings import EmbeddingsRequest, EmbeddingsResponse
-from poolkit.operations.images import require_text
+from poolkit.operations.modalities import require_text
 from poolkit.operations.pooling import POOLING, PoolingProcessor, PoolingRequest, PoolingResponse
 from poolkit.operations.prompts import PoolingFields, PromptsRequest
 from poolkit.operations.scoring import RerankRequest, RerankResponse, RerankResult, ScoreRequest, ScoreResponse

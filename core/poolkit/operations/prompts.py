@@ -8,9 +8,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, InstanceOf, Tag, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from poolkit.contract import ImagePrompt, PoolingParams, TextPair
+from poolkit.contract import ModalityPrompt, PoolingParams, TextPair
 from poolkit.errors import RequestError
-from poolkit.operations.images import Image, is_image
+from poolkit.operations.modalities import OfModality, is_of_modality
 from poolkit.operations.token_ids import RequestTokenIds
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ def _kind(value: object) -> str | None:
         return "token ids"
     if isinstance(value, str):
         return "text"
-    if is_image(value):
-        return "image"
+    if is_of_modality(value):
+        return "modality"
     if isinstance(value, dict | TextPair):
         return "pair"
     if isinstance(value, list | tuple):
@@ -44,25 +44,25 @@ OnePrompt = Annotated[
     Annotated[str, Tag("text")]
     | Annotated[RequestTokenIds, Tag("token ids")]
     | Annotated[TextPair, Tag("pair")]
-    | Annotated[Image, Tag("image")],
+    | Annotated[OfModality, Tag("modality")],
     Discriminator(
         _kind_of_one,
         custom_error_type="prompt_type",
-        custom_error_message="Input should be a string, an array of token ids, a pair {first, second}, or an image "
-        "{image}",
+        custom_error_message="Input should be a string, an array of token ids, a pair {first, second}, or an object "
+        "of another modality such as {image}",
     ),
 ]
 Input = Annotated[
     Annotated[str, Tag("text")]
     | Annotated[RequestTokenIds, Tag("token ids")]
     | Annotated[TextPair, Tag("pair")]
-    | Annotated[Image, Tag("image")]
+    | Annotated[OfModality, Tag("modality")]
     | Annotated[list[OnePrompt], Tag("prompts")],
     Discriminator(
         _kind,
         custom_error_type="input_type",
-        custom_error_message="Input should be a string, an array of token ids, a pair {first, second}, an image "
-        "{image}, or an array of these",
+        custom_error_message="Input should be a string, an array of token ids, a pair {first, second}, an object of "
+        "another modality such as {image}, or an array of these",
     ),
 ]
 
@@ -118,7 +118,9 @@ POOLING_FIELDS = frozenset(PoolingParams.__dataclass_fields__)
 class PromptsRequest(PoolingFields):
     """Prompts, and how each of them is tokenized and pooled."""
 
-    input: Input = Field(description="A text, the token ids of one, a pair of texts, an image, or a list of these.")
+    input: Input = Field(
+        description="A text, the token ids of one, a pair of texts, a prompt of another modality, or a list of these."
+    )
     add_special_tokens: bool = Field(default=True, description="Let the tokenizer add its special tokens.")
     prompt_name: str | None = Field(
         default=None, description="Which of the model's own prompts is put before each text. Default: its default."
@@ -127,6 +129,6 @@ class PromptsRequest(PoolingFields):
         default=None, description="What the texts are, for models that read queries and documents differently."
     )
 
-    def prompts(self) -> list[str | TextPair | ImagePrompt | TokenIds]:
+    def prompts(self) -> list[str | TextPair | ModalityPrompt | TokenIds]:
         """Return `input` as a list of prompts, in order."""
         return list(self.input) if isinstance(self.input, list) else [self.input]

@@ -7,17 +7,17 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from poolkit.operations.answers import FloatArray, Usage
-from poolkit.operations.images import TextOrImage, is_image
+from poolkit.operations.modalities import TextOrModality, is_of_modality
 from poolkit.operations.prompts import PoolingFields
 from poolkit.operations.token_ids import PromptTokenIds
 
 __all__ = ["RerankRequest", "RerankResponse", "RerankResult", "ScoreRequest", "ScoreResponse"]
 
 Texts = Annotated[
-    list[TextOrImage],
-    BeforeValidator(lambda value: [value] if isinstance(value, str) or is_image(value) else value),
+    list[TextOrModality],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) or is_of_modality(value) else value),
 ]
-"""A text or an image, or a list of them."""
+"""A text or a prompt of another modality, or a list of them."""
 
 
 class ScoringFields(PoolingFields):
@@ -46,7 +46,7 @@ class ScoreRequest(ScoringFields):
         },
     )
 
-    queries: Texts = Field(description="A text, or an image where the model reads those, or a list of them.")
+    queries: Texts = Field(description="A text, an object of another modality, or a list of them.")
     documents: Texts = Field(description="The same.")
 
 
@@ -79,8 +79,8 @@ class RerankRequest(ScoringFields):
         },
     )
 
-    query: TextOrImage = Field(description="What is searched with: a text, or an image where the model reads those.")
-    documents: list[TextOrImage] = Field(description="What is sorted: texts or images.")
+    query: TextOrModality = Field(description="What is searched with: a text, or an object of another modality.")
+    documents: list[TextOrModality] = Field(description="What is sorted: texts, or objects of another modality.")
     top_n: int | None = Field(default=None, ge=0, description="Return only so many; none and 0 return all.")
 
 
@@ -91,7 +91,7 @@ class RerankResult(BaseModel):
 
     index: int = Field(description="The document's place in the request.")
     relevance_score: float
-    document: str | None = Field(description="Its text; null where it is an image.")
+    document: str | None = Field(description="Its text; null where it is none.")
 
 
 class RerankResponse(BaseModel):

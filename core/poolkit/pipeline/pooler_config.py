@@ -58,7 +58,7 @@ def _wrong_pooling(pooler: PoolerConfig, task: PoolingTask, model: ModelInfo) ->
     if pooler.pooling_type is None:
         return None
     fitting: tuple[str, ...] = ()
-    if task.output is Output.VECTOR and model.images is None:
+    if task.output is Output.VECTOR and not any(family.pools_itself for family in model.families):
         fitting = OF_VECTORS
     elif task.output in OF_TOKENS:
         fitting = ("ALL", "STEP") if "step_tag_id" in task.parameters else ("ALL",)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from poolkit.config import ModelConfig, PluginConfig
-from poolkit.contract import EngineProvider, Output, Tokenizer
+from poolkit.contract import EngineProvider, Modality, ModalityPrompt, Output, Tokenizer
 from poolkit.errors import ConfigError, ModelError, PoolkitError
 from poolkit.models import ModelInfo, ModelTables, find_model_folder, read_model
 from poolkit.pipeline.params import ParamsResolver
 from poolkit.pipeline.pooler_config import check_pooler
-from poolkit.registry import MODELS, BoundTask, Registry
-from poolkit.tokenization import Encoder, ImageReader
+from poolkit.registry import MODALITIES, MODELS, BoundTask, Registry
+from poolkit.tokenization import Encoder
 from poolkit.tokenization.score_template import ScoreTemplate
 
 __all__ = ["PreparedModel", "prepare_model"]
@@ -81,9 +82,10 @@ def prepare_model(config: ModelConfig, plugins: PluginConfig) -> PreparedModel:
         )
     if task.output is Output.LOGITS:
         ScoreTemplate.of(info)  # a bad template is told as such, not as the failure of the task that would use it
-    images = ImageReader(info) if info.images is not None else None
+    modalities = cast("Mapping[str, Modality[ModalityPrompt]]", registry.entries(MODALITIES))
+    readers = {name: modalities[name].load_reader(info) for name in info.modalities}
     load = getattr(provider, "load_tokenizer", None) or _tokenizer_loader()
-    encoder = Encoder(load(info, config=config), info, ParamsResolver(task, info), images=images)
+    encoder = Encoder(load(info, config=config), info, ParamsResolver(task, info), readers=readers)
     bound = registry.bind(task, info, encoder)
     return PreparedModel(info, bound, encoder, provider, registry)
 

@@ -51,8 +51,8 @@ def _head(model: ModelInfo, task: PoolingTask) -> Decision:
     if task.output in SCORES:
         score = next((one for one in model.decisions if one.name == "score"), None)  # of a yes/no reranker
         return replace(score, name="head") if score else Decision("head", f"{model.architecture}'s own", "config.json")
-    if model.images is not None:
-        normalizes = " and normalisation, whatever is asked" if model.images.searches_images else ""
+    if any(family.pools_itself for family in model.families):
+        normalizes = " and normalisation, whatever is asked" if model.text.only_queries else ""
         return Decision("head", f"{model.architecture}'s own projection{normalizes}", "config.json")
     layers = (*model.pooling.token_layers, *(model.pooling.layers if task.output is Output.VECTOR else ()))
     if not layers:

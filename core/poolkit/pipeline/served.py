@@ -14,14 +14,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_futures
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from pydantic import BaseModel
 
 from poolkit.config import MAX_WAITING_PROMPTS, ModelConfig, PluginConfig
 from poolkit.contract import (
     Decision,
-    ImagePrompt,
+    Modality,
+    ModalityPrompt,
     ModelInfo,
     PoolingTask,
     Prepared,
@@ -39,7 +40,7 @@ from poolkit.pipeline import prepare_model, report, report_quarantined
 from poolkit.pipeline.request import OnlineRequest, Rounds
 from poolkit.pipeline.tokenizing import Tokenization
 from poolkit.pipeline.weights import load_weights
-from poolkit.registry import MODELS, BoundOperation, BoundTask, Registry
+from poolkit.registry import MODALITIES, MODELS, BoundOperation, BoundTask, Registry
 from poolkit.tokenization import Encoder
 
 __all__ = ["ServedModel", "load_model"]
@@ -53,10 +54,10 @@ INLINE_PROMPTS = 32
 INLINE_CHARACTERS = 1 << 16
 """A request with no more is tokenized where it was read: handing it to another thread would take longer."""
 
-IMAGE_CHUNK = 8
-"""Images prepared at a time."""
-IMAGES_AHEAD = 64
-"""Images of one request that wait for the engine: prepared, each is about a megabyte."""
+READ_CHUNK = 8
+"""Prompts of another modality than text that are read at a time."""
+READ_AHEAD = 64
+"""Those of one request that wait for the engine: an image that is read takes about a megabyte."""
 
 PROGRESS_INTERVAL_S = 0.1
 
@@ -70,6 +71,7 @@ class ServedModel:
         task: the task it serves.
         operations: what it can be asked, by name.
         registry: the enabled plugins, among which the task was found.
+        modalities: the types of the prompts that requests may hold beside texts, by modality.
         decisions: the start-up report.
     """
 
@@ -88,6 +90,8 @@ class ServedModel:
         self.info = info
         self.task: PoolingTask = task.task
         self.registry = registry
+        modalities = cast("Mapping[str, Modality[ModalityPrompt]]", registry.entries(MODALITIES))
+        self.modalities: Mapping[str, type[ModalityPrompt]] = {name: one.prompt for name, one in modalities.items()}
         self.operations: Mapping[str, BoundOperation] = task.operations
         self.decisions: tuple[Decision, ...] = (
             *report(info, task.task, config),
@@ -106,9 +110,9 @@ class ServedModel:
         )
         cpus = os.cpu_count() or 1
         self._tokenizer_pool = ThreadPoolExecutor(max(1, cpus // 2), thread_name_prefix="poolkit-tokenize")
-        self._image_workers = max(1, cpus // 2)
-        self._image_pool = (
-            ThreadPoolExecutor(self._image_workers, thread_name_prefix="poolkit-images") if info.images else None
+        self._readers = max(1, cpus // 2)
+        self._reader_pool = (
+            ThreadPoolExecutor(self._readers, thread_name_prefix="poolkit-readers") if info.modalities else None
         )
         self._io_pools = {
             operation: ThreadPoolExecutor(cpus + 4, thread_name_prefix=f"poolkit-{operation}")
@@ -201,8 +205,8 @@ class ServedModel:
         """Refuse new work, finish what was accepted within `timeout_s`, and release the model."""
         self._scheduler.close(timeout_s)
         self._tokenizer_pool.shutdown(cancel_futures=True)
-        if self._image_pool is not None:
-            self._image_pool.shutdown(cancel_futures=True)
+        if self._reader_pool is not None:
+            self._reader_pool.shutdown(cancel_futures=True)
         for io_pool in self._io_pools.values():
             io_pool.shutdown(cancel_futures=True)
         self._bound.close()
@@ -238,10 +242,10 @@ class ServedModel:
         tokenize = in_scope(scope, tokenization.run)
         if others < size:
             tokenize(others, size)
-        if self._image_pool is not None and any(isinstance(prompt, ImagePrompt) for prompt in prompts[:others]):
-            starts = iter(range(0, others, IMAGE_CHUNK))
-            for _ in range(self._image_workers):
-                self._image_pool.submit(_read_images, self._image_pool, job, tokenize, starts, others)
+        if self._reader_pool is not None and any(isinstance(prompt, ModalityPrompt) for prompt in prompts[:others]):
+            starts = iter(range(0, others, READ_CHUNK))
+            for _ in range(self._readers):
+                self._reader_pool.submit(_read_inputs, self._reader_pool, job, tokenize, starts, others)
         elif prepared.groups is not None or _is_small(prompts[:others]):  # a group is never split
             tokenize(0, others)
         else:
@@ -266,20 +270,20 @@ def _is_small(prompts: Sequence[Prompt]) -> bool:
     return sum(len(prompt) for prompt in prompts if isinstance(prompt, str)) <= INLINE_CHARACTERS
 
 
-def _read_images(
+def _read_inputs(
     pool: ThreadPoolExecutor, job: Job, tokenize: Callable[[int, int], None], starts: Iterator[int], size: int
 ) -> None:
-    """Encode the next chunk of a request with images once few of them wait, then stand in line for another.
+    """Encode the next chunk of a request with other prompts than texts once few wait, then stand in line for another.
 
-    So the images of a large request do not fill the memory, nor hold up those of a small one.
+    So the inputs of a large request do not fill the memory, nor hold up those of a small one.
     """
     start = next(starts, None)
     if start is None:
         return
-    job.wait_until_done(start - IMAGES_AHEAD)
+    job.wait_until_done(start - READ_AHEAD)
     if not job.is_over:
-        tokenize(start, min(start + IMAGE_CHUNK, size))
-        pool.submit(_read_images, pool, job, tokenize, starts, size)
+        tokenize(start, min(start + READ_CHUNK, size))
+        pool.submit(_read_inputs, pool, job, tokenize, starts, size)
 
 
 def load_model(

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from dataclasses import dataclass
 
-from poolkit.contract import Dialect, ModelFamily, RerankerFamily
+from poolkit.contract import Dialect, Modality, ModelFamily, RerankerFamily
 from poolkit.errors import ConfigError, PluginError, PluginInvalidError, PoolkitError, did_you_mean
 from poolkit.registry.discover import KINDS, MODELS, TASKS, EntryPoint, Plugin
 from poolkit.registry.importing import check_requirement, import_object
@@ -35,6 +35,7 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {"engine": ("load_backbone",)}
 TYPES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "dialect": (lambda entry: isinstance(entry, Dialect), "a poolkit.Dialect or a tuple of them"),
     "family": (lambda entry: isinstance(entry, ModelFamily), "a poolkit.ModelFamily"),
+    "modality": (lambda entry: isinstance(entry, Modality), "a poolkit.Modality"),
     "module": (callable, "a function"),
     "pooling": (callable, "a function"),
     "reranker": (lambda entry: isinstance(entry, RerankerFamily), "a poolkit.RerankerFamily"),
@@ -187,13 +188,19 @@ def load_entry(entry_point: EntryPoint, enabled: Enabled, selection: Selection) 
             plugin=enabled.plugin.name,
         )
     is_right, wording = TYPES.get(entry_point.kind, (lambda _: True, ""))
-    for part in entry if isinstance(entry, tuple) else (entry,):
+    for part in entry if isinstance(entry, tuple) and entry_point.kind == "dialect" else (entry,):
         if not is_right(part):
             raise PluginInvalidError(
                 f"{enabled.plugin}: {NOUNS[entry_point.kind]} {entry_point.short_name!r} points to an object of type "
                 f"{type(part).__name__}, not to {wording}.",
                 plugin=enabled.plugin.name,
             )
+    if isinstance(entry, Modality) and entry.prompt.modality != entry_point.short_name:
+        raise PluginInvalidError(
+            f"{enabled.plugin}: entry point {entry_point.short_name!r} points to a modality named "
+            f"{entry.prompt.modality!r}. Give them one name.",
+            plugin=enabled.plugin.name,
+        )
     return entry
 
 

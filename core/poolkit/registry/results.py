@@ -10,7 +10,7 @@ from typing import Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 
-from poolkit.contract import ImagePrompt, Operation, PoolingParams, Prepared, TemplatedText, TextPair, TokenInputs
+from poolkit.contract import ModalityPrompt, Operation, PoolingParams, Prepared, TemplatedText, TextPair, TokenInputs
 
 __all__ = ["check_handed_on", "check_prepared", "check_response"]
 
@@ -29,7 +29,7 @@ def check_prepared(prepared: object) -> Prepared:
         is_array = hasattr(prompt, "dtype")
         is_bytes = isinstance(prompt, bytes | bytearray)  # a sequence of integers, but of no token ids
         if not is_array and (
-            is_bytes or not isinstance(prompt, str | TextPair | TemplatedText | ImagePrompt | TokenInputs | Sequence)
+            is_bytes or not isinstance(prompt, str | TextPair | TemplatedText | ModalityPrompt | TokenInputs | Sequence)
         ):
             raise TypeError(f"Prepared.prompts[{index}] is a {type(prompt).__name__}, not a text, a pair or token ids")
     groups, origin = prepared.groups, prepared.origin

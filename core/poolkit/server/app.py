@@ -88,7 +88,8 @@ def create_app(
             description="\n\n".join(dict.fromkeys(one.dialect.request.__doc__ or "" for one in spoken)),
             response_class=Response,
         )
-    describe_dialects(app, table)
+    modalities = {name: prompt for one in served.values() for name, prompt in one.modalities.items()}
+    describe_dialects(app, table, modalities)
     encoders = error_encoders(table)
 
     async def answer_no_route(request: Request, error: Exception) -> Response:

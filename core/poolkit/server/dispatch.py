@@ -85,7 +85,7 @@ async def _run(spoken: SpokenDialect, call: Call, served: ServedModel, scope: Re
 
     def decode() -> BaseModel:
         nonlocal asked
-        asked = spoken.read(call)
+        asked = spoken.read(call, served)
         return spoken.decode(asked, call, served)
 
     def encode(response: BaseModel) -> Reply:

@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from poolkit.contract import Call, Dialect, Operation, Reply
+from poolkit.contract import Call, Dialect, ModalityPrompt, Operation, Reply
 from poolkit.errors import RequestError
+from poolkit.operations.modalities import request_context
 from poolkit.validation import validate
 
 __all__ = ["native_dialect", "read_request", "write_response"]
@@ -21,13 +22,17 @@ def native_dialect(operation: Operation, *, paths: tuple[str, ...]) -> Dialect[B
     )
 
 
-def read_request(request: type[BaseModel], body: Mapping[str, object]) -> BaseModel:
-    """Return what a client asks. Unknown fields are refused, unless the request's own model says otherwise.
+def read_request(
+    request: type[BaseModel], body: Mapping[str, object], *, modalities: Mapping[str, type[ModalityPrompt]]
+) -> BaseModel:
+    """Return what a client asks, in which prompts of some modalities may stand.
+
+    Unknown fields are refused, unless the request's own model says otherwise.
 
     Raises RequestError with a sentence for each wrong field.
     """
     extra: Literal["forbid"] | None = None if "extra" in request.model_config else "forbid"
-    return validate(request, body, error_type=RequestError, extra=extra)
+    return validate(request, body, error_type=RequestError, extra=extra, context=request_context(modalities))
 
 
 def write_response(response: BaseModel) -> Reply:

@@ -9,6 +9,8 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
+from poolkit.contract import ModalityPrompt
+from poolkit.operations.modalities import ModalityObject, prompt_schema
 from poolkit.server.table import SpokenDialect, Table
 
 __all__ = ["describe_dialects"]
@@ -17,8 +19,8 @@ REFERENCE = "#/components/schemas/{model}"
 PARAMETER = re.compile(r"\{(\w+)[^}]*\}")
 
 
-def describe_dialects(app: FastAPI, table: Table) -> None:
-    """Make the app's OpenAPI document say what each path takes."""
+def describe_dialects(app: FastAPI, table: Table, modalities: Mapping[str, type[ModalityPrompt]]) -> None:
+    """Make the app's OpenAPI document say what each path takes, prompts of other modalities than text among it."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -30,6 +32,8 @@ def describe_dialects(app: FastAPI, table: Table) -> None:
             )
             components = document.setdefault("components", {}).setdefault("schemas", {})
             components.update(definitions.get("$defs", {}))
+            if ModalityObject.__name__ in components and modalities:
+                components[ModalityObject.__name__] = {"anyOf": [prompt_schema(one) for one in modalities.values()]}
             for path, spoken in table.items():
                 for method, operation in document["paths"][path].items():
                     readers = [one for one in spoken if method.upper() in one.dialect.methods]

@@ -78,13 +78,13 @@ class SpokenDialect:
         is_read = self.dialect.decode is not None or issubclass(self.dialect.request, bound.operation.request)
         return is_read and issubclass(bound.operation.response, self.dialect.response)
 
-    def read(self, call: Call) -> BaseModel:
+    def read(self, call: Call, served: ServedModel) -> BaseModel:
         """Return what the client asks. Raises RequestError with a sentence for each wrong field."""
         request: type[BaseModel] = self.dialect.request
         body = dict(call.body)
         if "model" not in request.model_fields:
             body.pop("model", None)  # it has chosen the model
-        return read_request(request, body)
+        return read_request(request, body, modalities=served.modalities)
 
     def decode(self, request: BaseModel, call: Call, served: ServedModel) -> BaseModel:
         """Return what the operation is asked, or without an operation the response.

@@ -1,7 +1,6 @@
 """Turns prompts into token ids the engine can run: prompts put before, texts truncated, special tokens added."""
 
 from poolkit.tokenization.encoder import Encoder
-from poolkit.tokenization.images import ImageReader
 from poolkit.tokenization.truncation import TokenizedTexts
 
-__all__ = ["Encoder", "ImageReader", "TokenizedTexts"]
+__all__ = ["Encoder", "TokenizedTexts"]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from poolkit.contract import (
     EncodedPrompt,
-    ImagePrompt,
+    ModalityPrompt,
+    ModalityReader,
     ModelInfo,
     PairTemplate,
     PoolingParams,
@@ -28,7 +29,6 @@ from poolkit.contract import (
     UnreadInput,
 )
 from poolkit.errors import RequestError
-from poolkit.tokenization.images import ImageReader
 from poolkit.tokenization.pairs import truncate_pair
 from poolkit.tokenization.query_expansion import QueryExpansion
 from poolkit.tokenization.templated import truncate_templated
@@ -48,6 +48,7 @@ __all__ = ["Encoder"]
 
 PROBE = "a"
 
+NO_READERS: Mapping[str, ModalityReader[Any]] = MappingProxyType({})
 NO_TEXTS: TokenizedTexts = MappingProxyType({})
 NO_TOKENS: TokenIds = np.empty(0, np.int32)
 
@@ -59,7 +60,7 @@ class Encoder:
         tokenizer: of the model.
         info: the model as its files describe it.
         resolve: fills in the defaults of parameters, for the task that is served.
-        images: reads images, if the model does.
+        readers: of the modalities that the model reads beside text, by name.
     """
 
     def __init__(
@@ -68,14 +69,14 @@ class Encoder:
         info: ModelInfo,
         resolve: Callable[[PoolingParams], ResolvedParams],
         *,
-        images: ImageReader | None = None,
+        readers: Mapping[str, ModalityReader[Any]] = NO_READERS,
     ) -> None:
         self._tokenizer = tokenizer
         self._truncating = TruncatingTokenizer(tokenizer)
         self._info = info
         self._resolve = resolve
-        self._images = images
-        self._query_frame = images.frame if images is not None else None
+        self._readers = readers
+        self._query_frame = next(filter(None, (reader.query_frame for reader in readers.values())), None)
         self._expansion = QueryExpansion(tokenizer, info)
         self._special_ids = _special_ids(tokenizer)
         self._pair_template = tokenizer.pair_template
@@ -259,7 +260,7 @@ class Encoder:
         """Return a prompt as it runs: no longer than the model's maximum, queries expanded; or why it cannot run."""
         longest = self._info.longest(prompt.params.input_type)
         count = len(prompt.token_ids)
-        if count > longest and self._info.config.auto_truncate and prompt.image is None:
+        if count > longest and self._info.config.auto_truncate and prompt.input is None:
             side = prompt.params.truncation_side
             types = prompt.token_type_ids
             prompt = replace(
@@ -277,7 +278,7 @@ class Encoder:
         return self._expansion.expand(prompt)
 
     def read(self, prompt: EncodedPrompt) -> EncodedPrompt | RequestError:
-        """Return a prompt with its image decoded, fit to the model; or why it cannot be read."""
+        """Return a prompt with its input decoded, fit to the model; or why it cannot be read."""
         if prompt.unread is None:
             return prompt
         try:
@@ -314,14 +315,17 @@ class Encoder:
         return None
 
     def _as_query(self, prompt: Prompt, params: ResolvedParams) -> Prompt | RequestError:
-        """Put around a text what a model that searches images reads around every query; leave other prompts."""
-        if self._query_frame is None or not isinstance(prompt, str):
+        """Put around a text what the model reads around every query; leave other prompts."""
+        if not isinstance(prompt, str):
             return prompt
-        if params.input_type == "document":
+        if self._info.text.only_queries and params.input_type == "document":
+            others = " or ".join(self._readers)
             return RequestError(
-                f"{self._info.name} searches images: it reads texts as queries alone. Send documents as images.",
+                f"{self._info.name} reads texts as queries alone. Send documents of modality {others}.",
                 param="documents",
             )
+        if self._query_frame is None:
+            return prompt
         prefix, suffix = self._query_frame
         return TemplatedText(prefix + params.prompt, prompt, suffix)
 
@@ -368,8 +372,8 @@ class Encoder:
                 return self._pair(prompt, params, *texts)
             case TemplatedText():
                 return _encoded(self._templated(prompt, params, texts, index), params)
-            case ImagePrompt():
-                return self._image(prompt, params, index)
+            case ModalityPrompt():
+                return self._unread(prompt, params, index)
         return self._token_inputs(prompt, params, index)
 
     def _text(self, text: str, params: ResolvedParams, tokenized: TokenizedText) -> EncodedPrompt:
@@ -468,25 +472,26 @@ class Encoder:
         has_specials = np.array_equal(ids[: len(before)], before) and np.array_equal(ids[max(0, end) :], after)
         return (len(before), end) if has_specials and end >= len(before) else (0, len(ids))
 
-    def _image(self, image: ImagePrompt, params: ResolvedParams, index: int) -> EncodedPrompt:
-        """Return an image that is decoded only if it runs."""
-        images = self._images
-        if images is None:
+    def _unread(self, prompt: ModalityPrompt, params: ResolvedParams, index: int) -> EncodedPrompt:
+        """Return a prompt of another modality than text, which is decoded only if it runs."""
+        modality = prompt.modality
+        reader = self._readers.get(modality)
+        if reader is None:
+            reads = " and ".join(("text", *self._readers))
             raise RequestError(
-                f"Prompt {index} is an image; {self._info.name} reads texts alone. Send texts, or serve a model of "
-                "images and texts.",
+                f"Prompt {index} is of modality {modality!r}; {self._info.name} reads {reads}. Send that, or serve a "
+                f"model that reads {modality!r}.",
                 param="input",
             )
 
         def read() -> EncodedPrompt:
             try:
-                token_ids, seen = images.read(image)
+                token_ids, seen = reader.read(prompt)
             except RequestError as error:
                 raise RequestError(f"Prompt {index}: {error}.", param="input") from error
-            return EncodedPrompt(token_ids, params, index=index, image=seen)
+            return EncodedPrompt(token_ids, params, index=index, input=seen)
 
-        digest = hashlib.blake2b(image.data, digest_size=32).digest()
-        return EncodedPrompt(NO_TOKENS, params, index=index, unread=UnreadInput(digest, read))
+        return EncodedPrompt(NO_TOKENS, params, index=index, unread=UnreadInput(modality, prompt.digest(), read))
 
     def _affixes(self, params: ResolvedParams) -> tuple[TokenIds, TokenIds]:
         return self._special_ids if params.add_special_tokens else (NO_TOKENS, NO_TOKENS)

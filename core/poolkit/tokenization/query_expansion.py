@@ -30,15 +30,15 @@ class QueryExpansion:
     """
 
     def __init__(self, tokenizer: Tokenizer, info: ModelInfo) -> None:
-        spec = info.multi_vector or info.images
-        self._expansion: Expansion | None = spec.expansion if spec is not None else None
-        self._is_of_queries = info.images is None
+        of_queries = info.multi_vector.expansion if info.multi_vector is not None else None
+        self._expansion: Expansion | None = info.text.expansion or of_queries
+        self._is_of_queries = info.text.expansion is None
         self._mask_token_id = _find_id(tokenizer, self._expansion.token, info) if self._expansion is not None else 0
 
     def expand(self, prompt: EncodedPrompt) -> EncodedPrompt:
         """Return a text with its mask tokens; those that it comes with are taken for what they are."""
         expansion = self._expansion
-        if expansion is None or prompt.image is not None or (self._is_of_queries and not prompt.is_query):
+        if expansion is None or prompt.input is not None or (self._is_of_queries and not prompt.is_query):
             return prompt
         ids, types = prompt.token_ids, prompt.token_type_ids
         of_text = np.flatnonzero(ids != self._mask_token_id)

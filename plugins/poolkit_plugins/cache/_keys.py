@@ -46,13 +46,13 @@ class Keys:
         self._common = hashlib.blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=32)
 
     def key(self, prompt: EncodedPrompt) -> str:
-        """Return the key of one prompt. An image is known by its bytes, and is not decoded."""
+        """Return the key of one prompt. One of another modality than text is known by its digest, and is not read."""
         digest = self._common.copy()
         params = {name: getattr(prompt.params, name) for name in DECIDES_POOLING}
         digest.update(json.dumps(params, sort_keys=True, default=_dump).encode())
         digest.update(b"query" if prompt.is_query else b"document")
         if prompt.unread is not None:
-            digest.update(b"image" + prompt.unread.digest)
+            digest.update(prompt.unread.modality.encode() + prompt.unread.digest)
             return digest.hexdigest()
         digest.update(prompt.token_ids.tobytes())
         if prompt.token_type_ids is not None:

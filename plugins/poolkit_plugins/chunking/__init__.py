@@ -50,7 +50,7 @@ def poolkit_wrap(context: BindContext, settings: Settings) -> list[object]:
             kind.name,
         )
         return []
-    if context.model.images is not None and context.model.images.searches_images:
+    if context.model.text.only_queries:
         _refuse(context, f"{context.model.name} reads texts whole, as queries")
         logger.info("Operation %r is not chunked: %s reads texts whole.", context.operation.name, context.model.name)
         return []

@@ -43,8 +43,8 @@ def _reason_not_to(info: ModelInfo, config: ModelConfig, taps: Sequence[int]) ->
         return "it gives the last layer's hidden states alone, and the task taps others"
     if info.pooling.layer_mix is not None:
         return "it gives the last layer's hidden states alone, and the model's vectors are a mean of several layers"
-    if info.images is not None:
-        return "it reads texts alone, and the model reads images"
+    if info.modalities:
+        return f"it reads texts alone, and the model reads modality {' and '.join(info.modalities)}"
     if config.device not in ("auto", "cpu"):
         return f"it runs on the CPU, and device is {config.device!r}"
     if config.batching == "packed":

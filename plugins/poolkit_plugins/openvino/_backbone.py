@@ -20,7 +20,7 @@ class PaddedBackbone:
     """Pads a batch's prompts on the right, so many rows at a time that they hold at most `max_tokens`.
 
     Args:
-        run: runs padded rows; what it gives may be overwritten by its next call in the same thread.
+        run: runs padded rows, from any thread.
         pad_token_id: fills up `input_ids`.
         takes_types: True if the model tells the texts of a pair apart by token types.
         max_tokens: tokens of one pass, padding included.
@@ -70,5 +70,5 @@ class PaddedBackbone:
         }
         if self._takes_types:
             rows["token_type_ids"] = pad(types, 0)
-        hidden: NDArray[np.float32] = self._run(rows)[row, column]  # (tokens, dim), a copy
+        hidden: NDArray[np.float32] = self._run(rows)[row, column]  # (tokens, dim)
         return hidden

@@ -33,8 +33,7 @@ finally:
 
 __all__ = ["load"]
 
-PRECISIONS = {"float32": ("f32", "FP32"), "bfloat16": ("bf16", "BF16"), "float16": ("f16", "FP16")}
-"""By dtype: OpenVINO's name for the precision it computes in, and for the CPU's ability to do so."""
+PRECISIONS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16, "float16": openvino.Type.f16}
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2}
 """The largest error of one token's hidden state, divided by its length: that of the torch engine's self-check."""
@@ -42,44 +41,64 @@ TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2}
 LENGTHS = (1, 5, 5, 23, 160)
 """Tokens of the prompts of the self-check: rows with and without padding, and past a window of attention."""
 
+OUT_OF_MEMORY = ("Failed to allocate", "can't alloc", "bad_alloc")
+"""What OpenVINO says where a tensor, the code of a kernel or anything else finds no memory."""
+
 
 def load(info: ModelInfo, config: ModelConfig) -> PaddedBackbone | str:
     """Load a model, convert it and drop torch's; or return why it cannot be run.
 
     Raises ModelError where the weights cannot be loaded.
     """
-    core = openvino.Core()
-    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    dtype = config.dtype if config.dtype != "auto" else "bfloat16" if "BF16" in able else "float32"
-    precision, ability = PRECISIONS[dtype]
-    if ability not in able:
-        return f"OpenVINO does not compute in {dtype} on this CPU"
     model = load_base_model(info)
     if any(getattr(module, "is_causal", False) for module in model.modules()):
         return "it runs encoders, and the model is a decoder"
+    # A padding token further from the text than a window of attention attends to nothing. torch's attention function
+    # makes zeros of it, OpenVINO's NaN, which then spreads to every token of the row. The eager implementation masks
+    # by adding the lowest float, so the result is finite; OpenVINO fuses it to kernels that are as fast.
+    model.set_attn_implementation("eager")
     parameters = inspect.signature(type(model).forward).parameters
     takes_types = (getattr(model.config, "type_vocab_size", None) or 0) > 1 and "token_type_ids" in parameters
-    pad_token_id = getattr(model.config, "pad_token_id", None) or 0
-    padded = partial(
-        PaddedBackbone, pad_token_id=pad_token_id, takes_types=takes_types, max_tokens=config.max_num_batched_tokens
-    )
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if takes_types else [])]
     try:
         converted = _convert(model, names)
     except Exception as error:  # noqa: BLE001 - whatever the model's code or the conversion raises is the reason
         return f"OpenVINO cannot convert {type(model).__name__}: {type(error).__name__}: {error}"
-    # Without the hint OpenVINO computes in bfloat16 wherever the CPU does so fast.
-    compiled = core.compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": precision})
-    reason = f"auto: this CPU {'runs' if dtype == 'bfloat16' else 'does not run'} bfloat16 fast"
-    decisions = (
-        Decision("engine", f"openvino {openvino.__version__.partition('-')[0]}", "engine"),
-        Decision("device", "cpu", "the engine openvino"),
-        Decision("dtype", dtype, reason if config.dtype == "auto" else "dtype"),
-        Decision("path", "padded", "the self-check: converted it agrees with transformers"),
+    core = openvino.Core()
+    is_native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    pad_token_id = getattr(model.config, "pad_token_id", None) or 0
+    padded = partial(
+        PaddedBackbone, pad_token_id=pad_token_id, takes_types=takes_types, max_tokens=config.max_num_batched_tokens
     )
-    backbone = padded(_run_compiled(compiled, names), decisions=decisions)
-    problem = _difference(backbone, padded(_run_model(model)), _check_batch(info, pad_token_id), dtype)
-    return problem or backbone
+    plain, check = padded(_run_model(model)), _check_batch(info, pad_token_id)
+
+    def compiled(dtype: str, source: str) -> PaddedBackbone | str:
+        # Without the hint OpenVINO computes in bfloat16 wherever the CPU does so fast. Of several streams each would
+        # have sizes of its own to reset.
+        settings = {"INFERENCE_PRECISION_HINT": PRECISIONS[dtype], "NUM_STREAMS": 1}
+        try:
+            runnable = core.compile_model(converted, "CPU", settings)
+        except RuntimeError as error:
+            return f"OpenVINO cannot compile it in {dtype}: {str(error).strip().splitlines()[-1]}"
+        if runnable.get_property("INFERENCE_PRECISION_HINT") != PRECISIONS[dtype]:
+            return f"OpenVINO does not compute in {dtype} on this CPU"
+        decisions = (
+            Decision("engine", f"openvino {openvino.__version__.partition('-')[0]}", "engine"),
+            Decision("device", "cpu", "the engine openvino"),
+            Decision("dtype", dtype, source),
+            Decision("path", "padded", "the self-check: converted it agrees with transformers"),
+        )
+        backbone = padded(_run_compiled(runnable, names), decisions=decisions)
+        return _difference(backbone, plain, check, dtype) or backbone
+
+    if config.dtype == "bfloat16" and not is_native:
+        return compiled("bfloat16", "dtype; OpenVINO emulates it, as this CPU does not run it fast")
+    if config.dtype != "auto":
+        return compiled(config.dtype, "dtype")
+    if not is_native:
+        return compiled("float32", "auto: this CPU does not run bfloat16 fast")
+    backbone = compiled("bfloat16", "auto: this CPU runs bfloat16 fast")
+    return compiled("float32", f"auto: not bfloat16, for {backbone}") if isinstance(backbone, str) else backbone
 
 
 def _convert(model: PreTrainedModel, names: list[str]) -> openvino.Model:
@@ -104,14 +123,24 @@ def _convert(model: PreTrainedModel, names: list[str]) -> openvino.Model:
 
 
 def _run_compiled(compiled: openvino.CompiledModel, names: list[str]) -> RunRows:
-    """Return what runs rows by OpenVINO: each thread with a request of its own."""
-    local = threading.local()
+    """Return what runs rows by OpenVINO, those of several threads in turn: its stream would make them wait anyway.
+
+    It raises MemoryError where rows do not fit.
+    """
+    request, lock = compiled.create_infer_request(), threading.Lock()
+    nothing = [np.zeros((0, 0), np.int64)] * len(names)
 
     def run(rows: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
-        if not hasattr(local, "request"):
-            local.request = compiled.create_infer_request()
-        outputs = local.request.infer([rows[name] for name in names], share_inputs=True, share_outputs=True)
-        states: NDArray[np.float32] = outputs[0]
+        with lock:
+            try:
+                states: NDArray[np.float32] = request.infer([rows[name] for name in names], share_inputs=True)[0]
+            except RuntimeError as error:
+                # Now some layers have the sizes of this pass, the others still those of the one before, and rows of
+                # sizes that a layer takes for its own fail there or come out wrong. No other rows have size 0.
+                request.infer(nothing)
+                if any(sign in str(error) for sign in OUT_OF_MEMORY):
+                    raise MemoryError(str(error)) from error
+                raise
         return states
 
     return run

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from poolkit import (
     BindContext,
-    ImagePrompt,
+    ModalityPrompt,
     PooledOutput,
     PoolingIOProcessor,
     PoolingParams,
@@ -115,7 +115,7 @@ class ScoreProcessor(ListwiseProcessor[ScoreRequest, ScoreResponse]):
         )
 
 
-def _texts(prompts: Sequence[str | ImagePrompt]) -> list[str]:
+def _texts(prompts: Sequence[str | ModalityPrompt]) -> list[str]:
     return [require_text(prompt) for prompt in prompts]
 
 

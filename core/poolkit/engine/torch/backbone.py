@@ -32,6 +32,8 @@ class TorchBackbone:
         """Return the hidden states of a batch."""
         forward = self._forward.get(batch.modality)
         if forward is None:
-            raise EngineError(f"The model reads {' and '.join(self._forward)}, but a prompt is of {batch.modality}.")
+            raise EngineError(
+                f"The model reads {' and '.join(self._forward)}, but a prompt is of modality {batch.modality!r}."
+            )
         with torch.inference_mode():
             return forward(batch)

@@ -52,7 +52,7 @@ class Case:
         """
         from poolkit.server.native import read_request  # here: importing the kit must not import fastapi
 
-        return read_request(self.operation.request, body)
+        return read_request(self.operation.request, body, modalities=self.served.modalities)
 
     def ask(self, body: Body) -> object:
         """Return the answer's JSON. Raises whatever a server would turn into an error's answer.

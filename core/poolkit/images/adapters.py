@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch.nn.functional import linear
 
-from poolkit.contract import Decision, ImageInput, Segments, States
+from poolkit.contract import Decision, Segments, States
 from poolkit.engine.poolers.pooling import POOL, pool
+from poolkit.engine.torch.attention import BATCH_ARGUMENT
 from poolkit.engine.torch.backbone import TorchBackbone
-from poolkit.engine.torch.families.clip import run_packed_clip
 from poolkit.engine.torch.families.family import TorchFamily
 from poolkit.engine.torch.forward import Take, padded_forward, parameters_of
 from poolkit.engine.torch.loading import load_weights
@@ -23,7 +23,7 @@ from poolkit.engine.torch.self_check import choose_forward, padding_id, refuse_p
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from transformers import CLIPModel, ColPaliForRetrieval, PreTrainedModel, SiglipModel
+    from transformers import CLIPModel, CLIPTextModel, ColPaliForRetrieval, PreTrainedModel, SiglipModel
     from transformers.modeling_outputs import BaseModelOutput
     from transformers.models.colpali.modeling_colpali import ColPaliForRetrievalOutput
 
@@ -71,8 +71,29 @@ def _load_towers(
     return TorchBackbone({"text": texts, "image": images}, decisions=(*placement.decisions, path))
 
 
+def _run_packed_clip(
+    tower: PreTrainedModel, batch: PackedBatch, _: int, arguments: Mapping[str, object]
+) -> BaseModelOutput:
+    """Run all texts as one row, as `CLIPTextModel.forward` runs a batch: it refuses a row longer than one text may be.
+
+    The tower's attention must be packed.
+    """
+    clip = cast("CLIPTextModel", tower)
+    embeddings, arrays = clip.embeddings, batch.arrays
+    states = embeddings.token_embedding(arrays.token_ids) + embeddings.position_embedding(arrays.segments.positions)
+    output: BaseModelOutput = clip.encoder(
+        inputs_embeds=states[None],  # (1, tokens, hidden)
+        attention_mask=None,
+        is_causal=True,
+        **{BATCH_ARGUMENT: batch},
+        **arguments,
+    )
+    output.last_hidden_state = clip.final_layer_norm(output.last_hidden_state)
+    return output
+
+
 def _load_clip(info: ModelInfo, placement: Placement, *, taps: Sequence[int]) -> Backbone[torch.Tensor] | str:
-    return _load_towers(info, placement, taps=taps, run=run_packed_clip)
+    return _load_towers(info, placement, taps=taps, run=_run_packed_clip)
 
 
 def _load_siglip(info: ModelInfo, placement: Placement, *, taps: Sequence[int]) -> Backbone[torch.Tensor] | str:
@@ -125,7 +146,7 @@ def _vectors(output: object) -> torch.Tensor:
 
 def _run_alike(run: RunAlike, batch: Batch, model: PreTrainedModel) -> list[torch.Tensor]:
     """Run images of one shape together; return what each gave, in the batch's order."""
-    images = cast("Sequence[ImageInput]", batch.inputs)
+    images = batch.inputs
     token_ids = batch.segments.split(batch.token_ids)
     alike: dict[Hashable, list[int]] = defaultdict(list)
     for place, image in enumerate(images):

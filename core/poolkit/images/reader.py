@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
-from poolkit.contract import ImageInput, ImagePrompt, TokenIds
+from poolkit.contract import ModalityInput, ModelInfo, TokenIds
 from poolkit.errors import ModelError, RequestError
-from poolkit.models import ModelInfo
+from poolkit.images.families import ImageSpec
+from poolkit.images.prompt import ImagePrompt
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,21 +46,22 @@ class ImageReader:
     """Reads images with transformers' processor for the model. Used from many threads at a time.
 
     Attributes:
-        frame: what stands before and after a text that images are searched with; None where nothing does.
+        query_frame: what stands before and after a text that images are searched with; None where nothing does.
 
     Raises ModelError where Pillow is missing, or the processor's files are.
     """
 
     def __init__(self, info: ModelInfo) -> None:
-        assert info.images is not None
+        spec = info.modalities[ImagePrompt.modality]
+        assert isinstance(spec, ImageSpec)
         self._name = info.name
-        self._patch_area = CHANNELS * info.images.patch_size**2
-        self._processor = _load_processor(info)
+        self._patch_area = CHANNELS * spec.patch_size**2
+        self._processor = _load_processor(info, spec)
         # A tokenizer says nothing about threads, and these processors have one.
-        self._lock = Lock() if info.images.searches_images else nullcontext()
-        self.frame = _frame(self._processor, info) if info.images.searches_images else None
+        self._lock = Lock() if spec.is_retriever else nullcontext()
+        self.query_frame = _query_frame(self._processor, spec) if spec.is_retriever else None
 
-    def read(self, image: ImagePrompt) -> tuple[TokenIds, ImageInput]:
+    def read(self, image: ImagePrompt, /) -> tuple[TokenIds, ModalityInput]:
         """Return the placeholder tokens of an image, none where the model has none, and what the model sees of it.
 
         Raises RequestError where the image cannot be read, is too large, or the processor refuses it.
@@ -78,10 +80,10 @@ class ImageReader:
         found = {name: tensor.numpy() for name, tensor in processed.items()}
         [token_ids] = found.pop("input_ids").astype(np.int32) if "input_ids" in found else np.empty((1, 0), np.int32)
         arrays = {name: array for name, array in found.items() if name not in NOT_SEEN}
-        return token_ids, ImageInput(arrays, patches=arrays[PIXELS].size // self._patch_area)
+        return token_ids, ModalityInput(ImagePrompt.modality, arrays, cost=arrays[PIXELS].size // self._patch_area)
 
 
-def _load_processor(info: ModelInfo) -> _Processor:
+def _load_processor(info: ModelInfo, spec: ImageSpec) -> _Processor:
     try:
         import PIL  # noqa: F401
         from transformers import AutoImageProcessor, AutoProcessor
@@ -89,7 +91,7 @@ def _load_processor(info: ModelInfo) -> _Processor:
         raise ModelError(
             f"{info.name} reads images, which Pillow decodes. Run: python -m pip install 'poolkit[images]'"
         ) from exc
-    kind: Any = AutoProcessor if info.images is not None and info.images.searches_images else AutoImageProcessor
+    kind: Any = AutoProcessor if spec.is_retriever else AutoImageProcessor
     try:
         return cast("_Processor", kind.from_pretrained(info.path, trust_remote_code=info.config.trust_remote_code))
     except (OSError, ValueError, ImportError) as exc:
@@ -98,16 +100,15 @@ def _load_processor(info: ModelInfo) -> _Processor:
         ) from exc
 
 
-def _frame(processor: _Processor, info: ModelInfo) -> tuple[str, str]:
+def _query_frame(processor: _Processor, spec: ImageSpec) -> tuple[str, str]:
     """Return what the processor puts around a query: https://huggingface.co/papers/2407.01449, section 4.1."""
     tokenizer = processor.tokenizer
     bare, whole = (tokenizer(PROBE, add_special_tokens=adds)["input_ids"] for adds in (False, True))
     start = next(place for place in range(len(whole)) if whole[place : place + len(bare)] == bare)
     first, last = ("".join(tokenizer.convert_ids_to_tokens(ids)) for ids in (whole[:start], whole[start + len(bare) :]))
-    assert info.images is not None
-    if info.images.repeats_bos:
+    if spec.repeats_bos:
         first += tokenizer.bos_token
-    if info.images.ends_in_newline:
+    if spec.ends_in_newline:
         last = f"\n{last}"
     return f"{first}{processor.query_prefix}", f"{FILLERS * processor.query_augmentation_token}{last}"
 
