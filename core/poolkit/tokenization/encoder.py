@@ -5,52 +5,35 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import takewhile
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from poolkit.contract import (
     EncodedPrompt,
-    ModalityPrompt,
     ModalityReader,
     ModelInfo,
-    PairTemplate,
     PoolingParams,
     Prompt,
     ResolvedParams,
-    TemplatedText,
     TextPair,
-    TextToken,
     TokenIds,
-    TokenInputs,
     Tokenizer,
-    UnreadInput,
 )
 from poolkit.errors import RequestError
-from poolkit.tokenization.pairs import truncate_pair
+from poolkit.tokenization.composer import PromptComposer
 from poolkit.tokenization.query_expansion import QueryExpansion
-from poolkit.tokenization.templated import truncate_templated
 from poolkit.tokenization.truncation import (
     TokenizedText,
     TokenizedTexts,
     TokenizeRequest,
     TruncatingTokenizer,
-    common_prefix,
-    is_long,
-    min_or_none,
     truncate,
-    truncate_after_prompt,
 )
 
 __all__ = ["Encoder"]
 
-PROBE = "a"
-
 NO_READERS: Mapping[str, ModalityReader[Any]] = MappingProxyType({})
 NO_TEXTS: TokenizedTexts = MappingProxyType({})
-NO_TOKENS: TokenIds = np.empty(0, np.int32)
 
 
 class Encoder:
@@ -75,13 +58,8 @@ class Encoder:
         self._truncating = TruncatingTokenizer(tokenizer)
         self._info = info
         self._resolve = resolve
-        self._readers = readers
-        self._query_frame = next(filter(None, (reader.query_frame for reader in readers.values())), None)
+        self._composer = PromptComposer(tokenizer, self._truncating, info, readers)
         self._expansion = QueryExpansion(tokenizer, info)
-        self._special_ids = _special_ids(tokenizer)
-        self._pair_template = tokenizer.pair_template
-        prompts = list(info.text.prompts.values())
-        self._prompt_ids = dict(zip(prompts, tokenizer.encode_batch(prompts, add_special_tokens=False), strict=True))
 
     def resolve(self, params: PoolingParams) -> ResolvedParams:
         """Return the parameters with every default filled in.
@@ -116,7 +94,7 @@ class Encoder:
             params = [one if one.truncates else replace(one, max_tokens=None) for one in params]
         if not with_text_tokens and (encoded := self._encode_plain_texts(prompts, params, first_index)) is not None:
             return self._finish(encoded, fits=refuses_long)
-        prepared = [self._as_query(*each) for each in zip(prompts, params, strict=True)]
+        prepared = [self._composer.as_query(*each) for each in zip(prompts, params, strict=True)]
         if with_text_tokens:
             return self._finish(self._encode_text_tokens(prepared, params, first_index), fits=refuses_long)
         requests = [self._requests_or_error(*each) for each in zip(prepared, params, strict=True)]
@@ -142,7 +120,7 @@ class Encoder:
 
     def special_ids(self) -> tuple[TokenIds, TokenIds]:
         """Return the special tokens that the tokenizer puts before and after a text."""
-        return self._special_ids
+        return self._composer.special_ids
 
     def token_id(self, token: str) -> int | None:
         """Return the id of a token, as the vocabulary writes it; None if it has no such token."""
@@ -154,6 +132,13 @@ class Encoder:
 
     def shorten(self, text: str, *, tokens: int) -> str:
         """Return the start of a text that has so many tokens, or all of it where it has no more."""
+        # The tokens at the end may be others without what followed them: then more has to go.
+        start = self._shorten(text, tokens)
+        while len(start) < len(text):
+            text, start = start, self._shorten(start, tokens)
+        return start
+
+    def _shorten(self, text: str, tokens: int) -> str:
         offsets = self._truncating.find_offsets(text, tokens + 1)
         if offsets is not None:
             # A character whose bytes are several tokens stays whole.
@@ -172,7 +157,7 @@ class Encoder:
 
         None where that is not all that there is to do: the general way then finds out what is.
         """
-        if not prompts or self._query_frame is not None or len(set(map(id, params))) > 1:
+        if not prompts or self._composer.query_frame is not None or len(set(map(id, params))) > 1:
             return None
         one = params[0]
         if one.max_tokens is not None or one.max_text_tokens is not None or one.prompt:
@@ -184,7 +169,7 @@ class Encoder:
             ids_of_each = self._tokenizer.encode_batch(texts, add_special_tokens=one.add_special_tokens)
         except RequestError:
             return None
-        before, after = map(len, self._affixes(one))
+        before, after = map(len, self._composer.affixes(one))
         is_query = one.input_type == "query"
         return [
             EncodedPrompt(ids, one, is_query=is_query, cuttable=(before, len(ids) - after), index=index)
@@ -209,7 +194,7 @@ class Encoder:
                 return RequestError(f"Prompt {index}: {text}", param="input")
         try:
             texts_of_prompt = [one for one in found if isinstance(one, TokenizedText)]
-            return replace(self._encode_one(prompt, params, texts_of_prompt, index), index=index)
+            return replace(self._composer.compose(prompt, params, texts_of_prompt, index), index=index)
         except RequestError as error:
             return error
 
@@ -224,37 +209,10 @@ class Encoder:
                     raise prompt
                 if not isinstance(prompt, str):
                     raise RequestError(f"Prompt {index} is no text, and only a text has places in it.", param="input")
-                encoded.append(self._encode_with_offsets(prompt, one, index))
+                encoded.append(self._composer.compose_with_offsets(prompt, one, index))
             except RequestError as error:
                 encoded.append(error)
         return encoded
-
-    def _encode_with_offsets(self, text: str, params: ResolvedParams, index: int) -> EncodedPrompt:
-        before, after = self._affixes(params)
-        room = self._room(params, special_tokens=len(before) + len(after))
-        try:
-            [(ids, tokens)] = self._tokenizer.text_tokens([text], [params.prompt])
-        except RequestError as error:
-            raise RequestError(f"Prompt {index}: {error}", param="input") from error
-        of_prompt = sum(1 for _ in takewhile(lambda token: token.is_special, tokens)) if params.prompt else 0
-        kept = truncate_after_prompt(
-            np.arange(len(ids), dtype=np.int32),
-            prompt_length=of_prompt,
-            max_length=room,
-            max_text=params.max_text_tokens,
-            side=params.truncation_side,
-        )
-        specials = [
-            [TextToken(name, None, None, is_special=True) for name in self.tokens(special)]
-            for special in (before, after)
-        ]
-        return replace(
-            _encoded(np.concatenate([before, ids[kept], after]), params),
-            index=index,
-            text_tokens=(*specials[0], *(tokens[place] for place in kept), *specials[1]),
-            prompt_length=self._left_out(params),
-            cuttable=(len(before), len(before) + len(kept)),
-        )
 
     def fit(self, prompt: EncodedPrompt) -> EncodedPrompt | RequestError:
         """Return a prompt as it runs: no longer than the model's maximum, queries expanded; or why it cannot run."""
@@ -314,249 +272,12 @@ class Encoder:
             )
         return None
 
-    def _as_query(self, prompt: Prompt, params: ResolvedParams) -> Prompt | RequestError:
-        """Put around a text what the model reads around every query; leave other prompts."""
-        if not isinstance(prompt, str):
-            return prompt
-        if self._info.text.only_queries and params.input_type == "document":
-            others = " or ".join(self._readers)
-            return RequestError(
-                f"{self._info.name} reads texts as queries alone. Send documents of modality {others}.",
-                param="documents",
-            )
-        if self._query_frame is None:
-            return prompt
-        prefix, suffix = self._query_frame
-        return TemplatedText(prefix + params.prompt, prompt, suffix)
-
-    def _max_text_of_templated(self, params: ResolvedParams) -> int | None:
-        """Return how many tokens the text of a templated one may have by itself."""
-        return params.max_tokens_per_doc if self._query_frame is None else params.max_tokens_per_query
-
     def _requests_or_error(
         self, prompt: Prompt | RequestError, params: ResolvedParams
     ) -> tuple[TokenizeRequest, ...] | RequestError:
         if isinstance(prompt, RequestError):
             return prompt
         try:
-            return self._requests(prompt, params)
+            return self._composer.requests(prompt, params)
         except RequestError as error:
             return error
-
-    def _requests(self, prompt: Prompt, params: ResolvedParams) -> tuple[TokenizeRequest, ...]:
-        """Return which texts have to be tokenized for a prompt, and how much of each."""
-        side = params.truncation_side
-        match prompt:
-            case str():
-                specials, limit = sum(map(len, self._affixes(params))), params.max_text_tokens
-                of_text = None if limit is None else len(self._prompt_ids.get(params.prompt, ())) + limit
-                count = min_or_none(of_text, self._room(params, special_tokens=specials))
-                return (TokenizeRequest(params.prompt + prompt, count, side),)
-            case TextPair():
-                return _pair_requests(
-                    prompt, params, room=self._room(params, special_tokens=self._template(params).size)
-                )
-            case TemplatedText():
-                count = min_or_none(self._max_text_of_templated(params), self._room(params, special_tokens=0))
-                is_cut = count is not None and is_long(prompt.text, count)
-                return () if is_cut else (TokenizeRequest(prompt.prefix + prompt.text + prompt.suffix),)
-        return ()
-
-    def _encode_one(
-        self, prompt: Prompt, params: ResolvedParams, texts: Sequence[TokenizedText], index: int
-    ) -> EncodedPrompt:
-        match prompt:
-            case str():
-                return self._text(prompt, params, *texts)
-            case TextPair():
-                return self._pair(prompt, params, *texts)
-            case TemplatedText():
-                return _encoded(self._templated(prompt, params, texts, index), params)
-            case ModalityPrompt():
-                return self._unread(prompt, params, index)
-        return self._token_inputs(prompt, params, index)
-
-    def _text(self, text: str, params: ResolvedParams, tokenized: TokenizedText) -> EncodedPrompt:
-        before, after = self._affixes(params)
-        prompt_ids = self._prompt_ids.get(params.prompt, NO_TOKENS)
-        ids, side = tokenized.token_ids, params.truncation_side
-        if len(prompt_ids) and side == "left" and not tokenized.is_whole:
-            request = TokenizeRequest(params.prompt + text, len(prompt_ids))
-            head = self._truncating.tokenize([request])[request]
-            if isinstance(head, RequestError):
-                raise head
-            ids = np.concatenate([head.token_ids[: common_prefix(prompt_ids, head.token_ids)], ids])
-        prompt_length = common_prefix(prompt_ids, ids)
-        kept = truncate_after_prompt(
-            ids,
-            prompt_length=prompt_length,
-            max_length=self._room(params, special_tokens=len(before) + len(after)),
-            max_text=params.max_text_tokens,
-            side=side,
-        )
-        whole = np.concatenate([before, kept, after])
-        return replace(
-            _encoded(whole, params),
-            prompt_length=self._left_out(params),
-            cuttable=(len(before), len(whole) - len(after)),
-        )
-
-    def _left_out(self, params: ResolvedParams) -> int:
-        """Return how many tokens of a text behind its prompt are left out of pooling."""
-        prompt_ids = self._prompt_ids.get(params.prompt, NO_TOKENS)
-        if self._info.pooling.includes_prompt or not len(prompt_ids):
-            return 0
-        before, after = self._affixes(params)
-        # The count of sentence-transformers: the prompt between special tokens, but for the last of these.
-        return len(prompt_ids) + len(before) + max(0, len(after) - 1)
-
-    def _pair(
-        self, pair: TextPair, params: ResolvedParams, first: TokenizedText, second: TokenizedText
-    ) -> EncodedPrompt:
-        """Return a pair, its texts truncated as `params` ask and the special tokens kept."""
-        template = self._template(params)
-        room = self._room(params, special_tokens=template.size)
-        halves = _truncate_halves(first, second, params)
-        side = params.truncation_side
-        if room is not None:
-            if not (first.is_whole and second.is_whole) and min(map(len, halves)) > room:
-                halves = self._whole_halves(pair, params)  # which of the two is longer decides how both are cut
-            kept = truncate_pair(len(halves[0]), len(halves[1]), room)
-            halves = truncate(halves[0], kept[0], side), truncate(halves[1], kept[1], side)
-        ids, types = template.join(*halves)
-        end = len(ids) - len(template.after)
-        return replace(_encoded(ids, params, types), cuttable=(end - len(halves[1]), end))
-
-    def _whole_halves(self, pair: TextPair, params: ResolvedParams) -> tuple[TokenIds, TokenIds]:
-        requests = _pair_requests(pair, params, room=None)
-        texts = self._truncating.tokenize(requests)
-        first, second = (texts[request] for request in requests)
-        for text in (first, second):
-            if isinstance(text, RequestError):
-                raise text
-        assert isinstance(first, TokenizedText)
-        assert isinstance(second, TokenizedText)
-        return _truncate_halves(first, second, params)
-
-    def _templated(
-        self, templated: TemplatedText, params: ResolvedParams, texts: Sequence[TokenizedText], index: int
-    ) -> TokenIds:
-        room, limit = self._room(params, special_tokens=0), self._max_text_of_templated(params)
-        most = min_or_none(room, limit)
-        if texts and (most is None or len(texts[0].token_ids) <= most):
-            return texts[0].token_ids
-        try:
-            return truncate_templated(
-                templated, self._tokenizer, max_length=room, max_text=limit, side=params.truncation_side
-            )
-        except RequestError as error:
-            raise RequestError(f"Prompt {index}: {error}.", param="input") from error
-
-    def _token_inputs(
-        self, prompt: TokenInputs | Sequence[int] | TokenIds, params: ResolvedParams, index: int
-    ) -> EncodedPrompt:
-        inputs = prompt if isinstance(prompt, TokenInputs) else TokenInputs(prompt)
-        ids = self._check_range(inputs.token_ids, index)
-        room, side = self._room(params, special_tokens=0), params.truncation_side
-        ids = truncate(ids, room, side)
-        types = None
-        if inputs.token_type_ids is not None:
-            types = truncate(np.asarray(inputs.token_type_ids, np.int32), room, side)
-        cuttable = self._cuttable(ids) if types is None else None
-        return replace(_encoded(ids, params, types), prompt_length=inputs.prompt_length, cuttable=cuttable)
-
-    def _cuttable(self, ids: TokenIds) -> tuple[int, int]:
-        """Return where the tokens of a text lie between special tokens; all of them where there are none."""
-        before, after = self._special_ids
-        end = len(ids) - len(after)
-        has_specials = np.array_equal(ids[: len(before)], before) and np.array_equal(ids[max(0, end) :], after)
-        return (len(before), end) if has_specials and end >= len(before) else (0, len(ids))
-
-    def _unread(self, prompt: ModalityPrompt, params: ResolvedParams, index: int) -> EncodedPrompt:
-        """Return a prompt of another modality than text, which is decoded only if it runs."""
-        modality = prompt.modality
-        reader = self._readers.get(modality)
-        if reader is None:
-            reads = " and ".join(("text", *self._readers))
-            raise RequestError(
-                f"Prompt {index} is of modality {modality!r}; {self._info.name} reads {reads}. Send that, or serve a "
-                f"model that reads {modality!r}.",
-                param="input",
-            )
-
-        def read() -> EncodedPrompt:
-            try:
-                token_ids, seen = reader.read(prompt)
-            except RequestError as error:
-                raise RequestError(f"Prompt {index}: {error}.", param="input") from error
-            return EncodedPrompt(token_ids, params, index=index, input=seen)
-
-        return EncodedPrompt(NO_TOKENS, params, index=index, unread=UnreadInput(modality, prompt.digest(), read))
-
-    def _affixes(self, params: ResolvedParams) -> tuple[TokenIds, TokenIds]:
-        return self._special_ids if params.add_special_tokens else (NO_TOKENS, NO_TOKENS)
-
-    def _template(self, params: ResolvedParams) -> PairTemplate:
-        return self._pair_template if params.add_special_tokens else self._pair_template.without_special_tokens()
-
-    def _check_range(self, token_ids: Sequence[int] | TokenIds, index: int) -> TokenIds:
-        """Return token ids as an array, or raise RequestError if one is not the model's."""
-        try:
-            ids = np.asarray(token_ids, np.int64)
-            low, high = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
-        except OverflowError:
-            low, high = min(token_ids), max(token_ids)
-        if low < 0 or high >= self._info.vocab_size:
-            raise RequestError(
-                f"Prompt {index} holds token id {low if low < 0 else high}; the ids of {self._info.name} go from "
-                f"0 to {self._info.vocab_size - 1}. Send text, or ids made by this model's own tokenizer "
-                "(langchain's OpenAIEmbeddings sends another model's ids unless check_embedding_ctx_length=False).",
-                param="input",
-            )
-        return ids.astype(np.int32)
-
-    def _room(self, params: ResolvedParams, *, special_tokens: int) -> int | None:
-        """Return how many tokens a prompt may keep beside its special tokens, or None where it must not be cut."""
-        limit, longest = params.max_tokens, self._info.longest(params.input_type)
-        if limit is None:
-            return None
-        if not max(1, special_tokens) <= limit <= longest:
-            raise RequestError(
-                f"truncate_prompt_tokens is {limit}; for {self._info.name} it must lie between "
-                f"{max(1, special_tokens)} (its special tokens) and {longest} (its maximum), or be -1 for the maximum.",
-                param="truncate_prompt_tokens",
-            )
-        return limit - special_tokens
-
-
-def _encoded(ids: TokenIds, params: ResolvedParams, types: TokenIds | None = None) -> EncodedPrompt:
-    return EncodedPrompt(ids, params, types, is_query=params.input_type == "query")
-
-
-def _special_ids(tokenizer: Tokenizer) -> tuple[TokenIds, TokenIds]:
-    [ids] = tokenizer.encode_batch([PROBE], add_special_tokens=True)
-    before, after = tokenizer.special_affixes
-    return ids[:before], ids[len(ids) - after :]
-
-
-def _pair_requests(
-    pair: TextPair, params: ResolvedParams, *, room: int | None
-) -> tuple[TokenizeRequest, TokenizeRequest]:
-    """Return how much has to be tokenized of a pair, whose texts have `room` tokens together; None for any number.
-
-    One token more than fits is tokenized: it shows that the text is too long.
-    """
-    most, side = None if room is None else room + 1, params.truncation_side
-    return (
-        TokenizeRequest(pair.first, min_or_none(params.max_tokens_per_query, most), side),
-        TokenizeRequest(pair.second, min_or_none(params.max_tokens_per_doc, most), side),
-    )
-
-
-def _truncate_halves(first: TokenizedText, second: TokenizedText, params: ResolvedParams) -> tuple[TokenIds, TokenIds]:
-    """Return the tokens of the texts of a pair, each truncated to what it may have by itself."""
-    side = params.truncation_side
-    return (
-        truncate(first.token_ids, params.max_tokens_per_query, side),
-        truncate(second.token_ids, params.max_tokens_per_doc, side),
-    )
