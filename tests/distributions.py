@@ -13,7 +13,6 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from engines import make_encoder
-from poolkit.config import ModelConfig
 from poolkit.contract import (
     Backbone,
     Operation,
@@ -190,11 +189,11 @@ def fake_encoder() -> Encoder:
     return make_encoder(FakeTokenizer(), make_model())
 
 
-def load_tokenizer(info: ModelInfo, *, config: ModelConfig) -> Tokenizer:
+def load_tokenizer(info: ModelInfo) -> Tokenizer:
     """With `load_backbone`, makes this module provide the engine of the poolkit that `open_site` installs."""
     raise NotImplementedError
 
 
-def load_backbone(info: ModelInfo, config: ModelConfig, *, taps: Sequence[int] = ()) -> Backbone | str:
+def load_backbone(info: ModelInfo, *, taps: Sequence[int] = ()) -> Backbone | str:
     """Never called: these tests load no model."""
     raise NotImplementedError

@@ -103,8 +103,7 @@ def load_tokenizer(folder: Path | str) -> Tokenizer:
     """Return the tokenizer of the model in `folder`."""
     from poolkit.tokenization import tokenizer
 
-    config = ModelConfig(model=str(folder))
-    return tokenizer.load_tokenizer(read(folder), config=config)
+    return tokenizer.load_tokenizer(read(folder))
 
 
 def load_engine(

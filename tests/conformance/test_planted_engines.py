@@ -18,11 +18,11 @@ def describe(folder, *, config):
     return replace(FAKE_MODEL, path=folder) if (folder / "table").exists() else None
 
 
-def load_tokenizer(info, *, config):
+def load_tokenizer(info):
     return FakeTokenizer()
 
 
-def load_backbone(info, config, *, taps=()):
+def load_backbone(info, *, taps=()):
     return Table(info)
 
 
@@ -86,7 +86,7 @@ def test_an_engine_that_fails_in_threads(breaches):
 
 
 def test_an_engine_that_does_not_load(breaches):
-    assert breaches({"return Table(info)": "return Table(info, config)"}) == {
+    assert breaches({"return Table(info)": "return Table(info, taps)"}) == {
         "engine_loads": "table = poolkit_table does not load: TypeError: Table.__init__() takes 2 positional arguments "
         "but 3 were given"
     }

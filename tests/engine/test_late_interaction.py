@@ -112,7 +112,7 @@ def serve(folder: Path, *, flash: bool = True, **settings: object) -> Iterator[t
     engine = Watched(load_weights(torch_engine, info, task=TOKEN_EMBED, settings=NoSettings(), encoder=encoder))
     registry = Registry.load(PluginConfig())
     task = registry.bind(TOKEN_EMBED, info, encoder)
-    served = ServedModel(info=info, task=task, registry=registry, encoder=encoder, engine=engine, config=config)
+    served = ServedModel(info=info, task=task, registry=registry, encoder=encoder, engine=engine)
     try:
         yield served, engine
     finally:

@@ -313,7 +313,7 @@ def describe(folder, *, config):
         ),
     )
 
-def load_tokenizer(info, *, config):
+def load_tokenizer(info):
     return FakeTokenizer()
 
 class Backbone:
@@ -325,7 +325,7 @@ class Backbone:
     def __call__(self, batch):
         return States(self._table[batch.token_ids])
 
-def load_backbone(info, config, *, taps=()):
+def load_backbone(info, *, taps=()):
     return Backbone(np.load(info.path / "table.npy"))
 """
 """An engine for folders that core cannot read: no transformers model, no torch."""

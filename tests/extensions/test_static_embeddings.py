@@ -51,7 +51,7 @@ def describe(folder, *, config):
     )
 
 
-def load_tokenizer(info, *, config):
+def load_tokenizer(info):
     return read_tokenizer(info.path / "tokenizer.json")
 
 
@@ -64,7 +64,7 @@ class Lookup:
         return States(self._table[batch.token_ids])
 
 
-def load_backbone(info, config, *, taps=()):
+def load_backbone(info, *, taps=()):
     return "a table of vectors has no layers to tap" if taps else Lookup(np.load(info.path / "embeddings.npy"))
 """
 
@@ -185,7 +185,7 @@ def test_a_tokenizer_file_alone_gives_what_transformers_makes_of_it(checkpoint):
 
     folder = checkpoint("bert")
     info = read(folder)
-    alone, whole = read_tokenizer(folder / "tokenizer.json"), load_tokenizer(info, config=info.config)
+    alone, whole = read_tokenizer(folder / "tokenizer.json"), load_tokenizer(info)
     assert alone.pair_template == whole.pair_template
     assert alone.special_affixes == whole.special_affixes
     prompts = ["query: "] * len(TEXTS)

@@ -35,7 +35,7 @@ class StaticBackbone:
     def __call__(self, batch):
         return States(self._table[batch.token_ids])
 
-def load_backbone(info, config, *, taps=()):
+def load_backbone(info, *, taps=()):
     if taps:
         return "a table of word vectors has no layers to tap"
     weights = load_file(info.path / "model.safetensors")
@@ -52,7 +52,7 @@ class Backbone:
     def __call__(self, batch):
         return States(batch.token_ids[:-1, None].astype("float32"))
 
-def load_backbone(info, config, *, taps=()):
+def load_backbone(info, *, taps=()):
     return Backbone()
 """
 
@@ -76,7 +76,7 @@ class Backbone:
             ]
         return States(np.concatenate(rows))
 
-def load_backbone(info, config, *, taps=()):
+def load_backbone(info, *, taps=()):
     return Backbone(info.path)
 """
 """Any library that runs a model: what it gives are numpy arrays."""
@@ -141,7 +141,7 @@ def test_states_of_the_wrong_shape_are_the_engines_failure(install, checkpoint):
 
 
 def test_an_engine_says_why_it_cannot_run_a_model(install, checkpoint):
-    refusing = 'def load_backbone(info, config, *, taps=()):\n    return "its layers are not those of a BERT"\n'
+    refusing = 'def load_backbone(info, *, taps=()):\n    return "its layers are not those of a BERT"\n'
     folder = checkpoint("bert")
     with pytest.raises(ModelError) as caught:
         LLM(str(folder), **add(install, refusing))

@@ -18,7 +18,6 @@ from sentence_transformers import SentenceTransformer
 from checkpoints import real_texts, write_json
 from closeness import assert_close
 from poolkit import LLM, Batch, ResolvedParams, Segments, create_app
-from poolkit.config import ModelConfig
 from poolkit.errors import ConfigError, ModelError
 from poolkit_plugins.openvino import load_backbone
 from reading import read
@@ -114,7 +113,7 @@ def test_token_vectors_are_those_of_the_torch_engine(checkpoint):
 
 def test_threads_run_it_at_once_without_disturbing_each_other(checkpoint):
     folder = checkpoint("bert")
-    backbone = load_backbone(read(folder), ModelConfig(model=str(folder), dtype="float32"))
+    backbone = load_backbone(read(folder, dtype="float32"))
     dice = np.random.default_rng(0)
     batches = [make_batch([dice.integers(5, 700, size) for size in sizes]) for sizes in ((3, 9, 17), (5, 5, 40, 80))]
     alone = [backbone(batch).tokens for batch in batches]
@@ -130,7 +129,7 @@ def test_threads_run_it_at_once_without_disturbing_each_other(checkpoint):
 
 def test_tokens_beyond_the_attended_ones_are_not_seen(checkpoint):
     folder = checkpoint("bert")
-    backbone = load_backbone(read(folder), ModelConfig(model=str(folder), dtype="float32"))
+    backbone = load_backbone(read(folder, dtype="float32"))
     ids = np.arange(5, 15)
     plain = make_batch([ids[:6]])
     expanded = make_batch([ids])
@@ -146,7 +145,7 @@ def test_the_weights_of_torch_are_dropped_after_conversion(checkpoint):
         return sum(type(found).__name__ == "BertModel" for found in gc.get_objects())
 
     folder, before = checkpoint("bert"), count()
-    backbone = load_backbone(read(folder), ModelConfig(model=str(folder), dtype="float32"))
+    backbone = load_backbone(read(folder, dtype="float32"))
     assert not isinstance(backbone, str)
     assert count() == before
 
@@ -161,7 +160,7 @@ def test_the_weights_of_torch_are_dropped_after_conversion(checkpoint):
 )
 def test_what_it_cannot_do_is_a_reason(checkpoint, settings, taps, reason):
     folder = checkpoint("bert")
-    assert load_backbone(read(folder), ModelConfig(model=str(folder), **settings), taps=taps) == reason
+    assert load_backbone(read(folder, **settings), taps=taps) == reason
 
 
 def test_decoders_are_refused(checkpoint):
@@ -180,8 +179,7 @@ def test_a_model_that_gives_other_numbers_once_converted_is_refused(checkpoint, 
     (folder / "modeling_branching.py").write_text(BRANCHING, "utf-8")
     config = json.loads((folder / "config.json").read_text("utf-8"))
     write_json(folder / "config.json", {**config, "auto_map": {"AutoModel": "modeling_branching.BranchingModel"}})
-    settings = ModelConfig(model=str(folder), dtype="float32", trust_remote_code=True)
-    assert load_backbone(read(folder, trust_remote_code=True), settings) == (
+    assert load_backbone(read(folder, dtype="float32", trust_remote_code=True)) == (
         "converted it differs from transformers by 5.0e-01 of a token vector's length, more than 1e-04"
     )
 

@@ -25,7 +25,7 @@ def install_engine(site: Site, name: str, source: str, *, engine: str = "openvin
 
 
 def test_an_engine_is_found_by_its_name(site: Site):
-    functions = "def load_tokenizer(info, *, config): ...\ndef load_backbone(info, config, *, taps=()): ...\n"
+    functions = "def load_tokenizer(info): ...\ndef load_backbone(info, *, taps=()): ...\n"
     install_engine(site, "poolkit-openvino", functions)
     assert load("openvino").import_engine("openvino").__name__ == "poolkit_openvino"
     assert load().import_engine("torch") is distributions
@@ -65,7 +65,7 @@ def test_an_engine_that_two_plugins_provide(site: Site):
 
 
 def test_an_engine_that_lacks_a_function(site: Site):
-    install_engine(site, "poolkit-openvino", "def load_tokenizer(info, *, config): ...\n")
+    install_engine(site, "poolkit-openvino", "def load_tokenizer(info): ...\n")
     with pytest.raises(PluginInvalidError) as caught:
         load("openvino").import_engine("openvino")
     assert str(caught.value) == (

@@ -37,7 +37,7 @@ def inspect(
     prepared = prepare_model(resolved.settings, resolved.plugins)
     with closing(prepared.task):
         decisions = [
-            *report(prepared.info, prepared.task.task, resolved.settings),
+            *report(prepared.info, prepared.task.task),
             *_hardware(resolved.settings),
             *report_quarantined(prepared.registry),
         ]

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
-from poolkit.config import ModelConfig
 from poolkit.contract.encoder import ModalityInput
 from poolkit.contract.model_info import Decision, ModelInfo
 from poolkit.contract.params import ResolvedParams
@@ -250,22 +249,21 @@ class EngineProvider(Protocol):
 
     * `describe(folder, *, config) -> ModelInfo | None`, for a folder that core cannot read. It is asked before any file
       is read, and returns None for a folder that is not its own;
-    * `load_tokenizer(info, *, config) -> Tokenizer`, for a folder whose tokenizer transformers cannot load;
-    * `find_device(config) -> str`, the torch device that its hidden states come on, where that is not the CPU;
-    * `load_with_head(info, config, *, encoder, per_token) -> tuple[Backbone, Pooler]`, which loads a classifier of
-      texts, or of tokens where `per_token`, with its own head. Without it core loads that head, and runs it with torch.
+    * `load_tokenizer(info) -> Tokenizer`, for a folder whose tokenizer transformers cannot load;
+    * `find_device(info) -> str`, the torch device that its hidden states come on, where that is not the CPU;
+    * `load_with_head(info, *, encoder, per_token) -> tuple[Backbone, Pooler]`, which loads a classifier of texts, or of
+      tokens where `per_token`, with its own head. Without it core loads that head, and runs it with torch.
     """
 
     def load_backbone(
-        self, info: ModelInfo, config: ModelConfig, *, taps: Sequence[int] = ()
+        self, info: ModelInfo, *, taps: Sequence[int] = ()
     ) -> Backbone[NDArray[np.generic]] | Backbone[torch.Tensor] | str:
         """Load the weights of the model that `info` describes, without its head.
 
         Returns what runs it; or why this engine cannot, as "its attention is not one that this engine has".
 
         Args:
-            info: what the model's files say.
-            config: what the operator says.
+            info: what the model's files say, and the operator in `info.config`.
             taps: the layers whose hidden states are needed beside the last one's.
         """
         ...

@@ -17,7 +17,7 @@ def load_base_model(info: ModelInfo) -> PreTrainedModel:
 
     The operator's `hf_overrides` and `trust_remote_code` apply, and weights are never made up.
 
-        def load_backbone(info, config, *, taps=()):
+        def load_backbone(info, *, taps=()):
             return ConvertedBackbone(convert(load_base_model(info)))
 
     Raises ModelError where transformers cannot load it, or where the checkpoint lacks some of its weights.

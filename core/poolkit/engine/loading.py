@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import torch
     from pydantic import BaseModel
 
-    from poolkit.config import ModelConfig
     from poolkit.contract import Backbone, EngineProvider, ModelInfo, OutputKind, Pooler, PromptEncoder
 
 __all__ = ["load_model", "make_finish"]
@@ -34,7 +33,7 @@ class LoadWithHead(Protocol):
     """The functions that an engine may have beside `load_backbone`."""
 
     def __call__(
-        self, info: ModelInfo, config: ModelConfig, *, encoder: PromptEncoder, per_token: bool
+        self, info: ModelInfo, *, encoder: PromptEncoder, per_token: bool
     ) -> tuple[Backbone[torch.Tensor], Pooler[torch.Tensor]]:
         """Load a classifier with its own head."""
         ...
@@ -94,7 +93,7 @@ def make_finish(info: ModelInfo, output: Output, activation: Activation, kind: O
 
 
 def _load_backbone(provider: EngineProvider, info: ModelInfo, taps: Sequence[int] = ()) -> Backbone[torch.Tensor]:
-    found = provider.load_backbone(info, info.config, taps=tuple(taps))
+    found = provider.load_backbone(info, taps=tuple(taps))
     if isinstance(found, str):
         raise ModelError(f"The engine {info.config.engine!r} cannot run {info.name}: {found}. Choose another engine.")
     # Numpy's arrays go the same way: poolers and finish find out for themselves what they are given.
@@ -103,8 +102,8 @@ def _load_backbone(provider: EngineProvider, info: ModelInfo, taps: Sequence[int
 
 def _device(provider: EngineProvider, info: ModelInfo) -> str:
     """Return the torch device that the engine's hidden states come on."""
-    find: Callable[[ModelConfig], str] | None = getattr(provider, "find_device", None)
-    return "cpu" if find is None else find(info.config)
+    find: Callable[[ModelInfo], str] | None = getattr(provider, "find_device", None)
+    return "cpu" if find is None else find(info)
 
 
 def _load_with_head(
@@ -113,12 +112,12 @@ def _load_with_head(
     """Return the model with its own head. Of an engine that brings none, the head is run with torch."""
     load: LoadWithHead | None = getattr(provider, "load_with_head", None)
     if load is not None:
-        return load(info, info.config, encoder=encoder, per_token=per_token)
+        return load(info, encoder=encoder, per_token=per_token)
     from poolkit.engine.torch import load_with_head
 
     backbone = _load_backbone(provider, info)
     config = info.config.model_copy(update={"device": _device(provider, info), "dtype": "float32"})
-    whole, pooler = load_with_head(replace(info, config=config), config, encoder=encoder, per_token=per_token)
+    whole, pooler = load_with_head(replace(info, config=config), encoder=encoder, per_token=per_token)
     if isinstance(pooler, VectorPooler | TokenPooler):
         return whole, pooler  # the head cannot be run alone
     return backbone, OnTorch(pooler)

@@ -16,8 +16,9 @@ OF_STEPS = ("step_tag_id", "returned_token_ids")
 OF_TOKENS = (Output.TOKEN_VECTORS, Output.TOKEN_LOGITS)
 
 
-def check_pooler(pooler: PoolerConfig, *, task: PoolingTask, model: ModelInfo) -> None:
+def check_pooler(model: ModelInfo, *, task: PoolingTask) -> None:
     """Raise ConfigError for every field that has no effect on this task of this model."""
+    pooler = model.config.pooler_config
     problems = [
         f"pooler_config.{name} is {getattr(pooler, name)!r}, {why}" for name, why in _problems(pooler, task, model)
     ]

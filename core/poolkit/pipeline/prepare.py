@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
@@ -28,14 +28,6 @@ class Describe(Protocol):
 
     def __call__(self, folder: Path, *, config: ModelConfig) -> ModelInfo | None:
         """Return what the model is, or None if it is none of the engine's own."""
-        ...
-
-
-class LoadTokenizer(Protocol):
-    """Loads the tokenizer of the model that `info` describes."""
-
-    def __call__(self, info: ModelInfo, *, config: ModelConfig) -> Tokenizer:
-        """Raises ModelError if there is none."""
         ...
 
 
@@ -74,7 +66,7 @@ def prepare_model(config: ModelConfig, plugins: PluginConfig) -> PreparedModel:
     provider = registry.import_engine(config.engine)
     info = _read(config, registry, provider)
     task = registry.get_pooling_task(registry.supported_tasks(info), *named, model=info)
-    check_pooler(pooler, task=task, model=info)
+    check_pooler(info, task=task)
     if config.score_template is not None and task.output is not Output.LOGITS:
         raise ConfigError(
             f"score_template is {str(config.score_template)!r}, but task {task.name!r} reads no queries and documents "
@@ -84,8 +76,8 @@ def prepare_model(config: ModelConfig, plugins: PluginConfig) -> PreparedModel:
         ScoreTemplate.of(info)  # a bad template is told as such, not as the failure of the task that would use it
     modalities = cast("Mapping[str, Modality[ModalityPrompt]]", registry.entries(MODALITIES))
     readers = {name: modalities[name].load_reader(info) for name in info.modalities}
-    load = getattr(provider, "load_tokenizer", None) or _tokenizer_loader()
-    encoder = Encoder(load(info, config=config), info, ParamsResolver(task, info), readers=readers)
+    load: Callable[[ModelInfo], Tokenizer] = getattr(provider, "load_tokenizer", None) or _tokenizer_loader()
+    encoder = Encoder(load(info), info, ParamsResolver(task, info), readers=readers)
     bound = registry.bind(task, info, encoder)
     return PreparedModel(info, bound, encoder, provider, registry)
 
@@ -109,7 +101,7 @@ def _read(config: ModelConfig, registry: Registry, provider: EngineProvider) -> 
     return read_model(config, tables, folder=folder)
 
 
-def _tokenizer_loader() -> LoadTokenizer:
+def _tokenizer_loader() -> Callable[[ModelInfo], Tokenizer]:
     """Import the loader when a model is prepared: `from poolkit import LLM` stays light."""
     from poolkit.tokenization.tokenizer import load_tokenizer
 

@@ -16,13 +16,13 @@ __all__ = ["report", "report_quarantined"]
 SCORES = (Output.LOGITS, Output.TOKEN_LOGITS)
 
 
-def report(model: ModelInfo, task: PoolingTask, config: ModelConfig) -> tuple[Decision, ...]:
+def report(model: ModelInfo, task: PoolingTask) -> tuple[Decision, ...]:
     """Return what was decided for one task of a model, and where each value comes from."""
     return (
-        _task(task, config),
+        _task(task, model.config),
         *(line for line in model.decisions if line.outputs is None or task.output in line.outputs),
         _head(model, task),
-        *_of_task(model, task, config),
+        *_of_task(model, task),
     )
 
 
@@ -60,8 +60,8 @@ def _head(model: ModelInfo, task: PoolingTask) -> Decision:
     return Decision("head", "; ".join(map(str, layers)), "the model's own layers")
 
 
-def _of_task(model: ModelInfo, task: PoolingTask, config: ModelConfig) -> Iterator[Decision]:
-    pooler = config.pooler_config
+def _of_task(model: ModelInfo, task: PoolingTask) -> Iterator[Decision]:
+    pooler = model.config.pooler_config
     is_models = task.activation is Activation.MODEL
     activation = model.label_activation if is_models else task.activation
     if activation is not Activation.IDENTITY:

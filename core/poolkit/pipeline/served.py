@@ -83,7 +83,6 @@ class ServedModel:
         registry: Registry,
         encoder: Encoder,
         engine: Engine,
-        config: ModelConfig,
         max_waiting_prompts: int = MAX_WAITING_PROMPTS,
     ) -> None:
         self.name = info.name
@@ -94,18 +93,18 @@ class ServedModel:
         self.modalities: Mapping[str, type[ModalityPrompt]] = {name: one.prompt for name, one in modalities.items()}
         self.operations: Mapping[str, BoundOperation] = task.operations
         self.decisions: tuple[Decision, ...] = (
-            *report(info, task.task, config),
+            *report(info, task.task),
             *engine.decisions,
             *report_quarantined(registry),
         )
         self._bound = task
         self._engine = engine
         self._encoder = encoder
-        self._max_num_seqs = config.max_num_seqs
+        self._max_num_seqs = info.config.max_num_seqs
         self._scheduler = Scheduler(
             engine,
-            max_num_batched_tokens=config.max_num_batched_tokens,
-            max_num_seqs=config.max_num_seqs,
+            max_num_batched_tokens=info.config.max_num_batched_tokens,
+            max_num_seqs=info.config.max_num_seqs,
             max_waiting_prompts=max_waiting_prompts,
         )
         cpus = os.cpu_count() or 1
@@ -314,6 +313,5 @@ def load_model(
         registry=prepared.registry,
         encoder=prepared.encoder,
         engine=engine,
-        config=config,
         max_waiting_prompts=max_waiting_prompts,
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import importlib_metadata
 from packaging.utils import canonicalize_name
 
-from poolkit.config import MAX_WAITING_PROMPTS, ModelConfig, Named, PluginConfig
+from poolkit.config import MAX_WAITING_PROMPTS, Named, PluginConfig
 from poolkit.contract import PoolingTask
 from poolkit.errors import PluginInvalidError
 from poolkit.pipeline.params import ParamsResolver
@@ -61,6 +62,8 @@ def fake_model(
     chosen = registry.get_pooling_task(names, task)
     provider = next(loaded.plugin for loaded in registry.tasks if loaded.target is chosen)
     fake = find_fake(provider.name, chosen.name) or Fake()
+    config = fake.model.config.model_copy(update={"max_num_seqs": max_num_seqs})
+    fake = replace(fake, model=replace(fake.model, config=config))
     chosen = chosen.for_model(fake.model)
     encoder = Encoder(FakeTokenizer(), fake.model, ParamsResolver(chosen, fake.model))
     bound = registry.bind(chosen, fake.model, encoder)
@@ -76,7 +79,6 @@ def fake_model(
         registry=registry,
         encoder=encoder,
         engine=engine,
-        config=ModelConfig(max_num_seqs=max_num_seqs),
         max_waiting_prompts=max_waiting_prompts,
     )
     try:

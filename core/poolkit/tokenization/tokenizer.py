@@ -22,7 +22,6 @@ from poolkit.tokenization.text_tokens import EncodeTextTokens, fast_text_tokens,
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from poolkit.config import ModelConfig
     from poolkit.contract import TokenIds
     from poolkit.models import ModelInfo
 
@@ -121,7 +120,7 @@ class TextTokenizer:
         return self._special_affixes
 
 
-def load_tokenizer(info: ModelInfo, *, config: ModelConfig) -> TextTokenizer:
+def load_tokenizer(info: ModelInfo) -> TextTokenizer:
     """Load the tokenizer from the model's folder.
 
     Raises ModelError where there is none.
@@ -129,7 +128,7 @@ def load_tokenizer(info: ModelInfo, *, config: ModelConfig) -> TextTokenizer:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(info.path, trust_remote_code=config.trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(info.path, trust_remote_code=info.config.trust_remote_code)
     except Exception as exc:  # the Rust library raises bare ones
         raise ModelError(f"The tokenizer of {info.name} in {info.path} cannot be loaded: {exc}") from exc
     if len(tokenizer) < FEWEST_TOKENS:
@@ -165,7 +164,7 @@ def load_tokenizer(info: ModelInfo, *, config: ModelConfig) -> TextTokenizer:
 def read_tokenizer(file: Path) -> TextTokenizer:
     """Read a tokenizer.json alone, without transformers: for the `load_tokenizer` of an engine.
 
-        def load_tokenizer(info, *, config):
+        def load_tokenizer(info):
             return read_tokenizer(info.path / "tokenizer.json")
 
     Truncation and padding that the file asks for are left out: poolkit cuts prompts itself, and pads none.

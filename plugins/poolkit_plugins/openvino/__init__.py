@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from poolkit import ModelConfig, ModelInfo
+from poolkit import ModelInfo
 from poolkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["load_backbone"]
 
 
-def load_backbone(info: ModelInfo, config: ModelConfig, *, taps: Sequence[int] = ()) -> PaddedBackbone | str:
+def load_backbone(info: ModelInfo, *, taps: Sequence[int] = ()) -> PaddedBackbone | str:
     """Load and convert the model that `info` describes, without its head; or return why OpenVINO cannot run it.
 
     Raises ConfigError where openvino is not installed, and ModelError where the weights cannot be loaded.
     """
-    if reason := _reason_not_to(info, config, taps):
+    if reason := _reason_not_to(info, taps):
         return reason
     try:
         from poolkit_plugins.openvino._convert import load
@@ -34,10 +34,10 @@ def load_backbone(info: ModelInfo, config: ModelConfig, *, taps: Sequence[int] =
             "The engine 'openvino' needs OpenVINO, which is not installed. "
             "Run: python -m pip install 'poolkit[openvino]'"
         ) from error
-    return load(info, config)
+    return load(info)
 
 
-def _reason_not_to(info: ModelInfo, config: ModelConfig, taps: Sequence[int]) -> str | None:
+def _reason_not_to(info: ModelInfo, taps: Sequence[int]) -> str | None:
     """Return what rules the engine out before any weight is read, or None."""
     if taps:
         return "it gives the last layer's hidden states alone, and the task taps others"
@@ -45,8 +45,8 @@ def _reason_not_to(info: ModelInfo, config: ModelConfig, taps: Sequence[int]) ->
         return "it gives the last layer's hidden states alone, and the model's vectors are a mean of several layers"
     if info.modalities:
         return f"it reads texts alone, and the model reads modality {' and '.join(info.modalities)}"
-    if config.device not in ("auto", "cpu"):
-        return f"it runs on the CPU, and device is {config.device!r}"
-    if config.batching == "packed":
+    if info.config.device not in ("auto", "cpu"):
+        return f"it runs on the CPU, and device is {info.config.device!r}"
+    if info.config.batching == "packed":
         return "it pads rows, and batching is 'packed'"
     return None

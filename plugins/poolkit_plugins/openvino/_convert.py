@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from poolkit import Batch, Decision, ModelConfig, ModelInfo, ResolvedParams, Segments, load_base_model
+from poolkit import Batch, Decision, ModelInfo, ResolvedParams, Segments, load_base_model
 from poolkit_plugins.openvino._backbone import PaddedBackbone, RunRows
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ OUT_OF_MEMORY = ("Failed to allocate", "can't alloc", "bad_alloc")
 """What OpenVINO says where a tensor, the code of a kernel or anything else finds no memory."""
 
 
-def load(info: ModelInfo, config: ModelConfig) -> PaddedBackbone | str:
+def load(info: ModelInfo) -> PaddedBackbone | str:
     """Load a model, convert it and drop torch's; or return why it cannot be run.
 
     Raises ModelError where the weights cannot be loaded.
@@ -64,7 +64,7 @@ def load(info: ModelInfo, config: ModelConfig) -> PaddedBackbone | str:
         converted = _convert(model, names)
     except Exception as error:  # noqa: BLE001 - whatever the model's code or the conversion raises is the reason
         return f"OpenVINO cannot convert {type(model).__name__}: {type(error).__name__}: {error}"
-    core = openvino.Core()
+    config, core = info.config, openvino.Core()
     is_native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     pad_token_id = getattr(model.config, "pad_token_id", None) or 0
     padded = partial(

@@ -14,7 +14,6 @@ from poolkit.engine.torch.split import split_classifier
 if TYPE_CHECKING:
     import torch
 
-    from poolkit.config import ModelConfig
     from poolkit.contract import Backbone, ModelInfo, Pooler, PromptEncoder
 
 __all__ = ["find_device", "load_backbone", "load_with_head"]
@@ -23,20 +22,20 @@ SEQUENCE_CLASSIFIER = "AutoModelForSequenceClassification"
 TOKEN_CLASSIFIER = "AutoModelForTokenClassification"  # noqa: S105 - a class, not a secret
 
 
-def find_device(config: ModelConfig) -> str:
+def find_device(info: ModelInfo) -> str:
     """Return the device that the weights go to.
 
     Raises ConfigError where torch cannot use it.
     """
-    return str(resolve_device(config)[0])
+    return str(resolve_device(info.config)[0])
 
 
-def load_backbone(info: ModelInfo, config: ModelConfig, *, taps: Sequence[int] = ()) -> Backbone[torch.Tensor] | str:
+def load_backbone(info: ModelInfo, *, taps: Sequence[int] = ()) -> Backbone[torch.Tensor] | str:
     """Load the weights of the model that `info` describes, without its head.
 
     Raises ModelError where they cannot be loaded, or where packed was asked for and the model cannot run so.
     """
-    placement, family = Placement.resolve(config), find_family(info, own=OWN_FAMILIES)
+    placement, family = Placement.resolve(info.config), find_family(info, own=OWN_FAMILIES)
     if family.load is not None:
         return family.load(info, placement, taps=taps)
     model = load_weights(info, placement)
@@ -45,7 +44,7 @@ def load_backbone(info: ModelInfo, config: ModelConfig, *, taps: Sequence[int] =
 
 
 def load_with_head(
-    info: ModelInfo, config: ModelConfig, *, encoder: PromptEncoder, per_token: bool
+    info: ModelInfo, *, encoder: PromptEncoder, per_token: bool
 ) -> tuple[Backbone[torch.Tensor], Pooler[torch.Tensor]]:
     """Load the weights of a model with its own head.
 
@@ -54,7 +53,7 @@ def load_with_head(
 
     Raises ModelError as `load_backbone` does.
     """
-    placement, family = Placement.resolve(config), find_family(info, own=OWN_FAMILIES)
+    placement, family = Placement.resolve(info.config), find_family(info, own=OWN_FAMILIES)
     if family.load_head is not None:
         return family.load_head(info, placement, encoder=encoder, per_token=per_token)
     model = load_weights(info, placement, kind=TOKEN_CLASSIFIER if per_token else SEQUENCE_CLASSIFIER)

@@ -202,7 +202,7 @@ def _load(plugin: PluginUnderTest, entry: EntryPoint) -> Iterator[LoadedEngine]:
         config = ModelConfig(model=folder, engine=entry.name, dtype="float32")
         prepared = prepare_model(config, plugin.config)
         try:
-            backbone = prepared.provider.load_backbone(prepared.info, prepared.info.config)
+            backbone = prepared.provider.load_backbone(prepared.info)
             if isinstance(backbone, str):
                 raise NotApplicableError(
                     f"engine {entry.name!r} cannot run the model that it was tried with: {backbone}. Name a function "
