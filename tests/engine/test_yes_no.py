@@ -84,6 +84,12 @@ def test_a_model_that_caps_its_logits_caps_each_of_them(tmp_path):
     assert np.abs(np.concatenate(run(engine, PROMPTS)) - expected).max() <= 1e-5
 
 
+def test_the_classifier_that_vllm_has_the_config_name_is_run_as_the_causal_lm_that_it_is(qwen3):
+    overrides = {"architectures": ["Qwen3ForSequenceClassification"], "classifier_from_token": ["no", "yes"]}
+    renamed = run(load_engine(qwen3, task=LOGITS, hf_overrides=overrides), PROMPTS)
+    np.testing.assert_allclose(renamed, run(load_engine(qwen3, task=LOGITS), PROMPTS), atol=1e-5)
+
+
 def refusal(folder, **settings):
     with pytest.raises(ModelError) as caught:
         load_engine(folder, task=LOGITS, **settings)

@@ -190,6 +190,35 @@ def test_a_family_that_core_does_not_know(install, tmp_path):
         np.testing.assert_allclose(found, raw(llm), atol=TOLERANCE)
 
 
+SCORER = """
+from poolkit import HeadKind, ModelFamily
+SCORER = ModelFamily(
+    matches=lambda files: files.architecture == "VendorForScoring", head=HeadKind.SEQUENCE_CLASSIFIER, pooling="mean"
+)
+"""
+
+
+def test_a_family_says_what_head_a_checkpoint_has(install, checkpoint):
+    install("poolkit-vendor", modules={"vendor_family": SCORER}, models={"family.vendor": "vendor_family:SCORER"})
+    folder = str(checkpoint("bert", head="ForSequenceClassification", sentence_transformers=False, num_labels=3))
+    with LLM(folder, dtype="float32") as llm:
+        expected = [output.outputs.probs for output in llm.classify(TEXTS, use_tqdm=False)]
+    with LLM(folder, dtype="float32", hf_overrides={"architectures": ["VendorForScoring"]}, enable=ONLY) as llm:
+        found = [output.outputs.probs for output in llm.classify(TEXTS, use_tqdm=False)]
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+
+
+def test_a_plugins_family_goes_before_poolkits_own(install, checkpoint):
+    family = SCORER.replace("VendorForScoring", "LlamaModel")
+    install("poolkit-vendor", modules={"vendor_family": family}, models={"family.vendor": "vendor_family:SCORER"})
+    folder = str(checkpoint("llama", sentence_transformers=False))
+    sources = []
+    for enable in ([], ONLY):
+        with LLM(folder, task="embed", enable=enable) as llm:
+            sources += [line.source for line in llm.decisions if line.name == "pooling"]
+    assert sources == [f"the family {name}; there is no Pooling module" for name in ("decoder", "vendor")]
+
+
 ADAPTER = """
 import torch
 import transformers

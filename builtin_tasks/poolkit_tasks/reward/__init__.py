@@ -1,6 +1,6 @@
 """The task `reward`: how good a text is, as a whole, at each token, or at each step of its reasoning."""
 
-from poolkit import Activation, ModelInfo, Operation, Output, PoolingRequest, PoolingResponse, PoolingTask
+from poolkit import Activation, HeadKind, ModelInfo, Operation, Output, PoolingRequest, PoolingResponse, PoolingTask
 
 __all__ = ["REWARD"]
 
@@ -18,11 +18,7 @@ def why_not(model: ModelInfo) -> str | None:
 
 def preference(model: ModelInfo) -> int:
     """Return that a reward model is served as one, and any other classifier as what it is."""
-    is_made_for_it = (
-        model.architecture.endswith(("ForRewardModel", "ForProcessRewardModel"))
-        or model.config.pooler_config.pooling_type == "STEP"
-    )
-    return 1 if is_made_for_it else -1
+    return 1 if model.head is HeadKind.REWARD or model.config.pooler_config.pooling_type == "STEP" else -1
 
 
 REWARD = PoolingTask(

@@ -51,6 +51,7 @@ from poolkit.contract.modality import (
 )
 from poolkit.contract.model_files import (
     SHARED,
+    HeadKind,
     ModelFamily,
     ModelFiles,
     Module,
@@ -161,6 +162,7 @@ __all__ = [
     "Group",
     "HeadContext",
     "HeadFactory",
+    "HeadKind",
     "InputType",
     "ItemError",
     "LateInteractionParams",

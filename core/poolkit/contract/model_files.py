@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,6 +27,7 @@ from poolkit.errors import ModelError
 
 __all__ = [
     "SHARED",
+    "HeadKind",
     "ModelFamily",
     "ModelFiles",
     "Module",
@@ -186,15 +188,30 @@ class RerankerFamily:
     flag: str | None = None
 
 
+class HeadKind(StrEnum):
+    """What a checkpoint has on top of its base."""
+
+    SEQUENCE_CLASSIFIER = "sequence_classifier"
+    """Logits of a text's labels, by transformers' AutoModelForSequenceClassification."""
+    TOKEN_CLASSIFIER = "token_classifier"  # noqa: S105 - a head, not a secret
+    """Logits of each token's labels, by transformers' AutoModelForTokenClassification."""
+    REWARD = "reward"
+    """How good a text is, or each step of it."""
+    CAUSAL_LM = "causal_lm"
+    """Logits of the next token."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFamily:
     """The peculiarities of some models. A field that is None is read as for all others.
 
-    A model may belong to several families: of each field, the first of them that has one counts.
+    A model may belong to several families: of each field, the first of them that has one counts. Those of plugins come
+    before poolkit's own.
 
     Attributes:
         matches: tells whether a model belongs to the family.
         config: values that stand in place of those in config.json.
+        head: what the checkpoint has on top of its base.
         outputs: what the model can produce, best first.
         pools_itself: True if the model makes its vectors by itself, so that there is nothing to pool or to project.
         pooling: the pooling mode if no file names one.
@@ -210,6 +227,7 @@ class ModelFamily:
 
     matches: Callable[[ModelFiles], bool]
     config: Callable[[ModelFiles], Mapping[str, object]] | None = None
+    head: HeadKind | None = None
     outputs: Callable[[ModelFiles], tuple[Output, ...]] | None = None
     pools_itself: bool = False
     pooling: str | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from poolkit.config import ModelConfig
-from poolkit.contract.model_files import ModelFamily
+from poolkit.contract.model_files import HeadKind, ModelFamily
 from poolkit.contract.model_specs import (
     ClassifierSpec,
     MultiVectorSpec,
@@ -56,6 +56,7 @@ class ModelInfo:
         text: how it reads texts.
         vector: the vector of a text.
         pooling: how token vectors become the vector of a text.
+        head: what the checkpoint has on top of its base; None if a Pooling module takes its place, or no family says.
         classifier: labels, and what its logits stand for; None if it is no classifier.
         reranker: how a query and a document become one score.
         steps: how a process reward model scores the steps of a text.
@@ -77,6 +78,7 @@ class ModelInfo:
     text: TextSpec
     vector: VectorSpec
     pooling: PoolingSpec = field(default_factory=PoolingSpec)
+    head: HeadKind | None = None
     classifier: ClassifierSpec | None = None
     reranker: RerankerSpec = field(default_factory=RerankerSpec)
     steps: StepSpec = field(default_factory=StepSpec)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from poolkit.contract import Activation, Output
-from poolkit.contract.model_files import ModelFamily, ModelFiles
+from poolkit.contract.model_files import HeadKind, ModelFamily, ModelFiles
 from poolkit.contract.model_info import Decision
 from poolkit.contract.model_specs import ClassifierSpec, ProblemType, StepSpec
 from poolkit.errors import ModelError, did_you_mean
@@ -17,7 +17,7 @@ __all__ = ["list_outputs", "read_classifier", "read_steps"]
 
 SCORES = frozenset((Output.LOGITS, Output.TOKEN_LOGITS))
 
-CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification")
+CLASSIFIERS = (HeadKind.SEQUENCE_CLASSIFIER, HeadKind.TOKEN_CLASSIFIER)
 
 ACTIVATIONS = {"Identity": Activation.IDENTITY, "Sigmoid": Activation.SIGMOID, "Softmax": Activation.SOFTMAX}
 """Classes of torch.nn that a cross-encoder's files may name. Nothing is imported by a name from a repository."""
@@ -28,13 +28,14 @@ DEFAULT_LABELS = 2
 
 
 def read_classifier(
-    files: ModelFiles, families: Iterable[ModelFamily], *, answers_by_token: bool
+    files: ModelFiles, families: Iterable[ModelFamily], *, head: HeadKind | None, answers_by_token: bool
 ) -> tuple[ClassifierSpec | None, tuple[Decision, ...]]:
     """Return what config.json says of the labels, and why; None if the model is no classifier.
 
     Args:
         files: the model's. Since sentence-transformers 5.4 config_sentence_transformers.json names the activation.
         families: those it belongs to.
+        head: what the checkpoint has on top of its base.
         answers_by_token: True if the model is a reranker that answers with a token: one label, whatever config.json
             says.
 
@@ -44,7 +45,7 @@ def read_classifier(
     own = next((family.num_labels for family in families if family.num_labels is not None), None)
     if answers_by_token:
         names, problem_type = ONE_LABEL, ProblemType.SINGLE_LABEL
-    elif own is not None or files.architecture.endswith(CLASSIFIERS):
+    elif own is not None or head in CLASSIFIERS:
         names, problem_type = _names(hf_config, own), _problem_type(hf_config, path)
     else:
         return None, ()
@@ -69,13 +70,19 @@ def read_classifier(
 
 
 def read_steps(
-    files: ModelFiles, families: Iterable[ModelFamily], *, labels: int | None, vocab_size: int
+    files: ModelFiles,
+    families: Iterable[ModelFamily],
+    *,
+    head: HeadKind | None,
+    labels: int | None,
+    vocab_size: int,
 ) -> tuple[StepSpec, tuple[Decision, ...]]:
     """Return how the steps of a text are scored, and why.
 
     Args:
         files: the model's.
         families: those it belongs to.
+        head: what the checkpoint has on top of its base.
         labels: how many a classifier has; None for other models.
         vocab_size: token ids are below this.
 
@@ -95,7 +102,7 @@ def read_steps(
     ]:
         if value is not None and not 0 <= value < end:
             raise ModelError(f"pooler_config.{key} has {value}; {name} has 0 to {end - 1} there.")
-    if pooler.pooling_type == "STEP" and files.architecture.endswith("ForCausalLM") and columns is None:
+    if pooler.pooling_type == "STEP" and head is HeadKind.CAUSAL_LM and columns is None:
         raise ModelError(
             f"pooler_config.pooling_type is 'STEP', and {name} is a language model. Say in "
             "pooler_config.returned_token_ids which tokens' logits score a step."
@@ -117,6 +124,7 @@ def list_outputs(
     answers_by_token: bool,
     is_multi_vector: bool,
     gives_vectors: bool,
+    head: HeadKind | None,
     has_head: bool,
 ) -> tuple[Output, ...]:
     """Return what the model can produce, best first.
@@ -127,6 +135,7 @@ def list_outputs(
         answers_by_token: True if the model is a reranker that answers with a token.
         is_multi_vector: True if each token has a vector.
         gives_vectors: False if a module is listed whose work is not the model's own.
+        head: what the checkpoint has on top of its base.
         has_head: False if a Pooling module takes what the base gives: no head is left then.
     """
     if answers_by_token:
@@ -141,14 +150,14 @@ def list_outputs(
     pooling_type = files.config.pooler_config.pooling_type
     of_tokens = pooling_type in ("ALL", "STEP")
     every = EVERY_MODELS_OUTPUTS[1:] if of_tokens else EVERY_MODELS_OUTPUTS
-    architecture = files.architecture if has_head else ""
-    if architecture.endswith("ForSequenceClassification"):
-        return (Output.LOGITS, *every)
-    if architecture.endswith("ForTokenClassification") and pooling_type != "STEP":
-        return (Output.TOKEN_LOGITS, *every)
-    if architecture.endswith(("ForTokenClassification", "ForCausalLM")) and pooling_type == "STEP":
-        return (Output.TOKEN_LOGITS, *every)
-    return (*every, Output.LABEL_LOGITS) if architecture.endswith("ForCausalLM") else every
+    match head if has_head else None:
+        case HeadKind.SEQUENCE_CLASSIFIER:
+            return (Output.LOGITS, *every)
+        case HeadKind.TOKEN_CLASSIFIER:
+            return (Output.TOKEN_LOGITS, *every)
+        case HeadKind.CAUSAL_LM:
+            return (Output.TOKEN_LOGITS, *every) if pooling_type == "STEP" else (*every, Output.LABEL_LOGITS)
+    return every
 
 
 def _names(hf_config: Mapping[str, object], count: object) -> Mapping[int, str]:

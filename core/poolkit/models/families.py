@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from poolkit.contract import Output
-from poolkit.contract.model_files import ModelFamily, ModelFiles
+from poolkit.contract.model_files import HeadKind, ModelFamily, ModelFiles
 from poolkit.contract.model_specs import PoolingMode
 
 __all__ = [
+    "CAUSAL_LM",
     "DECODER",
     "EVERY_MODELS_OUTPUTS",
     "MPNET",
@@ -14,6 +17,8 @@ __all__ = [
     "QWEN2_PROCESS_REWARD",
     "REWARD",
     "ROBERTA",
+    "SEQUENCE_CLASSIFIER",
+    "TOKEN_CLASSIFIER",
 ]
 
 EVERY_MODELS_OUTPUTS = (Output.VECTOR, Output.TOKEN_VECTORS, Output.HIDDEN)
@@ -62,16 +67,25 @@ DECODERS = frozenset(
 """Model types whose last token has seen all the others, so that it stands for them where no file says otherwise."""
 
 
+def _ends_in(suffix: str) -> Callable[[ModelFiles], bool]:
+    return lambda files: files.architecture.endswith(suffix)
+
+
 def _after_padding(files: ModelFiles) -> int:
     pad_token_id = files.hf_config.get("pad_token_id")
     # 1 is the padding id that every one of these families was trained with.
     return pad_token_id + 1 if isinstance(pad_token_id, int) else 2
 
 
-DECODER = ModelFamily(
-    matches=lambda files: files.model_type in DECODERS or files.architecture.endswith("ForCausalLM"),
+SEQUENCE_CLASSIFIER = ModelFamily(matches=_ends_in("ForSequenceClassification"), head=HeadKind.SEQUENCE_CLASSIFIER)
+TOKEN_CLASSIFIER = ModelFamily(matches=_ends_in("ForTokenClassification"), head=HeadKind.TOKEN_CLASSIFIER)
+CAUSAL_LM = ModelFamily(
+    matches=_ends_in("ForCausalLM"),
+    head=HeadKind.CAUSAL_LM,
     pooling=PoolingMode.LAST,
+    adapters={"torch": "poolkit.engine.torch.families.causal_lm:CAUSAL_LM"},
 )
+DECODER = ModelFamily(matches=lambda files: files.model_type in DECODERS, pooling=PoolingMode.LAST)
 ROBERTA = ModelFamily(matches=lambda files: files.model_type in POSITIONS_AFTER_PADDING, position_offset=_after_padding)
 MPNET = ModelFamily(
     matches=lambda files: files.model_type == "mpnet",
@@ -87,7 +101,8 @@ def _rewards(files: ModelFiles, *, per_text: bool) -> tuple[Output, ...]:
 
 
 REWARD = ModelFamily(
-    matches=lambda files: files.architecture.endswith("ForRewardModel"),
+    matches=_ends_in("ForRewardModel"),
+    head=HeadKind.REWARD,
     num_labels=1,
     outputs=lambda files: _rewards(files, per_text=True),
     adapters={"torch": "poolkit.engine.torch.families.rewards:REWARD_HEAD"},
@@ -95,7 +110,8 @@ REWARD = ModelFamily(
 """Its head's code lies in the model's own repository: https://huggingface.co/Qwen/Qwen2.5-Math-RM-72B."""
 
 PROCESS_REWARD = ModelFamily(
-    matches=lambda files: files.architecture.endswith("ForProcessRewardModel"),
+    matches=_ends_in("ForProcessRewardModel"),
+    head=HeadKind.REWARD,
     num_labels=2,
     outputs=lambda files: _rewards(files, per_text=False),
     adapters={"torch": "poolkit.engine.torch.families.rewards:REWARD_HEAD"},

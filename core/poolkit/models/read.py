@@ -49,9 +49,10 @@ def read_model(config: ModelConfig, tables: ModelTables, *, folder: Path | None 
     root = folder or find_model_folder(config)
     files = read_files(config, root)
     families = _families(files, tables.family)
-    for family in families.values():
+    for family in reversed([*families.values()]):  # what the first says goes before the others
         if family.config is not None:
             files = replace(files, hf_config={**files.hf_config, **family.config(files)})
+    head = next((family.head for family in families.values() if family.head is not None), None)
     hidden_size = find_integer(files, *HIDDEN_SIZE_KEYS)
     modalities = _modalities(files, families.values())
     in_files = read_multi_vector(files)
@@ -70,18 +71,22 @@ def read_model(config: ModelConfig, tables: ModelTables, *, folder: Path | None 
     reranker, reranker_decisions = read_reranker(
         files,
         cast("Mapping[str, RerankerFamily]", tables.reranker),
+        head=head,
         makes_vectors=pooling.has_module or in_files is not None or not gives_vectors,
     )
     answers_by_token = reranker.logit_score is not None
-    classifier, classifier_decisions = read_classifier(files, families.values(), answers_by_token=answers_by_token)
+    classifier, classifier_decisions = read_classifier(
+        files, families.values(), head=head, answers_by_token=answers_by_token
+    )
     labels = len(classifier.label_names) if classifier is not None else None
-    steps, step_decisions = read_steps(files, families.values(), labels=labels, vocab_size=text.vocab_size)
+    steps, step_decisions = read_steps(files, families.values(), head=head, labels=labels, vocab_size=text.vocab_size)
     outputs = list_outputs(
         files,
         families.values(),
         answers_by_token=answers_by_token,
         is_multi_vector=multi_vector is not None,
         gives_vectors=gives_vectors,
+        head=head,
         has_head=not pooling.has_module,
     )
     return ModelInfo(
@@ -94,6 +99,7 @@ def read_model(config: ModelConfig, tables: ModelTables, *, folder: Path | None 
         text=text,
         vector=vector,
         pooling=pooling.spec,
+        head=None if pooling.has_module else head,
         classifier=classifier,
         reranker=reranker,
         steps=steps,
@@ -118,9 +124,9 @@ def read_model(config: ModelConfig, tables: ModelTables, *, folder: Path | None 
 
 
 def _families(files: ModelFiles, table: Mapping[str, object]) -> Mapping[str, ModelFamily]:
-    """Return the families that the model belongs to, by the names of their entries."""
+    """Return the families that the model belongs to, by the names of their entries: those of plugins first."""
     families = cast("Mapping[str, ModelFamily]", table)
-    found = {name: family for name, family in families.items() if family.matches(files)}
+    found = {name: family for name, family in reversed([*families.items()]) if family.matches(files)}
     says_so = files.transformer.get("module_output_name") == "sentence_embedding"
     if says_so and not any(family.pools_itself for family in found.values()):
         known = ", ".join(name for name, family in families.items() if family.pools_itself)

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poolkit.contract import Output
-from poolkit.contract.model_files import SHARED, ModelFiles, RerankerFamily, read_object
+from poolkit.contract.model_files import SHARED, HeadKind, ModelFamily, ModelFiles, RerankerFamily, read_object
 from poolkit.contract.model_info import Decision
 from poolkit.contract.model_specs import LogitScore, RerankerSpec, ScorePrompt
 from poolkit.errors import ConfigError, ModelError
 
-__all__ = ["BGE_V2_GEMMA", "MXBAI_V2", "QWEN3", "read_reranker"]
+__all__ = ["BGE_V2_GEMMA", "MXBAI_V2", "QWEN3", "TOKEN_ANSWERS", "read_reranker"]
 
 TEMPLATES = Path(__file__).parent / "score_templates"
 
@@ -29,9 +29,16 @@ TEMPLATE_KEYS = frozenset(("add_generation_prompt", "restore_suffix"))
 
 LOGITS = frozenset((Output.LOGITS,))
 
+FROM_TOKEN = "classifier_from_token"  # noqa: S105 - a key, not a secret
 METHODS = {"from_2_way_softmax": 2, "no_post_processing": 1}
 """vLLM's ways to make a score of tokens' logits, each with the number of tokens that make one score."""
 
+
+TOKEN_ANSWERS = ModelFamily(
+    matches=lambda files: _logit_score_file(files) is not None or files.hf_config.get(FROM_TOKEN) is not None,
+    adapters={"torch": "poolkit.engine.torch.families.causal_lm:CAUSAL_LM"},
+)
+"""Rerankers whose answer tokens stand in their files or the operator's settings, whatever the architecture."""
 
 QWEN3 = RerankerFamily(
     name=re.compile(r"qwen3[-_.]reranker", re.IGNORECASE),
@@ -67,13 +74,14 @@ class _Match:
 
 
 def read_reranker(
-    files: ModelFiles, table: Mapping[str, RerankerFamily], *, makes_vectors: bool
+    files: ModelFiles, table: Mapping[str, RerankerFamily], *, head: HeadKind | None, makes_vectors: bool
 ) -> tuple[RerankerSpec, tuple[Decision, ...]]:
     """Return how the model answers with a token, and the template of its prompts, as far as it has them, and why.
 
     Args:
         files: the model's; the operator's `score_template` goes before every other.
         table: the families that are recognised by themselves.
+        head: what the checkpoint has on top of its base.
         makes_vectors: True if its modules make vectors of what the base gives, so that it is no reranker.
 
     Raises ModelError where a file says what poolkit cannot do, and ConfigError where the operator's template cannot be
@@ -81,23 +89,22 @@ def read_reranker(
     """
     if makes_vectors:
         return RerankerSpec(), ()
-    hf_config, folder, architecture = files.hf_config, files.folder, files.architecture
-    logit_score = next((module.path for module in files.modules if module.type == "LogitScore"), None)
+    hf_config, folder, logit_score = files.hf_config, files.folder, _logit_score_file(files)
     chat_template = _chat_template(folder)
     match = _match(files, table, chat_template)
     found: tuple[LogitScore, str] | None = None
     if logit_score is not None:
         found = _read_logit_score(logit_score), f"{logit_score.parent.name}/config.json"
-    elif hf_config.get("classifier_from_token") is not None:
-        where = "hf_overrides" if "classifier_from_token" in files.config.hf_overrides else "config.json"
-        found = _read_classifier_from_token(hf_config, folder), f"{where} classifier_from_token"
+    elif hf_config.get(FROM_TOKEN) is not None:
+        where = "hf_overrides" if FROM_TOKEN in files.config.hf_overrides else "config.json"
+        found = _read_classifier_from_token(hf_config, folder), f"{where} {FROM_TOKEN}"
         for name, family in table.items():
             if match is None and family.flag is not None and hf_config.get(family.flag):
                 match = _Match(name, family, f"{where} {family.flag}")
-    elif match is not None and architecture.endswith("ForCausalLM"):
+    elif match is not None and head is HeadKind.CAUSAL_LM:
         found = match.family.logit_score, match.evidence
 
-    if found is None and not architecture.endswith("ForSequenceClassification"):
+    if found is None and head is not HeadKind.SEQUENCE_CLASSIFIER:
         return RerankerSpec(), ()
     tokens, source = found if found is not None else (None, "")
     prompt, prompt_decision = _score_prompt(files, match, chat_template, is_causal=tokens is not None)
@@ -109,6 +116,10 @@ def read_reranker(
     return RerankerSpec(logit_score=tokens, prompt=prompt), tuple(decisions)
 
 
+def _logit_score_file(files: ModelFiles) -> Path | None:
+    return next((module.path for module in files.modules if module.type == "LogitScore"), None)
+
+
 def _read_logit_score(path: Path) -> LogitScore:
     settings = read_object(path) or {}
     yes, no = settings.get("true_token_id"), settings.get("false_token_id")
@@ -118,7 +129,7 @@ def _read_logit_score(path: Path) -> LogitScore:
 
 
 def _read_classifier_from_token(hf_config: Mapping[str, object], folder: Path) -> LogitScore:
-    named, method = hf_config["classifier_from_token"], hf_config.get("method")
+    named, method = hf_config[FROM_TOKEN], hf_config.get("method")
     if method is not None and method not in METHODS:
         raise ModelError(
             f"config.json of the model in {folder} has method {method!r}, which poolkit does not know. It knows "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from poolkit.engine.torch.backbone import TorchBackbone
-from poolkit.engine.torch.families import OWN_FAMILIES, find_family
+from poolkit.engine.torch.families.family import find_family
 from poolkit.engine.torch.loading import Placement, load_weights, resolve_device
 from poolkit.engine.torch.self_check import choose_forward
 from poolkit.engine.torch.split import split_classifier
@@ -35,7 +35,7 @@ def load_backbone(info: ModelInfo, *, taps: Sequence[int] = ()) -> Backbone[torc
 
     Raises ModelError where they cannot be loaded, or where packed was asked for and the model cannot run so.
     """
-    placement, family = Placement.resolve(info.config), find_family(info, own=OWN_FAMILIES)
+    placement, family = Placement.resolve(info.config), find_family(info)
     if family.load is not None:
         return family.load(info, placement, taps=taps)
     model = load_weights(info, placement)
@@ -53,7 +53,7 @@ def load_with_head(
 
     Raises ModelError as `load_backbone` does.
     """
-    placement, family = Placement.resolve(info.config), find_family(info, own=OWN_FAMILIES)
+    placement, family = Placement.resolve(info.config), find_family(info)
     if family.load_head is not None:
         return family.load_head(info, placement, encoder=encoder, per_token=per_token)
     model = load_weights(info, placement, kind=TOKEN_CLASSIFIER if per_token else SEQUENCE_CLASSIFIER)

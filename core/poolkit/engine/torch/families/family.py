@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -59,17 +59,12 @@ class TorchFamily:
     load_head: LoadHead | None = None
 
 
-def find_family(info: ModelInfo, *, own: Sequence[tuple[Callable[[ModelInfo], bool], TorchFamily]]) -> TorchFamily:
+def find_family(info: ModelInfo) -> TorchFamily:
     """Return what is special about a model: of each field, the first of its families that has one counts.
-
-    Args:
-        info: what the model's files say.
-        own: families that are told by what was read of a model, each with what tells.
 
     Raises ModelError where what a family names cannot be imported.
     """
     families = [_import(path, info) for family in info.families if (path := family.adapters.get(ENGINE)) is not None]
-    families += [family for matches, family in own if matches(info)]
     chosen = TorchFamily()
     for family in reversed(families):
         given = {field.name: value for field in fields(family) if (value := getattr(family, field.name)) is not None}

@@ -1,4 +1,4 @@
-"""Loads the reward models that are no classifiers of transformers: heads of their own, and language models' tokens."""
+"""Reward models with a head of their own, which is no classifier of transformers."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from typing import TYPE_CHECKING
 import torch
 
 from poolkit.contract import Decision, PooledRows
-from poolkit.engine.lm_heads import find_tensors, head_rows
+from poolkit.engine.lm_heads import find_tensors
 from poolkit.engine.poolers.pooling import pool, pool_last
 from poolkit.engine.torch.backbone import TorchBackbone
 from poolkit.engine.torch.families.family import TorchFamily
 from poolkit.engine.torch.loading import load_weights
 from poolkit.engine.torch.self_check import choose_forward
-from poolkit.engine.torch.split import split_classifier
 from poolkit.errors import ModelError
 
 if TYPE_CHECKING:
     from poolkit.contract import Backbone, Batch, ModelInfo, Pooler, PromptEncoder, States
     from poolkit.engine.torch.loading import Placement
 
-__all__ = ["REWARD_HEAD", "TOKEN_SCORES"]
+__all__ = ["REWARD_HEAD"]
 
 SCORE = "score."
 
@@ -58,21 +57,6 @@ def _load_reward_head(
     return TorchBackbone({"text": forward}, decisions=decisions), pooler
 
 
-def _load_token_scores(
-    info: ModelInfo,
-    placement: Placement,
-    *,
-    encoder: PromptEncoder,  # noqa: ARG001 - of the protocol
-    per_token: bool,
-) -> tuple[Backbone[torch.Tensor], Pooler[torch.Tensor]]:
-    """Load a language model that scores tokens by their logits for some others: of its head these rows are kept."""
-    model = load_weights(info, placement, kind="AutoModelForCausalLM")
-    rows = head_rows(model.get_output_embeddings(), list(info.columns))  # type: ignore[no-untyped-call]
-    # Where the head is run alone it is in float32 again, and no less exact than the model's own.
-    model.set_output_embeddings(rows.to(placement.dtype))  # type: ignore[no-untyped-call]
-    return split_classifier(model, info, placement, per_token=per_token)
-
-
 def _load_score(info: ModelInfo, *, device: torch.device) -> torch.nn.Sequential:
     """Load two linear layers with ReLU between them, in float32."""
     width = info.hidden_size
@@ -104,6 +88,3 @@ def _read_tensors(folder: Path, prefix: str) -> dict[str, torch.Tensor]:
 
 REWARD_HEAD = TorchFamily(load_head=_load_reward_head)
 """Reward models with a head of two layers, which transformers does not have."""
-
-TOKEN_SCORES = TorchFamily(load_head=_load_token_scores)
-"""Language models that score steps by the logits of some tokens."""

@@ -1,7 +1,8 @@
-"""Causal LMs that are rerankers: their base, then the rows of their head for the tokens that say how a document fits.
+"""Causal LMs with the rows of their own head that score a text, or each of its tokens.
 
-The score is the logit of "yes" after the last token, less that of "no". Of the model's head, a row for each token of
-the vocabulary, only these two are kept, in float32; whatever else the model does with its logits stays.
+A yes/no reranker's score is the logit of "yes" after the last token, less that of "no"; a process reward model's are
+the logits of some tokens at each step. Of the head, a row for each token of the vocabulary, only these are kept;
+whatever else the model does with its logits stays.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from poolkit.engine.lm_heads import head_rows
 from poolkit.engine.poolers.pooling import pool, pool_last
 from poolkit.engine.torch.families.family import TorchFamily
 from poolkit.engine.torch.loading import load_weights
-from poolkit.engine.torch.split import Head, split
+from poolkit.engine.torch.split import Head, split, split_classifier
 from poolkit.errors import ModelError
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from poolkit.contract import Backbone, Batch, Pooler, PromptEncoder, States
     from poolkit.engine.torch.loading import Placement
 
-__all__ = ["LOGIT_SCORE"]
+__all__ = ["CAUSAL_LM"]
+
+CAUSAL = "AutoModelForCausalLM"
 
 
 class LogitScorePooler:
@@ -41,13 +44,26 @@ class LogitScorePooler:
         return PooledRows(_less(self._head(inputs_embeds=last[:, None]).logits[:, 0]))  # (prompts, 1)
 
 
-def _load(
+def _load_head(
     info: ModelInfo, placement: Placement, *, encoder: PromptEncoder, per_token: bool
 ) -> tuple[Backbone[torch.Tensor], Pooler[torch.Tensor]]:
+    return _load_token_scores(info, placement) if per_token else _load_logit_score(info, placement, encoder)
+
+
+def _load_token_scores(info: ModelInfo, placement: Placement) -> tuple[Backbone[torch.Tensor], Pooler[torch.Tensor]]:
+    model = load_weights(info, placement, kind=CAUSAL)
+    rows = head_rows(model.get_output_embeddings(), list(info.columns))  # type: ignore[no-untyped-call]
+    # Where the head is run alone it is in float32 again, and no less exact than the model's own.
+    model.set_output_embeddings(rows.to(placement.dtype))  # type: ignore[no-untyped-call]
+    return split_classifier(model, info, placement, per_token=True)
+
+
+def _load_logit_score(
+    info: ModelInfo, placement: Placement, encoder: PromptEncoder
+) -> tuple[Backbone[torch.Tensor], Pooler[torch.Tensor]]:
     assert info.reranker.logit_score is not None
-    assert not per_token
     ids = _find_ids(info.reranker.logit_score, info, encoder)
-    model = load_weights(info, placement, kind="AutoModelForCausalLM")
+    model = load_weights(info, placement, kind=CAUSAL)
     vocabulary: torch.nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers' own
 
     def prepare() -> Callable[[], None]:
@@ -109,5 +125,5 @@ def _less(logits: torch.Tensor) -> torch.Tensor:
     return logits[:, :1] - logits[:, 1:] if logits.shape[1] > 1 else logits
 
 
-LOGIT_SCORE = TorchFamily(load_head=_load)
-"""Qwen3-Reranker, mxbai-rerank-v2, bge-reranker-v2-gemma and others like them."""
+CAUSAL_LM = TorchFamily(load_head=_load_head)
+"""Yes/no rerankers (Qwen3-Reranker, mxbai-rerank-v2, bge-reranker-v2-gemma), and language models that score steps."""
