@@ -131,6 +131,23 @@ def test_a_classifier_keeps_its_own_head(install, checkpoint):
             np.testing.assert_allclose(output.outputs.probs, expected, atol=TOLERANCE)
 
 
+def test_a_head_that_cannot_be_run_alone_is_not_run_by_another_engine_in_silence(install, checkpoint, tmp_path):
+    """ALBERT's base pools with a bare linear layer, whose activation stands elsewhere."""
+    settings = transformers.AlbertConfig(
+        vocab_size=800, embedding_size=16, hidden_size=48, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=96, initializer_range=0.15, pad_token_id=0, num_labels=3,
+    )  # fmt: skip
+    folder = tmp_path / "albert"
+    transformers.AlbertForSequenceClassification(settings).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(checkpoint("bert")).save_pretrained(folder)
+    with pytest.raises(ModelError) as caught:
+        LLM(str(folder), **add(install, UNDER_TORCH))
+    assert str(caught.value) == (
+        f"The engine 'tiny' cannot run {folder}: its head cannot be run without the rest of the model. Choose another "
+        "engine."
+    )
+
+
 def test_states_of_the_wrong_shape_are_the_engines_failure(install, checkpoint):
     with LLM(str(checkpoint("bert")), **add(install, WRONG)) as llm, pytest.raises(EngineError) as caught:
         llm.embed("hello", use_tqdm=False)

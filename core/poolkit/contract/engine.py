@@ -252,7 +252,8 @@ class EngineProvider(Protocol):
     * `load_tokenizer(info) -> Tokenizer`, for a folder whose tokenizer transformers cannot load;
     * `find_device(info) -> str`, the torch device that its hidden states come on, where that is not the CPU;
     * `load_with_head(info, *, encoder, per_token) -> tuple[Backbone, Pooler]`, which loads a classifier of texts, or of
-      tokens where `per_token`, with its own head. Without it core loads that head, and runs it with torch.
+      tokens where `per_token`, with its own head. Without it core loads that head and runs it with torch, or
+      refuses the model where the head cannot be run alone.
     """
 
     def load_backbone(

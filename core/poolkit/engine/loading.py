@@ -30,12 +30,12 @@ CLASSIFIES = (Output.LOGITS, Output.TOKEN_LOGITS)
 
 
 class LoadWithHead(Protocol):
-    """The functions that an engine may have beside `load_backbone`."""
+    """Loads a classifier with its own head: what an engine may have beside `load_backbone`."""
 
     def __call__(
         self, info: ModelInfo, *, encoder: PromptEncoder, per_token: bool
     ) -> tuple[Backbone[torch.Tensor], Pooler[torch.Tensor]]:
-        """Load a classifier with its own head."""
+        """Return what runs the base, and what gives the logits of each prompt, or of each token where `per_token`."""
         ...
 
 
@@ -95,9 +95,13 @@ def make_finish(info: ModelInfo, output: Output, activation: Activation, kind: O
 def _load_backbone(provider: EngineProvider, info: ModelInfo, taps: Sequence[int] = ()) -> Backbone[torch.Tensor]:
     found = provider.load_backbone(info, taps=tuple(taps))
     if isinstance(found, str):
-        raise ModelError(f"The engine {info.config.engine!r} cannot run {info.name}: {found}. Choose another engine.")
+        raise _refusal(info, found)
     # Numpy's arrays go the same way: poolers and finish find out for themselves what they are given.
     return cast("Backbone[torch.Tensor]", found)
+
+
+def _refusal(info: ModelInfo, reason: str) -> ModelError:
+    return ModelError(f"The engine {info.config.engine!r} cannot run {info.name}: {reason}. Choose another engine.")
 
 
 def _device(provider: EngineProvider, info: ModelInfo) -> str:
@@ -109,7 +113,10 @@ def _device(provider: EngineProvider, info: ModelInfo) -> str:
 def _load_with_head(
     provider: EngineProvider, info: ModelInfo, encoder: PromptEncoder, *, per_token: bool
 ) -> tuple[Backbone[torch.Tensor], Pooler[torch.Tensor]]:
-    """Return the model with its own head. Of an engine that brings none, the head is run with torch."""
+    """Return the model with its own head, which runs with torch where the engine does not bring it.
+
+    Raises ModelError where it does not, and the head cannot be run alone.
+    """
     load: LoadWithHead | None = getattr(provider, "load_with_head", None)
     if load is not None:
         return load(info, encoder=encoder, per_token=per_token)
@@ -117,31 +124,26 @@ def _load_with_head(
 
     backbone = _load_backbone(provider, info)
     config = info.config.model_copy(update={"device": _device(provider, info), "dtype": "float32"})
-    whole, pooler = load_with_head(replace(info, config=config), encoder=encoder, per_token=per_token)
-    if isinstance(pooler, VectorPooler | TokenPooler):
-        return whole, pooler  # the head cannot be run alone
+    _, pooler = load_with_head(replace(info, config=config), encoder=encoder, per_token=per_token)
+    if isinstance(pooler, VectorPooler | TokenPooler):  # they pass through what the whole model gives
+        raise _refusal(info, "its head cannot be run without the rest of the model")
     return backbone, OnTorch(pooler)
 
 
 def _load_pooler(context: HeadContext, output: Output, pooling: Mapping[str, Pool]) -> Pooler[torch.Tensor]:
     """Return the pooler for vectors of texts, or of tokens."""
     info, device = context.model, context.device
-    token_layers = load_layers(info.pooling.token_layers, device=device)
+    token_specs, specs = info.pooling.token_layers, info.pooling.layers if output is Output.VECTOR else ()
+    needs_torch = has_weights((*token_specs, *specs))
+    token_layers, layers = load_layers(token_specs, device=device), load_layers(specs, device=device)
     pooler: Pooler[torch.Tensor]
     if output is Output.VECTOR:
         modes = [pooling[mode] for mode in info.pooling.modes]
-        layers = load_layers(info.pooling.layers, device=device)
-        pooler = VectorPooler(
-            modes,
-            token_layers=token_layers if info.pooling.token_layers else None,
-            layers=layers,
-        )
-        takes_numpy = set(modes) <= set(POOL.values())  # as the modes of plugins need not
-        needs_torch = has_weights((*info.pooling.token_layers, *info.pooling.layers)) or not takes_numpy
+        pooler = VectorPooler(modes, token_layers=token_layers if token_specs else None, layers=layers)
+        needs_torch = needs_torch or not set(modes) <= set(POOL.values())  # those of plugins may want tensors
     else:
         spec = info.multi_vector
         found = [context.encoder.token_id(word) for word in (spec.skiplist if spec is not None else ())]
         skipped = [token_id for token_id in found if token_id is not None]
         pooler = TokenPooler(layers=token_layers, spec=spec, skipped=skipped)
-        needs_torch = has_weights(info.pooling.token_layers)
     return OnTorch(pooler) if needs_torch else pooler

@@ -22,7 +22,7 @@ class Item(Protocol):
 
     @property
     def prompt(self) -> EncodedPrompt:
-        """The prompts to run."""
+        """What is run."""
         ...
 
     @property

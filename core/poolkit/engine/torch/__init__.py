@@ -35,7 +35,7 @@ def load_backbone(info: ModelInfo, *, taps: Sequence[int] = ()) -> Backbone[torc
 
     Raises ModelError where they cannot be loaded, or where packed was asked for and the model cannot run so.
     """
-    placement, family = Placement.resolve(info.config), find_family(info)
+    family, placement = find_family(info), Placement.resolve(info.config)
     if family.load is not None:
         return family.load(info, placement, taps=taps)
     model = load_weights(info, placement)
@@ -53,7 +53,7 @@ def load_with_head(
 
     Raises ModelError as `load_backbone` does.
     """
-    placement, family = Placement.resolve(info.config), find_family(info)
+    family, placement = find_family(info), Placement.resolve(info.config)
     if family.load_head is not None:
         return family.load_head(info, placement, encoder=encoder, per_token=per_token)
     model = load_weights(info, placement, kind=TOKEN_CLASSIFIER if per_token else SEQUENCE_CLASSIFIER)

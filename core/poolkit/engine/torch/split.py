@@ -19,7 +19,7 @@ from poolkit.engine.poolers.classifier import ClassifierPooler
 from poolkit.engine.poolers.tokens import TokenPooler
 from poolkit.engine.poolers.vector import VectorPooler
 from poolkit.engine.torch.backbone import TorchBackbone
-from poolkit.engine.torch.forward import RunPacked, padded_logits
+from poolkit.engine.torch.forward import Forward, RunPacked, padded_logits
 from poolkit.engine.torch.self_check import (
     TOLERANCE,
     check_batch,
@@ -122,8 +122,7 @@ def split(
     base = detach_base(model)
     forward, path = choose_forward(base, info, run=run)
     undo = head.prepare()
-    backbone = TorchBackbone({"text": forward}, decisions=())
-    problem = _difference(backbone, head, batch, expected, allowed=TOLERANCE[placement.dtype])
+    problem = _difference(forward, head, batch, expected, allowed=TOLERANCE[placement.dtype])
     if problem is None:
         decisions = (*placement.decisions, path, head.decision)
         return TorchBackbone({"text": forward}, decisions=decisions), head.pooler
@@ -190,12 +189,10 @@ def _attach_base(model: PreTrainedModel, base: PreTrainedModel) -> None:
     setattr(model, model.base_model_prefix, base)
 
 
-def _difference(
-    backbone: TorchBackbone, head: Head, batch: Batch, expected: torch.Tensor, *, allowed: float
-) -> str | None:
+def _difference(forward: Forward, head: Head, batch: Batch, expected: torch.Tensor, *, allowed: float) -> str | None:
     """Return how far the head on its hidden states is off from the whole model, or None if it gives the same."""
     try:
-        actual = head.pooler(fit_states(backbone(batch), batch), batch).rows
+        actual = head.pooler(fit_states(forward(batch), batch), batch).rows
     except Exception as exc:  # noqa: BLE001 - whatever a model's code raises is a reason to run it whole
         return f"the head alone raised {type(exc).__name__}: {exc}"
     if actual.shape != expected.shape:
