@@ -50,9 +50,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-TOLERANCE = 1e-5
-"""The promise. Sums over a batch's rows differ in float32 with the rows beside them, by 2e-6 at most here."""
-
 QUERY = "Where did the cat sit?"
 DOCUMENTS = [*real_texts(60)]
 SMALL_BATCHES = {"max_num_batched_tokens": 300}
@@ -164,7 +161,7 @@ def test_scores_are_those_of_the_plain_way_and_nothing_but_scores_leaves(model, 
     served, engine = model
     scores = score(served, queries, documents if isinstance(documents, list) else [documents])
     expected = score(without, queries, documents if isinstance(documents, list) else [documents])
-    np.testing.assert_allclose(scores, expected, atol=TOLERANCE)
+    assert_close(scores, expected)
     vectors = [output for output in engine.outputs if output.data.ndim == 2]
     assert len(vectors) == len({queries} if isinstance(queries, str) else set(queries))
     assert len(engine.outputs) - len(vectors) == len(scores)
@@ -173,7 +170,7 @@ def test_scores_are_those_of_the_plain_way_and_nothing_but_scores_leaves(model, 
 
 def test_documents_of_one_query_run_in_several_batches(model, without):
     served, engine = model
-    np.testing.assert_allclose(score(served, QUERY, DOCUMENTS), score(without, QUERY, DOCUMENTS), atol=TOLERANCE)
+    assert_close(score(served, QUERY, DOCUMENTS), score(without, QUERY, DOCUMENTS))
     assert len(engine.batches) > 10
 
 
@@ -191,7 +188,7 @@ def test_requests_at_the_same_time_keep_apart(model, without):
     for thread in threads:
         thread.join()
     for query in queries:
-        np.testing.assert_allclose(found[query], score(without, query, DOCUMENTS[:15]), atol=TOLERANCE)
+        assert_close(found[query], score(without, query, DOCUMENTS[:15]))
     assert queries_kept(served, engine) == 0
 
 
@@ -212,7 +209,7 @@ def test_rerank_sorts_by_the_same_scores(model, without):
 def test_a_batch_that_does_not_fit_is_run_again_without_losing_its_query(model, without, caplog):
     served, engine = model
     engine.memory_tokens = 256
-    np.testing.assert_allclose(score(served, QUERY, DOCUMENTS), score(without, QUERY, DOCUMENTS), atol=TOLERANCE)
+    assert_close(score(served, QUERY, DOCUMENTS), score(without, QUERY, DOCUMENTS))
     assert caplog.records[0].getMessage().startswith("Out of memory")
     assert queries_kept(served, engine) == 0
 
