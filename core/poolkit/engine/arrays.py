@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
 
@@ -143,7 +143,7 @@ class _Numpy:
         return array.astype(np.float32)
 
     def split(self, rows: NDArray[Any], lengths: Sequence[int]) -> Sequence[NDArray[Any]]:
-        return np.split(rows, list(accumulate(lengths))[:-1]) if len(lengths) else []
+        return [rows[start:end] for start, end in pairwise(accumulate(lengths, initial=0))]
 
     def to_numpy(self, arrays: Sequence[NDArray[Any]], dtype: type[np.generic]) -> list[NDArray[Any]]:
         return [array.astype(dtype) for array in arrays]

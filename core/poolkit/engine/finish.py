@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from poolkit.contract import Activation, PooledOutput, PooledRows
-from poolkit.engine.arrays import AnyArray, ArrayT, Operations, operations_of
+from poolkit.engine.arrays import NUMPY, AnyArray, ArrayT, Operations, operations_of
 from poolkit.errors import EngineError
 
 if TYPE_CHECKING:
@@ -190,4 +189,4 @@ def _indices(pooled: PooledRows[ArrayT]) -> Sequence[NDArray[np.int32]]:
 
 
 def _split(array: NDArray[ScalarT], lengths: Sequence[int] | None) -> Sequence[NDArray[ScalarT]]:
-    return list(array) if lengths is None else np.split(array, list(accumulate(lengths))[:-1])
+    return list(array) if lengths is None else NUMPY.split(array, lengths)
