@@ -6,12 +6,13 @@ import inspect
 import sys
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 
 from poolkit import Batch, Decision, ModelInfo, ResolvedParams, Segments, load_base_model
 from poolkit_plugins.openvino._backbone import PaddedBackbone, RunRows
@@ -38,8 +39,11 @@ PRECISIONS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16, "flo
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2}
 """The largest error of one token's hidden state, divided by its length: that of the torch engine's self-check."""
 
-LENGTHS = (1, 5, 5, 23, 160)
+LENGTHS = (1, 5, 5, 23, 160, 160)
 """Tokens of the prompts of the self-check: rows with and without padding, and past a window of attention."""
+
+ATTENDED = (1, 5, 5, 23, 160, 4)
+"""How many of them are attended to: the last prompt ends in a long expansion."""
 
 OUT_OF_MEMORY = ("Failed to allocate", "can't alloc", "bad_alloc")
 """What OpenVINO says where a tensor, the code of a kernel or anything else finds no memory."""
@@ -53,10 +57,6 @@ def load(info: ModelInfo) -> PaddedBackbone | str:
     model = load_base_model(info)
     if any(getattr(module, "is_causal", False) for module in model.modules()):
         return "it runs encoders, and the model is a decoder"
-    # A padding token further from the text than a window of attention attends to nothing. torch's attention function
-    # makes zeros of it, OpenVINO's NaN, which then spreads to every token of the row. The eager implementation masks
-    # by adding the lowest float, so the result is finite; OpenVINO fuses it to kernels that are as fast.
-    model.set_attn_implementation("eager")
     parameters = inspect.signature(type(model).forward).parameters
     takes_types = (getattr(model.config, "type_vocab_size", None) or 0) > 1 and "token_type_ids" in parameters
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if takes_types else [])]
@@ -73,8 +73,8 @@ def load(info: ModelInfo) -> PaddedBackbone | str:
     plain, check = padded(_run_model(model)), _check_batch(info, pad_token_id)
 
     def compiled(dtype: str, source: str) -> PaddedBackbone | str:
-        # Without the hint OpenVINO computes in bfloat16 wherever the CPU does so fast. Of several streams each would
-        # have sizes of its own to reset.
+        # Without the hint OpenVINO computes in bfloat16 wherever the CPU does so fast. One stream, its default: each
+        # has layers of its own, and a pass that fails must be followed by another in the same stream.
         settings = {"INFERENCE_PRECISION_HINT": PRECISIONS[dtype], "NUM_STREAMS": 1}
         try:
             runnable = core.compile_model(converted, "CPU", settings)
@@ -98,7 +98,31 @@ def load(info: ModelInfo) -> PaddedBackbone | str:
     if not is_native:
         return compiled("float32", "auto: this CPU does not run bfloat16 fast")
     backbone = compiled("bfloat16", "auto: this CPU runs bfloat16 fast")
-    return compiled("float32", f"auto: not bfloat16, for {backbone}") if isinstance(backbone, str) else backbone
+    return compiled("float32", f"auto: bfloat16 does not work: {backbone}") if isinstance(backbone, str) else backbone
+
+
+class _AttendToNoneAsTorchDoes(TorchFunctionMode):
+    """Makes OpenVINO give zeros for a token that attends to none, as torch does, where attention is traced under it.
+
+    Padding and a query's expansion attend to none where they are further from the text than a window of attention.
+    OpenVINO by itself gives NaN, which the next layer spreads to every token of the row.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        kwargs = kwargs or {}
+        mask = kwargs.get("attn_mask")
+        is_attention = func is torch.nn.functional.scaled_dot_product_attention
+        if not is_attention or not isinstance(mask, torch.Tensor) or mask.dtype != torch.bool:
+            return func(*args, **kwargs)
+        attends_to_none = ~mask.any(dim=-1, keepdim=True)  # (rows, 1, longest, 1)
+        states: torch.Tensor = func(*args, **{**kwargs, "attn_mask": mask | attends_to_none})
+        return states.masked_fill(attends_to_none, 0)  # (rows, heads, longest, dim)
 
 
 def _convert(model: PreTrainedModel, names: list[str]) -> openvino.Model:
@@ -116,14 +140,14 @@ def _convert(model: PreTrainedModel, names: list[str]) -> openvino.Model:
 
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
     examples = {"input_ids": mask, "attention_mask": mask, "token_type_ids": torch.zeros_like(mask)}
-    with warnings.catch_warnings(), torch.inference_mode():
+    with warnings.catch_warnings(), torch.inference_mode(), _AttendToNoneAsTorchDoes():
         # Tracing warns of each branch in a model's code; the self-check says whether one of them matters.
         warnings.simplefilter("ignore")
         return openvino.convert_model(LastHiddenState().eval(), example_input=tuple(examples[name] for name in names))
 
 
 def _run_compiled(compiled: openvino.CompiledModel, names: list[str]) -> RunRows:
-    """Return what runs rows by OpenVINO, those of several threads in turn: its stream would make them wait anyway.
+    """Return what runs rows by OpenVINO, those of several threads in turn, as its one stream does anyway.
 
     It raises MemoryError where rows do not fit.
     """
@@ -135,9 +159,9 @@ def _run_compiled(compiled: openvino.CompiledModel, names: list[str]) -> RunRows
             try:
                 states: NDArray[np.float32] = request.infer([rows[name] for name in names], share_inputs=True)[0]
             except RuntimeError as error:
-                # Now some layers have the sizes of this pass, the others still those of the one before, and rows of
-                # sizes that a layer takes for its own fail there or come out wrong. No other rows have size 0.
-                request.infer(nothing)
+                # Layers up to the one that failed remember the sizes of this pass, the others those of the pass before,
+                # and further rows of such sizes would fail. After a pass of sizes that no rows have, none would.
+                request.infer(nothing, share_inputs=True)
                 if any(sign in str(error) for sign in OUT_OF_MEMORY):
                     raise MemoryError(str(error)) from error
                 raise
@@ -162,11 +186,13 @@ def _check_batch(info: ModelInfo, pad_token_id: int) -> Batch:
     """Return random tokens, none of them padding, in prompts of several lengths."""
     dice = np.random.default_rng(0)
     segments = Segments.of([min(length, info.max_model_len) for length in LENGTHS])
+    attended = np.minimum(ATTENDED, segments.sizes, dtype=np.int32)
     token_ids = dice.integers(info.vocab_size, size=segments.tokens, dtype=np.int32)
     token_ids[token_ids == pad_token_id] = (pad_token_id + 1) % info.vocab_size
     types = dice.integers(2, size=segments.tokens, dtype=np.int32)
     params = [ResolvedParams()] * len(segments)
-    return Batch(token_ids, segments.cu_seqlens, np.zeros(len(segments), np.bool_), params, token_type_ids=types)
+    is_query = np.zeros(len(segments), np.bool_)
+    return Batch(token_ids, segments.cu_seqlens, is_query, params, token_type_ids=types, attention_lengths=attended)
 
 
 def _difference(backbone: PaddedBackbone, plain: PaddedBackbone, batch: Batch, dtype: str) -> str | None:
