@@ -23,14 +23,17 @@ from poolkit.errors import ModelError
 __all__ = ["PAGE", "Measured", "measure", "render"]
 
 PAGE = Path(__file__).with_name("fidelity.md")
-HEADER = ("family", "asked", "against", "packed", "padded", "promised")
+HEADER = ("family", "asked", "against", "packed", "padded", "openvino", "promised")
+PATHS = {"packed": {"batching": "packed"}, "padded": {"batching": "padded"}, "openvino": {"engine": "openvino"}}
+"""The settings of `LLM` by column."""
 
 INTRODUCTION = """\
 # Fidelity
 
 The largest absolute difference between poolkit's numbers and the reference's, in float32, over real texts of 1 to some
-250 tokens: run packed (the fast path: no padding at all) and padded. Where a family cannot run packed, poolkit sees
-that at start-up, says so in the start-up report, and runs it padded.
+250 tokens: run packed (the fast path: no padding at all), padded, and by the engine [openvino](plugins.md#openvino).
+Where a family cannot run packed, poolkit sees that at start-up, says so in the start-up report, and runs it padded. The
+engine openvino runs encoders of texts, and refuses others at start-up.
 
 Checkpoints are made on the spot with random weights, small, but with the settings that distinguish the architecture;
 all-MiniLM-L6-v2 is the real one. Logits and reward scores are compared before their activation.
@@ -47,23 +50,24 @@ class Measured:
     row: Row
     packed: float | None
     padded: float
+    openvino: float | None
 
 
 def measure(row: Row, folder: Path) -> Measured:
-    """Make the row's checkpoint in an empty `folder`, and run the reference and both paths."""
+    """Make the row's checkpoint in an empty `folder`, and run the reference and each path."""
     folder = row.make(folder)
     expected = row.expect(folder)
     differences = {}
-    for batching in ("packed", "padded"):
+    for path, settings in PATHS.items():
         try:
-            llm = LLM(str(folder), task=row.task, dtype="float32", device="cpu", batching=batching, **row.settings)
+            llm = LLM(str(folder), task=row.task, dtype="float32", device="cpu", **settings, **row.settings)
         except ModelError:
-            if batching == "padded":
+            if path == "padded":
                 raise
             continue
         with llm:
-            differences[batching] = _largest_difference(row.ask(llm), expected)
-    return Measured(row, differences.get("packed"), differences["padded"])
+            differences[path] = _largest_difference(row.ask(llm), expected)
+    return Measured(row, differences.get("packed"), differences["padded"], differences.get("openvino"))
 
 
 def render(measured: Sequence[Measured]) -> str:
@@ -73,8 +77,7 @@ def render(measured: Sequence[Measured]) -> str:
             one.row.family,
             one.row.asked,
             one.row.against,
-            "none" if one.packed is None else f"{one.packed:.0e}",
-            f"{one.padded:.0e}",
+            *("none" if number is None else f"{number:.0e}" for number in (one.packed, one.padded, one.openvino)),
             f"{one.row.promised:.0e}",
         )
         for one in measured
@@ -93,7 +96,8 @@ def _measure_all() -> Iterator[Measured]:
     for row in ROWS:
         with TemporaryDirectory() as folder:
             measured = measure(row, Path(folder))
-        print(f"{row.family}, {row.asked}: packed {measured.packed}, padded {measured.padded}")  # noqa: T201
+        numbers = ", ".join(f"{path} {getattr(measured, path)}" for path in PATHS)
+        print(f"{row.family}, {row.asked}: {numbers}")  # noqa: T201
         yield measured
 
 
