@@ -31,6 +31,7 @@ from poolkit import (
     create_app,
 )
 from poolkit.contract import EncodedPrompt, NoSettings
+from poolkit.engine.job import Admission
 from poolkit.engine.model import Engine
 from poolkit.engine.scheduler import Scheduler
 from poolkit.errors import ClosedError, EngineError, RequestError
@@ -340,12 +341,12 @@ def test_queries_run_before_documents_that_fit_a_batch_better():
     scheduler = start(engine)
     jobs = []
     for length in (1, 3):
-        job = scheduler.open(1, fails_fast=True)
+        job = scheduler.open(1, fails_fast=True, admission=Admission())
         scheduler.add(job, [(0, of_length(length))])
         jobs.append(job)
         assert engine.is_reached.wait(5)
     for name in ("a", "b"):
-        job = scheduler.open(4, fails_fast=True)
+        job = scheduler.open(4, fails_fast=True, admission=Admission())
         documents = [(index, of_length(3, LateInteractionParams("score_doc", name))) for index in range(1, 4)]
         scheduler.add(job, [(0, of_length(60, LateInteractionParams("cache_query", name, 3))), *documents])
         jobs.append(job)
@@ -359,7 +360,8 @@ def test_queries_run_before_documents_that_fit_a_batch_better():
 def test_a_query_is_released_when_the_server_shuts_down():
     engine = Keeping()
     scheduler = start(engine)
-    job = scheduler.open(3, fails_fast=True)
+    admission = Admission()
+    job = scheduler.open(3, fails_fast=True, admission=admission)
     scheduler.add(
         job,
         [
@@ -372,6 +374,7 @@ def test_a_query_is_released_when_the_server_shuts_down():
     closing = threading.Thread(target=scheduler.close, args=(0.01,))
     closing.start()
     assert all(isinstance(outcome, ClosedError) for outcome in job.future.result(5))
+    scheduler.end(admission)
     engine.may_go.set()
     closing.join(5)
     scheduler.close()

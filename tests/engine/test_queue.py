@@ -71,6 +71,14 @@ def test_documents_of_a_query_that_ran_long_ago_do_not_wait():
     assert lengths_of(take(queue)) == [50]
 
 
+def test_a_query_that_is_queued_twice_is_run_twice_and_loses_no_document():
+    queue = queue_of(*prompts(60, 70, late=KEEP), *prompts(50, 40, late=SCORE))
+    first = take(queue)
+    assert lengths_of(first) == [60]
+    queue.finish(first)
+    assert sorted(lengths_of(take(queue, max_tokens=200))) == [40, 50, 70]
+
+
 def test_what_was_given_up_is_left_out():
     job = Job(3, fails_fast=False)
     queue = queue_of(*prompts(60, late=KEEP), *prompts(50, 5, late=SCORE), job=job)

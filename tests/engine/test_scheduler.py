@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from poolkit.contract import EncodedPrompt, PooledOutput, ResolvedParams
-from poolkit.engine.job import Job
+from poolkit.engine.job import Admission, Job
 from poolkit.engine.scheduler import Scheduler
 from poolkit.errors import CancelledRequestError, ClosedError, EngineError, OverloadedError
 from poolkit.testing import FakeBackbone
@@ -76,7 +76,7 @@ def of_length(length: int) -> EncodedPrompt:
 
 
 def submit(scheduler: Scheduler, prompts: Sequence[EncodedPrompt], *, fails_fast: bool = False) -> Job:
-    job = scheduler.open(len(prompts), fails_fast=fails_fast)
+    job = scheduler.open(len(prompts), fails_fast=fails_fast, admission=Admission())
     scheduler.add(job, list(enumerate(prompts)))
     return job
 
@@ -154,7 +154,7 @@ def test_a_poisoned_prompt_fails_alone(scheduler, engine, caplog):
 
 
 def test_a_job_that_fails_fast_does_not_wait_for_its_other_prompts(scheduler, engine):
-    job = scheduler.open(2, fails_fast=True)
+    job = scheduler.open(2, fails_fast=True, admission=Admission())
     failure = ValueError("bad prompt")
     job.settle([(1, failure)])
     assert job.future.result(5) == [failure, failure]
@@ -199,7 +199,7 @@ def test_too_many_waiting_prompts_refuse_the_next_job_whatever_its_size():
     hold_a_batch(scheduler, engine)
     large = submit(scheduler, [of_length(2)] * 50)
     with pytest.raises(OverloadedError) as refusal:
-        scheduler.open(1, fails_fast=True)
+        scheduler.open(1, fails_fast=True, admission=Admission())
     engine.gate.set()
     assert len(data_of(large.future.result(5))) == 50
     assert len(data_of(submit(scheduler, [of_length(2)]).future.result(5))) == 1
@@ -218,7 +218,7 @@ def test_closing_finishes_what_was_accepted_and_refuses_the_rest(engine):
     closing.join(5)
     assert len(data_of(accepted.future.result(0))) == 20
     with pytest.raises(ClosedError, match=r"^The model is shutting down and accepts nothing more\.$"):
-        scheduler.open(1, fails_fast=False)
+        scheduler.open(1, fails_fast=False, admission=Admission())
 
 
 def test_what_is_not_done_in_time_fails_when_closing(engine):

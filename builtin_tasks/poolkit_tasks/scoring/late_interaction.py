@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
-from uuid import uuid4
 
 import numpy as np
 
@@ -49,8 +48,7 @@ class LateInteractionIOProcessor(ScoringIOProcessor):
 
 def _keep_queries(sides: Sides) -> list[PoolingParams]:
     """Return the parameters of all prompts, so that the engine keeps the queries and scores the documents."""
-    request = uuid4().hex
-    keys = [f"{request}-{number}" for number in range(len(sides.queries))]
+    keys = [str(number) for number in range(len(sides.queries))]
     queries = [
         replace(params, late_interaction=LateInteractionParams("cache_query", key, len(pairs)))
         for key, (_, params), pairs in zip(keys, sides.queries, sides.pairs_of, strict=True)

@@ -22,13 +22,14 @@ class LateInteractionParams:
     Attributes:
         mode: "cache_query" keeps this prompt's token vectors; "score_doc" replaces them by their MaxSim score against
             the cached query. Within a request, queries come after the documents and are run before them.
-        query_key: names the cached query.
-        query_uses: "cache_query" alone: the number of documents after which the query is dropped.
+        query_key: names the cached query. Each request has names of its own, and all of its rounds share them.
+        query_uses: "cache_query" alone: the number of documents after which the query is dropped. None keeps it until
+            the request ends, for documents of a later round as well.
     """
 
     mode: Literal["cache_query", "score_doc"]
     query_key: str
-    query_uses: int = 0
+    query_uses: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,15 +1,31 @@
-"""A job: the prompts of one request on their way through the engine, and the one future that answers for them."""
+"""A request's rounds as the scheduler knows them: what they share, and the prompts of each on their way."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from uuid import uuid4
 
 from poolkit.contract import Outcome, PooledOutput, TextToken
 
-__all__ = ["Job"]
+__all__ = ["Admission", "Job"]
+
+
+@dataclass(eq=False, slots=True)
+class Admission:
+    """A request's place in the scheduler, which all of its rounds share.
+
+    Attributes:
+        name: tells its queries from those of other requests.
+        is_granted: True once its first round was let in: no later one is refused.
+        kept_keys: of the queries that the model keeps until the request ends.
+    """
+
+    name: str = field(default_factory=lambda: uuid4().hex)
+    is_granted: bool = False
+    kept_keys: list[str] = field(default_factory=list)
 
 
 class Job:

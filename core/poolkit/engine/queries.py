@@ -17,11 +17,11 @@ __all__ = ["QueryStore"]
 @dataclass(slots=True)
 class _Query(Generic[ArrayT]):
     vectors: ArrayT
-    uses_left: int
+    uses_left: int | None
 
 
 class QueryStore(Generic[ArrayT]):
-    """The token vectors of queries where the engine left them, by key, each until its last use. One per model."""
+    """The token vectors of queries where the engine left them, by key, until the last use or release. One per model."""
 
     def __init__(self) -> None:
         self._queries: dict[str, _Query[ArrayT]] = {}
@@ -70,7 +70,7 @@ class QueryStore(Generic[ArrayT]):
         with self._lock:
             for key, documents in uses.items():
                 query = self._queries.get(key)
-                if query is not None:
+                if query is not None and query.uses_left is not None:
                     query.uses_left -= documents
                     if query.uses_left <= 0:
                         del self._queries[key]

@@ -114,7 +114,7 @@ class PromptQueue(Generic[ItemT]):
                 self._buckets[unit.bucket].append(unit)
             else:
                 self._queries.append(unit)
-                self._documents[unit.kept_key] = []
+                self._documents.setdefault(unit.kept_key, [])
 
     def take(self, *, max_tokens: int, max_prompts: int) -> list[Unit[ItemT]]:
         """Take the unit that has waited longest, then queries, then those nearest to the first in length.
@@ -167,7 +167,7 @@ class PromptQueue(Generic[ItemT]):
             self._drop(query)
         documents: defaultdict[int, list[Unit[ItemT]]] = defaultdict(list)
         for key in keys:
-            for document in self._documents[key]:
+            for document in self._documents.get(key, ()):  # gone if the query was queued twice, and ran
                 documents[document.bucket].append(document)
         for bucket in sorted({*self._buckets, *documents}, key=lambda found: abs(found - first.bucket)):
             yield from (document for document in documents[bucket] if document.is_wanted)

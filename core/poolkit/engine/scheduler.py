@@ -3,7 +3,7 @@
 One thread owns the engine. Each batch takes the prompt that has waited longest, then those nearest to it in length,
 until the token budget or the sequence cap is reached: lengths are alike inside a batch, and nothing starves, because
 the oldest prompt is always in the next batch. A query that documents are scored against inside the engine comes before
-any of them, and is forgotten when its job is over, however that ended. Prompts of a group run in one batch.
+any of them, and is forgotten when its request ends, however that is. Prompts of a group run in one batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from poolkit.contract import EncodedPrompt, Outcome, PooledOutput
-from poolkit.engine.job import Job
+from poolkit.engine.job import Admission, Job
 from poolkit.engine.model import Engine
 from poolkit.engine.queue import PromptQueue, Unit, make_units
 from poolkit.errors import CancelledRequestError, ClosedError, EngineError, OverloadedError
@@ -72,8 +72,7 @@ class Scheduler:
         # Guards everything below. A job's own lock may be held while this one is taken, never the other way round.
         self._changed = threading.Condition()
         self._queue: PromptQueue[_Item] = PromptQueue()
-        self._jobs: set[Job] = set()
-        self._kept_keys: dict[Job, list[str]] = {}
+        self._jobs: dict[Job, Admission] = {}
         self._unused_keys: list[str] = []
         self._prompts_waiting = 0
         self._is_closed = self._has_died = False
@@ -81,7 +80,7 @@ class Scheduler:
         self._thread = threading.Thread(target=self._loop, name="poolkit-engine", daemon=True)
         self._thread.start()
 
-    def open(self, size: int, *, fails_fast: bool, is_admitted: bool = False) -> Job:
+    def open(self, size: int, *, fails_fast: bool, admission: Admission) -> Job:
         """Admit a job of `size` prompts, each of which is then handed to `add` or settled by the caller.
 
         A job without prompts is over at once, however many others wait.
@@ -89,7 +88,7 @@ class Scheduler:
         Args:
             size: the number of prompts.
             fails_fast: give up the others when one fails.
-            is_admitted: the job belongs to a request that was admitted before, and is not refused any more.
+            admission: of the request that the job belongs to; one that was admitted before is not refused any more.
 
         Raises:
             OverloadedError: too many prompts wait already.
@@ -99,13 +98,14 @@ class Scheduler:
         with self._changed:
             if self._is_closed:
                 raise ClosedError("The model is shutting down and accepts nothing more.")
-            if self._prompts_waiting >= self._max_waiting_prompts and size > 0 and not is_admitted:
+            if self._prompts_waiting >= self._max_waiting_prompts and size > 0 and not admission.is_granted:
                 raise OverloadedError(
                     f"{self._prompts_waiting} prompts are waiting already and at most {self._max_waiting_prompts} may. "
                     f"Try again in {RETRY_AFTER_S} s.",
                     retry_after_s=RETRY_AFTER_S,
                 )
-            self._jobs.add(job)
+            admission.is_granted = True
+            self._jobs[job] = admission
             self._prompts_waiting += size
         job.future.add_done_callback(lambda _: self._forget(job))
         return job
@@ -122,11 +122,18 @@ class Scheduler:
         units = make_units(items)
         kept_keys = [unit.kept_key for unit in units if unit.kept_key is not None]
         with self._changed:
-            if job not in self._jobs:
+            admission = self._jobs.get(job)
+            if admission is None:
                 return  # it is over, and nothing of it may run
-            if kept_keys:
-                self._kept_keys.setdefault(job, []).extend(kept_keys)
+            admission.kept_keys += kept_keys
             self._queue.add(units)
+            self._changed.notify()
+
+    def end(self, admission: Admission) -> None:
+        """Let the model forget the queries of a request that has ended: all of its jobs are over."""
+        with self._changed:
+            self._unused_keys += admission.kept_keys
+            admission.kept_keys = []
             self._changed.notify()
 
     @property
@@ -163,8 +170,7 @@ class Scheduler:
         failed = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
         given_up = sum(isinstance(outcome, CancelledRequestError | ClosedError) for outcome in failed)
         with self._changed:
-            self._jobs.discard(job)
-            self._unused_keys += self._kept_keys.pop(job, [])
+            self._jobs.pop(job, None)
             self._prompts_waiting -= job.size
             self._done += len(outcomes) - len(failed)
             self._failed += len(failed) - given_up

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar, cast
 from pydantic import BaseModel
 
 from poolkit.contract import ItemError, Outcome, PooledOutput, Prepared, RequestScope, in_scope
-from poolkit.engine.job import Job
+from poolkit.engine.job import Admission, Job
 from poolkit.errors import BatchError, CancelledRequestError, ClosedError, HookError, RequestError
 from poolkit.operations import Usage
 from poolkit.registry import BoundOperation
@@ -23,7 +23,7 @@ T = TypeVar("T")
 class Start(Protocol):
     """Sends prepared prompts on their way."""
 
-    def __call__(self, bound: BoundOperation, prepared: Prepared, *, fails_fast: bool, is_admitted: bool) -> Job:
+    def __call__(self, bound: BoundOperation, prepared: Prepared, *, fails_fast: bool, admission: Admission) -> Job:
         """Return the job of one round. A request is admitted with its first round."""
         ...
 
@@ -34,13 +34,18 @@ class Rounds:
     Args:
         bound: the operation.
         start: sends the prompts of a round on their way.
+        end: forgets what is kept for a request.
         keeps_others: run the other prompts of a batch of which one has failed, for `BatchError`.
     """
 
-    def __init__(self, bound: BoundOperation, start: Start, *, keeps_others: bool) -> None:
+    def __init__(
+        self, bound: BoundOperation, start: Start, end: Callable[[Admission], None], *, keeps_others: bool
+    ) -> None:
         self._bound = bound
         self._start = start
+        self._end = end
         self._keeps_others = keeps_others
+        self._admission = Admission()
         self._round = 0
         self._tokens_before = 0
 
@@ -65,12 +70,22 @@ class Rounds:
             return self._run(result)
         return _with_tokens(result, self._tokens_before)
 
+    def close(self) -> None:
+        """Forget what was kept for the rounds, once no job of theirs goes on: however the request ended."""
+        if self._admission.kept_keys:
+            self._end(self._admission)
+
     def _run(self, prepared: Prepared) -> Job:
-        is_whole = not (self._bound.operation.per_item or (self._keeps_others and prepared.outputs_map_to_inputs))
-        self._job = self._start(self._bound, prepared, fails_fast=is_whole, is_admitted=self._round > 0)
         self._prepared = prepared
         self._round += 1
+        is_whole = not (self._bound.operation.per_item or self._has_callers_prompts)
+        self._job = self._start(self._bound, prepared, fails_fast=is_whole, admission=self._admission)
         return self._job
+
+    @property
+    def _has_callers_prompts(self) -> bool:
+        """True if a `BatchError` can tell the caller which inputs failed: by the first round's prompts alone."""
+        return self._keeps_others and self._prepared.outputs_map_to_inputs and self._round == 1
 
     def _outputs(self, outcomes: Sequence[Outcome]) -> Sequence[PooledOutput]:
         """Return the outputs, or raise: our own failures before the caller's, then by prompt index."""
@@ -86,7 +101,7 @@ class Rounds:
                 for index, outcome in enumerate(outcomes)
             ]
             return cast("Sequence[PooledOutput]", items)  # as the operation has asked for
-        if failures and self._keeps_others and prepared.outputs_map_to_inputs and len(outcomes) > 1:
+        if failures and self._has_callers_prompts and len(outcomes) > 1:
             raise BatchError(failures, [None if i in failures else outcome for i, outcome in enumerate(outcomes)])
         if failures:
             raise min(failures.values(), key=lambda failure: isinstance(failure, RequestError))
@@ -134,6 +149,7 @@ class OnlineRequest(Generic[T]):
         self._is_cancelled = True
         if self._job is not None:
             self._job.cancel(CancelledRequestError("The client went away."))
+        self._rounds.close()
 
     def _submit(self, work: Callable[[], None]) -> None:
         try:
@@ -167,13 +183,14 @@ class OnlineRequest(Generic[T]):
         except BaseException as error:  # noqa: BLE001 - likewise
             self._fail(error)
         else:
-            self._tell(lambda: self.answer.set_result(answer))
+            self._end(lambda: self.answer.set_result(answer))
 
     def _fail(self, error: BaseException) -> None:
-        self._tell(lambda: self.answer.set_exception(error))
+        self._end(lambda: self.answer.set_exception(error))
 
-    def _tell(self, tell: Callable[[], None]) -> None:
-        """Wake the event loop, unless it is gone or no longer waits."""
+    def _end(self, tell: Callable[[], None]) -> None:
+        """Close the rounds, and wake the event loop, unless it is gone or no longer waits."""
+        self._rounds.close()
         try:
             self._loop.call_soon_threadsafe(lambda: None if self.answer.done() else tell())
         except RuntimeError:  # the loop is closed

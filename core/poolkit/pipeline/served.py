@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_futures
+from contextlib import closing
+from dataclasses import replace
 from typing import TypeVar, cast
 
 from pydantic import BaseModel
@@ -28,11 +30,12 @@ from poolkit.contract import (
     Prepared,
     Prompt,
     RequestScope,
+    ResolvedParams,
     current_request,
     in_scope,
     request_scope,
 )
-from poolkit.engine.job import Job
+from poolkit.engine.job import Admission, Job
 from poolkit.engine.model import Engine
 from poolkit.engine.scheduler import Scheduler, SchedulerStats
 from poolkit.errors import CancelledRequestError, RequestError
@@ -140,8 +143,7 @@ class ServedModel:
             HookError: a plugin failed.
             EngineError: the model failed on the only prompt.
         """
-        with request_scope(scope or RequestScope()):
-            rounds = self._rounds(operation, keeps_others=True)
+        with request_scope(scope or RequestScope()), closing(self._rounds(operation, keeps_others=True)) as rounds:
             result: Job | BaseModel = rounds.begin(request)
             done = 0
             while isinstance(result, Job):
@@ -151,7 +153,7 @@ class ServedModel:
             return result
 
     def _rounds(self, operation: str, *, keeps_others: bool) -> Rounds:
-        return Rounds(self.operations[operation], self._start, keeps_others=keeps_others)
+        return Rounds(self.operations[operation], self._start, self._scheduler.end, keeps_others=keeps_others)
 
     def _wait_for(self, job: Job, done_before: int, on_progress: Callable[[int, int], None] | None) -> None:
         try:
@@ -211,19 +213,22 @@ class ServedModel:
         self._bound.close()
         self._engine.close()
 
-    def _start(self, bound: BoundOperation, prepared: Prepared, *, fails_fast: bool, is_admitted: bool) -> Job:
+    def _start(self, bound: BoundOperation, prepared: Prepared, *, fails_fast: bool, admission: Admission) -> Job:
         """Send the prompts of a round on their way: each slice goes to the engine as soon as it is tokenized.
 
         Queries that are kept for documents stand last. They are tokenized first, and here, so that none comes too late.
         So are texts that stand in several pairs, so that each is tokenized once.
         """
         prompts = prepared.prompts
-        resolved = {params: self._encoder.resolve(params) for params in dict.fromkeys(prepared.params_of_each)}
+        resolved = {
+            params: _name_query(self._encoder.resolve(params), admission)
+            for params in dict.fromkeys(prepared.params_of_each)
+        }
         params = [resolved[each] for each in prepared.params_of_each]
         size = len(prompts)
         self._check_groups(prepared)
         known = self._encoder.tokenize_shared(prompts, params)
-        job = self._scheduler.open(size, fails_fast=fails_fast, is_admitted=is_admitted)
+        job = self._scheduler.open(size, fails_fast=fails_fast, admission=admission)
         others = size - sum(
             one.late_interaction is not None and one.late_interaction.mode == "cache_query" for one in params
         )
@@ -261,6 +266,14 @@ class ServedModel:
                     f"{size} prompts belong together (group {group!r}), and at most {self._max_num_seqs} run in one "
                     "batch (max_num_seqs). Send fewer in one request."
                 )
+
+
+def _name_query(params: ResolvedParams, admission: Admission) -> ResolvedParams:
+    """Return parameters whose query has a name that no other request gives to one of its own."""
+    late = params.late_interaction
+    if late is None:
+        return params
+    return replace(params, late_interaction=replace(late, query_key=f"{admission.name}/{late.query_key}"))
 
 
 def _is_small(prompts: Sequence[Prompt]) -> bool:
