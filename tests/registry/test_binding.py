@@ -39,7 +39,7 @@ TREE = make_task("tree", settings=OtherSettings)
 HEADER = """
 import sys
 from distributions import Processor, Request, Response
-from poolkit.contract import PoolingIOProcessor, PoolingParams, Prepared, hookimpl
+from poolkit.contract import LateInteractionParams, PoolingIOProcessor, PoolingParams, Prepared, hookimpl
 from poolkit.errors import RequestError
 """
 OUTPUTS = [PooledOutput(np.zeros(size, np.float32), (1, 2)) for size in (3, 4)]
@@ -304,6 +304,23 @@ def test_what_a_hook_blames_on_the_request_is_passed_on(
             TypeError("Prepared.params is a NoneType, not PoolingParams or a sequence of it"),
         ),
         ("return Prepared(['a', 'b'], [PoolingParams()])", TypeError("Prepared has 2 prompts and 1 params")),
+        ("return Prepared(['a', 'b'], groups=[1])", TypeError("Prepared has 2 prompts and 1 groups")),
+        ("return Prepared(['a'], groups={1})", TypeError("Prepared.groups is a set, not a sequence")),
+        ("return Prepared(['a'], groups=[[1]])", TypeError("Prepared.groups[0] is a list, which cannot be hashed")),
+        (
+            "late = LateInteractionParams('score_doc', 'q'); "
+            "return Prepared(['a'], PoolingParams(late_interaction=late), groups=[1])",
+            TypeError("Prepared.groups[0] names a group for a prompt of late interaction, which has none"),
+        ),
+        ("return Prepared(['a', 'b'], origin=[0])", TypeError("Prepared has 2 prompts and 1 origin")),
+        (
+            "return Prepared(['a'], refused={1: RequestError('no')})",
+            TypeError("Prepared.refused has the index 1, but there are 1 prompts"),
+        ),
+        (
+            "return Prepared(['a'], refused={0: 'no'})",
+            TypeError("Prepared.refused[0] is a str, not a RequestError"),
+        ),
     ],
 )
 def test_any_other_failure_of_pre_process_is_the_plugins(

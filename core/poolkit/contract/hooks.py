@@ -149,7 +149,7 @@ class StartupHooks:
                 return (yield encoded)
 
         With a class attribute `takes_long_prompts = True` it is also given prompts that are longer than the model's
-        maximum, which it splits.
+        maximum, which it splits. Of a group (`EncodedPrompt.group`) it yields all prompts, each once, or none.
 
         Wrappers stand around each other in the order in which their plugins were enabled, the first one outermost;
         those of one plugin in the order of the list. The processor's rules hold for them too: many threads,

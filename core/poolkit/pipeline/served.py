@@ -246,11 +246,13 @@ class ServedModel:
         tokenize = in_scope(scope, tokenization.run)
         if others < size:
             tokenize(others, size)
-        if self._reader_pool is not None and any(isinstance(prompt, ModalityPrompt) for prompt in prompts[:others]):
+        if prepared.groups is not None:  # a group is never split
+            tokenize(0, others)
+        elif self._reader_pool is not None and any(isinstance(prompt, ModalityPrompt) for prompt in prompts[:others]):
             starts = iter(range(0, others, READ_CHUNK))
             for _ in range(self._readers):
                 self._reader_pool.submit(_read_inputs, self._reader_pool, job, tokenize, starts, others)
-        elif prepared.groups is not None or _is_small(prompts[:others]):  # a group is never split
+        elif _is_small(prompts[:others]):
             tokenize(0, others)
         else:
             for start in range(0, others, TOKENIZE_CHUNK):

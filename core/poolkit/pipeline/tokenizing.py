@@ -138,8 +138,10 @@ class Slice:
         self._in_worker = in_worker
         self._lock = threading.Lock()
         self._outer = start_run([wrapper for wrapper in wrappers if wrapper.takes_long_prompts], encoded)
-        fitted = [encoder.fit(prompt) if prompt.unread is None else prompt for prompt in self._outer.to_run]
-        self._fitted = fitted
+        fitted = self._fitted = _group(
+            [encoder.fit(prompt) if prompt.unread is None else prompt for prompt in self._outer.to_run],
+            [prompt.group for prompt in self._outer.to_run],
+        )
         fitting = [prompt for prompt in fitted if isinstance(prompt, EncodedPrompt)]
         self._inner = start_run([wrapper for wrapper in wrappers if not wrapper.takes_long_prompts], fitting)
         self._outcomes: list[Outcome | None] = [None] * len(self._inner.to_run)
@@ -149,12 +151,13 @@ class Slice:
         """Return the prompts that shall run, each with its place; those that cannot have their outcome then."""
         ready: list[tuple[int, EncodedPrompt]] = []
         refused: list[tuple[int, Outcome]] = []
-        for place, prompt in enumerate(self._inner.to_run):
-            read = encoder.read(prompt)
-            if isinstance(read, RequestError):
-                refused.append((place, read))
+        to_run = self._inner.to_run
+        read = _group([encoder.read(prompt) for prompt in to_run], [prompt.group for prompt in to_run])
+        for place, prompt in enumerate(read):
+            if isinstance(prompt, RequestError):
+                refused.append((place, prompt))
             else:
-                ready.append((place, read))
+                ready.append((place, prompt))
         if refused or not ready:
             self.settle(refused)
         return ready
@@ -197,6 +200,8 @@ def _group(
     encoded: Sequence[EncodedPrompt | RequestError], groups: Sequence[Group | None]
 ) -> list[EncodedPrompt | RequestError]:
     """Return prompts with their groups; where one of a group cannot run, none of it does."""
+    if not any(groups):
+        return list(encoded)
     errors: dict[Group, RequestError] = {}
     for prompt, group in zip(encoded, groups, strict=True):
         if group is not None and isinstance(prompt, RequestError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 from math import isfinite
 from types import NoneType
@@ -11,6 +11,7 @@ from typing import Literal, TypeVar, get_args, get_origin
 from pydantic import BaseModel
 
 from poolkit.contract import ModalityPrompt, Operation, PoolingParams, Prepared, TemplatedText, TextPair, TokenInputs
+from poolkit.errors import RequestError
 
 __all__ = ["check_handed_on", "check_prepared", "check_response"]
 
@@ -32,17 +33,37 @@ def check_prepared(prepared: object) -> Prepared:
             is_bytes or not isinstance(prompt, str | TextPair | TemplatedText | ModalityPrompt | TokenInputs | Sequence)
         ):
             raise TypeError(f"Prepared.prompts[{index}] is a {type(prompt).__name__}, not a text, a pair or token ids")
-    groups, origin = prepared.groups, prepared.origin
-    for name, given in (("groups", groups), ("origin", origin)):
-        if given is not None and len(given) != len(prepared.prompts):
-            raise TypeError(f"Prepared has {len(prepared.prompts)} prompts and {len(given)} {name}")
-    if isinstance(prepared.params, PoolingParams):
-        return prepared
-    if not isinstance(prepared.params, Sequence):
-        raise TypeError(f"Prepared.params is a {type(prepared.params).__name__}, not PoolingParams or a sequence of it")
-    if len(prepared.params) != len(prepared.prompts):
-        raise TypeError(f"Prepared has {len(prepared.prompts)} prompts and {len(prepared.params)} params")
+    if not isinstance(prepared.params, PoolingParams):
+        if not isinstance(prepared.params, Sequence):
+            raise TypeError(
+                f"Prepared.params is a {type(prepared.params).__name__}, not PoolingParams or a sequence of it"
+            )
+        if len(prepared.params) != len(prepared.prompts):
+            raise TypeError(f"Prepared has {len(prepared.prompts)} prompts and {len(prepared.params)} params")
+    _check_marks(prepared)
     return prepared
+
+
+def _check_marks(prepared: Prepared) -> None:
+    """Raise TypeError for groups, an origin or refusals that are not those of the prompts."""
+    prompts = len(prepared.prompts)
+    for name, given in (("groups", prepared.groups), ("origin", prepared.origin)):
+        if given is not None and not isinstance(given, Sequence):
+            raise TypeError(f"Prepared.{name} is a {type(given).__name__}, not a sequence")
+        if given is not None and len(given) != prompts:
+            raise TypeError(f"Prepared has {prompts} prompts and {len(given)} {name}")
+    for index, error in prepared.refused.items():
+        if index not in range(prompts):
+            raise TypeError(f"Prepared.refused has the index {index!r}, but there are {prompts} prompts")
+        if not isinstance(error, RequestError):
+            raise TypeError(f"Prepared.refused[{index}] is a {type(error).__name__}, not a RequestError")
+    if prepared.groups is None:
+        return
+    for index, (group, params) in enumerate(zip(prepared.groups, prepared.params_of_each, strict=True)):
+        if not isinstance(group, Hashable):
+            raise TypeError(f"Prepared.groups[{index}] is a {type(group).__name__}, which cannot be hashed")
+        if group is not None and params.late_interaction is not None:
+            raise TypeError(f"Prepared.groups[{index}] names a group for a prompt of late interaction, which has none")
 
 
 def check_handed_on(prepared: Prepared, inner: object) -> Prepared:

@@ -6,11 +6,12 @@ outcome for each prompt that it was given. No thread waits between its two halve
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from poolkit.contract import EncodedPrompt, Outcome, PooledOutput
+from poolkit.contract import EncodedPrompt, Group, Outcome, PooledOutput
 from poolkit.registry.call import Part
 from poolkit.registry.hooks import RUN, Run
 
@@ -40,7 +41,7 @@ class RunWrapper:
             RequestError: the wrapper refuses the prompts.
             HookError: it failed.
         """
-        return self.part.call(RUN, lambda: _begin(self.run(encoded)))
+        return self.part.call(RUN, lambda: _begin(self.run(encoded), encoded))
 
     def end(self, generator: RunGenerator, outcomes: Sequence[Outcome], *, expected: int) -> Sequence[Outcome]:
         """Send the outcomes in; return one for each of the `expected` prompts that the wrapper was given.
@@ -90,14 +91,24 @@ def start_run(wrappers: Sequence[RunWrapper], encoded: Sequence[EncodedPrompt]) 
     return Running(encoded, tuple(opened))
 
 
-def _begin(generator: RunGenerator) -> tuple[RunGenerator, Sequence[EncodedPrompt]]:
+def _begin(generator: RunGenerator, encoded: Sequence[EncodedPrompt]) -> tuple[RunGenerator, Sequence[EncodedPrompt]]:
     try:
         to_run = next(generator)
     except StopIteration:
         raise TypeError("run ended without a yield") from None
     if not isinstance(to_run, Sequence) or not all(isinstance(prompt, EncodedPrompt) for prompt in to_run):
         raise TypeError("run yielded something else than a sequence of EncodedPrompt")
+    sizes = _group_sizes(encoded)
+    for group, size in _group_sizes(to_run).items():
+        if size != sizes[group]:
+            raise TypeError(
+                f"run yielded {size} prompts of a group of {sizes[group]}. A group runs as a whole, or not at all"
+            )
     return generator, to_run
+
+
+def _group_sizes(prompts: Sequence[EncodedPrompt]) -> Counter[Group]:
+    return Counter(prompt.group for prompt in prompts if prompt.group is not None)
 
 
 def _end(generator: RunGenerator, outcomes: Sequence[Outcome], expected: int) -> Sequence[Outcome]:

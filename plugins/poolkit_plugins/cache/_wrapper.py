@@ -33,10 +33,15 @@ class Cached:
     ) -> Generator[Sequence[EncodedPrompt], Sequence[Outcome], Sequence[Outcome]]:
         """Yield the prompts whose results are not known, each once; keep what has run.
 
-        A document that is scored inside the engine always runs: its score depends on another prompt of the request.
+        What depends on other prompts of the request always runs: a document that is scored inside the engine, and the
+        prompts of a group.
         """
-        keys = [f"{place}" if _is_scored(prompt) else self._keys.key(prompt) for place, prompt in enumerate(encoded)]
-        known = self._store.read({key for key, prompt in zip(keys, encoded, strict=True) if not _is_scored(prompt)})
+        keys = [
+            f"{place}" if _depends_on_others(prompt) else self._keys.key(prompt) for place, prompt in enumerate(encoded)
+        ]
+        known = self._store.read(
+            {key for key, prompt in zip(keys, encoded, strict=True) if not _depends_on_others(prompt)}
+        )
         unknown = {key: prompt for key, prompt in zip(keys, encoded, strict=True) if key not in known}
         logger.debug(
             "%s/%s: %d prompts, %d results known, %d prompts to run.",
@@ -63,8 +68,9 @@ class Cached:
         self._store.close()
 
 
-def _is_scored(prompt: EncodedPrompt) -> bool:
-    return prompt.params.late_interaction is not None
+def _depends_on_others(prompt: EncodedPrompt) -> bool:
+    """Return whether the result of a prompt depends on others of its request."""
+    return prompt.params.late_interaction is not None or prompt.group is not None
 
 
 def _is_result_of(prompt: EncodedPrompt, output: PooledOutput) -> bool:
@@ -72,6 +78,6 @@ def _is_result_of(prompt: EncodedPrompt, output: PooledOutput) -> bool:
 
     Where a wrapper inside of this one has run other tokens (chunks), its settings have had a part in the result.
     """
-    if _is_scored(prompt):
+    if _depends_on_others(prompt):
         return False
     return prompt.unread is not None or np.array_equal(prompt.token_ids, output.prompt_token_ids)

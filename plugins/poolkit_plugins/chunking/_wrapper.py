@@ -47,8 +47,13 @@ class Chunking:
     def run(
         self, encoded: Sequence[EncodedPrompt]
     ) -> Generator[Sequence[EncodedPrompt], Sequence[Outcome], Sequence[Outcome]]:
-        """Yield the chunks of each prompt; return one outcome per prompt."""
-        chunks_of = [self._refusal(prompt) or self._cut(prompt) for prompt in encoded]
+        """Yield the chunks of each prompt; return one outcome per prompt.
+
+        Prompts of a group are left as they are: with chunks in their place, a head would see another group.
+        """
+        chunks_of = [
+            [prompt] if prompt.group is not None else self._refusal(prompt) or self._cut(prompt) for prompt in encoded
+        ]
         counts = [0 if isinstance(chunks, RequestError) else len(chunks) for chunks in chunks_of]
         outcomes = iter((yield [chunk for chunks in chunks_of if isinstance(chunks, list) for chunk in chunks]))
         return [
