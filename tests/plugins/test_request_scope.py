@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from distributions import Site
-from poolkit import LLM, create_app, current_request
+from poolkit import LLM, EmbeddingsRequest, RequestScope, create_app, current_request
 from poolkit.errors import ConfigError
-from poolkit.testing import fake_model
+from poolkit.testing import FakeBackbone, fake_model
 from serving import ask
 
 TENANTS = """
@@ -90,10 +90,32 @@ def test_outside_of_a_hook_there_is_no_request():
         current_request()
 
 
-def test_a_header_that_carries_a_key_cannot_be_listed():
+def test_what_runs_in_the_model_knows_no_request():
+    asked = []
+
+    class Curious(FakeBackbone):
+        def __call__(self, batch):
+            with pytest.raises(LookupError):
+                current_request()
+            asked.append(len(batch))
+            return super().__call__(batch)
+
+    with fake_model("embed", backbone=Curious) as served:
+        served.run("embeddings", EmbeddingsRequest(input="a"))
+        assert ask(create_app(served), "POST", "/v1/embeddings", json={"input": "a"}).status_code == 200
+    assert asked == [1, 1]
+
+
+def test_a_scope_does_not_print_the_values_of_headers():
+    scope = RequestScope("http", "r1", "acme", {"x-team": "search"})
+    assert repr(scope) == "RequestScope(origin='http', request_id='r1', key_name='acme')"
+
+
+@pytest.mark.parametrize("header", ["Authorization", "Cookie", "Proxy-Authorization", "X-API-Key", "api-key"])
+def test_a_header_that_carries_a_key_cannot_be_listed(header):
     expected = (
-        "plugin_headers names 'authorization', which carries a key that no plugin may read. Leave it out; plugins "
+        f"plugin_headers names {header.lower()!r}, which carries a key that no plugin may read. Leave it out; plugins "
         "learn the name of a key from named_api_keys."
     )
     with fake_model("embed") as served, pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
-        create_app(served, plugin_headers=["Authorization"])
+        create_app(served, plugin_headers=[header])

@@ -25,14 +25,12 @@ class RequestScope:
         key_name: the name of the API key that the request was sent with; None if it had none, or one without a name.
         headers: those that the operator lists in `plugin_headers`, by lower-case name. Empty offline. Never log their
             values.
-        deadline: when the answer is no longer wanted, in seconds of `time.monotonic`; None for never.
     """
 
     origin: Literal["http", "offline"] = "offline"
     request_id: str = field(default_factory=lambda: uuid4().hex)
     key_name: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    deadline: float | None = None
 
 
 _CURRENT: ContextVar[RequestScope] = ContextVar("poolkit_request")
