@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from pydantic import BaseModel, ConfigDict
 
 from checkpoints import real_texts
-from poolkit import LLM, PoolingRequest, create_app
+from poolkit import LLM, PoolingParams, PoolingRequest, create_app
 from poolkit.testing import fake_model
 from serving import ask
 
@@ -111,6 +112,34 @@ def test_each_prompt_has_its_own_parameters_of_the_tasks_head(install, checkpoin
 
     np.testing.assert_allclose(offline, expected, rtol=TOLERANCE)
     np.testing.assert_allclose(online, expected, rtol=TOLERANCE)
+
+
+def test_the_cache_tells_prompts_apart_by_their_parameters_of_the_head(install, checkpoint, tmp_path):
+    settings = add(install, "power", POWER)
+    settings = {**settings, "enable": ["cache", *settings["enable"]], "plugins": {"cache": {"folder": str(tmp_path)}}}
+    with LLM(str(checkpoint("bert")), **settings) as llm:
+
+        def means(*exponents: float) -> list[float]:
+            body = {"texts": TEXTS[:1] * len(exponents), "exponents": exponents}
+            return llm.run("means", body, use_tqdm=False).means
+
+        first = means(1, 2, 1)
+        assert llm.served.stats().prompts_run == 2
+        assert means(2, 1, 3)[:2] == [first[1], first[0]]
+        assert llm.served.stats().prompts_run == 3
+
+
+def test_parameters_that_cannot_be_told_apart_are_refused_where_they_are_made():
+    class Labels(BaseModel):
+        model_config = ConfigDict(frozen=True)
+        labels: list[str]
+
+    with pytest.raises(TypeError) as caught:
+        PoolingParams(extra=Labels(labels=["a"]))
+    assert str(caught.value) == (
+        "extra is a Labels that cannot be hashed: unhashable type: 'list'. Freeze the model, and give its fields "
+        "tuples in place of lists."
+    )
 
 
 def test_a_tasks_own_kind_of_output_is_what_its_head_makes(install, checkpoint):

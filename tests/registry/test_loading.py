@@ -247,17 +247,38 @@ def test_a_descriptor_that_breaks_the_contract(site: Site, arguments: str, probl
             "operations=(replace(OPERATION, routes=('ner',)),)",
             "operation 'measure' of task 'ner' has routes=('ner',). Give a tuple of paths, each with a slash in front.",
         ),
+        (
+            "operations=(replace(OPERATION, max_rounds=0),)",
+            "operation 'measure' of task 'ner' has max_rounds=0. Give a number of at least 1.",
+        ),
+        ("extra=int", "has extra=<class 'int'>. Give a pydantic model class."),
+        (
+            "extra=Request",
+            "the extra of task 'ner' (Request) is not frozen, so prompts cannot be told apart by it. "
+            "Give the model  model_config = ConfigDict(frozen=True).",
+        ),
+        ("taps=6, head='a:b'", "has taps=6. Give a tuple of layers' numbers. A tuple of one is written (6,)."),
+        ("taps=(6,)", "has taps=(6,), but no head that reads them."),
+        (
+            "label_tokens='yes', output='label_logits'",
+            "has label_tokens='yes'. Give a tuple of tokens. A tuple of one is written (\"yes\",).",
+        ),
+        ("output='label_logits'", "has output='label_logits', but no label_tokens whose logits these are."),
+        (
+            "label_tokens=('yes',)",
+            "has label_tokens=('yes',), which are for output='label_logits' without a head.",
+        ),
     ],
 )
 def test_a_field_that_breaks_the_contract(site: Site, changes: str, problem: str):
     source = (
-        "from dataclasses import replace\nfrom distributions import make_task\n"
+        "from dataclasses import replace\nfrom distributions import Request, make_task\n"
         f"TASK = make_task('ner')\nOPERATION = TASK.operations[0]\nTASK = replace(TASK, {changes})\n"
     )
     site.install("poolkit-gliner", modules={"poolkit_gliner": source}, tasks={"ner": "poolkit_gliner:TASK"})
     with pytest.raises(PluginInvalidError) as caught:
         load("poolkit-gliner")
-    subject = "" if problem.startswith("operation") else "task 'ner' "
+    subject = "" if problem.startswith(("operation", "the extra")) else "task 'ner' "
     assert str(caught.value) == f"poolkit-gliner 1.0.0: {subject}{problem}"
 
 

@@ -55,6 +55,8 @@ class PoolingParams:
             asks for is not even copied.
         late_interaction: score documents inside the engine. Set by IO processors, not by callers.
         extra: parameters of the task's own head: an instance of `PoolingTask.extra`.
+
+    Raises TypeError where `extra` cannot be hashed.
     """
 
     dimensions: int | None = None
@@ -76,6 +78,18 @@ class PoolingParams:
         """Take a list of token ids as well: parameters are compared and hashed."""
         if self.returned_token_ids is not None:
             object.__setattr__(self, "returned_token_ids", tuple(self.returned_token_ids))
+        if self.extra is not None:
+            _check_hash(self.extra)
+
+
+def _check_hash(extra: BaseModel) -> None:
+    try:
+        hash(extra)
+    except TypeError as error:
+        raise TypeError(
+            f"extra is a {type(extra).__name__} that cannot be hashed: {error}. Freeze the model, and give its fields "
+            "tuples in place of lists."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,10 +122,36 @@ def _task_problems(task: PoolingTask, entry_point: EntryPoint, plugin: Plugin) -
             yield f"{subject} has {field}={getattr(task, field)!r}. Choose one of {', '.join(choices)}."
     if (problem := settings_problem(task.settings, subject)) is not None:
         yield problem
+    yield from _head_problems(task, subject)
     if _is_tuple_of(Operation, task.operations) and task.operations:
         yield from _operations_problems(task.operations, subject)
     else:
         yield f"the operations of {subject} are not a tuple of Operation. A tuple of one is written (operation,)."
+
+
+def _head_problems(task: PoolingTask, task_name: str) -> Iterator[str]:
+    """Yield what is wrong with what a task's head is given: no field is ignored."""
+    if task.extra is not None and not _is_model(task.extra):
+        yield f"{task_name} has extra={task.extra!r}. Give a pydantic model class."
+    elif task.extra is not None and not task.extra.model_config.get("frozen"):
+        yield (
+            f"the extra of {task_name} ({task.extra.__name__}) is not frozen, so prompts cannot be told apart by it. "
+            "Give the model  model_config = ConfigDict(frozen=True)."
+        )
+    if not _is_tuple_of(int, task.taps):
+        yield f"{task_name} has taps={task.taps!r}. Give a tuple of layers' numbers. A tuple of one is written (6,)."
+    elif task.taps and task.head is None:
+        yield f"{task_name} has taps={task.taps!r}, but no head that reads them."
+    if not _is_tuple_of(str, task.label_tokens):
+        yield (
+            f"{task_name} has label_tokens={task.label_tokens!r}. Give a tuple of tokens. A tuple of one is written "
+            '("yes",).'
+        )
+    reads_labels = Output.LABEL_LOGITS in (task.output, *task.or_outputs) and task.head is None
+    if reads_labels and not task.label_tokens:
+        yield f"{task_name} has output='label_logits', but no label_tokens whose logits these are."
+    elif task.label_tokens and not reads_labels:
+        yield f"{task_name} has label_tokens={task.label_tokens!r}, which are for output='label_logits' without a head."
 
 
 def _operations_problems(operations: tuple[Operation, ...], task: str) -> Iterator[str]:
