@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from poolkit import PoolingRequest, create_app
 from poolkit.errors import BatchError
-from poolkit.testing import FakeBackbone, fake_model
+from poolkit.testing import FakeBackbone, FakeTokenizer, fake_model
 from serving import ask
 
 LENGTHS = '''
@@ -57,6 +58,51 @@ LENGTHS = PoolingTask(
     operations=(operation("lengths", True), operation("strict", False)),
 )
 '''
+WINDOWS = '''
+from pydantic import BaseModel
+
+from poolkit import ItemError, Operation, Output, PoolingIOProcessor, PoolingRequest, PoolingTask, Prepared
+
+
+class Report(BaseModel):
+    windows: list[int]
+    errors: dict[int, str]
+
+
+class Windows(PoolingIOProcessor):
+    """Reads texts, then each of those that could be read word by word."""
+
+    def pre_process(self, request):
+        return Prepared(request.prompts(), state=request.prompts())
+
+    def post_process(self, prepared, outputs):
+        if prepared.state is not None:
+            read = [i for i, output in enumerate(outputs) if not isinstance(output, ItemError)]
+            words = [(i, word) for i in read for word in prepared.state[i].split()]
+            return Prepared([word for _, word in words], origin=[i for i, _ in words])
+        return Report(
+            windows=[i for i, output in zip(prepared.origin, outputs) if not isinstance(output, ItemError)],
+            errors={output.index: output.message for output in outputs if isinstance(output, ItemError)},
+        )
+
+
+WINDOWS = PoolingTask(
+    name="windows",
+    api=1,
+    summary="Reads words.",
+    output=Output.VECTOR,
+    operations=(
+        Operation(
+            name="windows",
+            request=PoolingRequest,
+            response=Report,
+            io_processor="poolkit_windows:Windows",
+            per_item=True,
+            max_rounds=2,
+        ),
+    ),
+)
+'''
 TEXTS = ["a", "rude", "broken text here", [5000]]
 
 
@@ -90,3 +136,22 @@ def test_an_operation_that_does_not_ask_for_them_never_sees_one(served):
     assert sorted(caught.value.errors) == [1, 2, 3]
     answer = ask(create_app(served), "POST", "/tasks/lengths/strict", json={"input": TEXTS[:2]})
     assert (answer.status_code, answer.json()["error"]["message"]) == (400, "Item 1 is rude.")
+
+
+def test_a_failure_in_a_later_round_is_that_of_the_item_which_origin_names(install):
+    install("poolkit-windows", {"poolkit_windows": WINDOWS}, tasks={"windows": "poolkit_windows:WINDOWS"})
+
+    def backbone(task):
+        [bad] = FakeTokenizer().encode_batch(["bad"], add_special_tokens=True)
+        return FakeBackbone(task, fails_on=lambda prompt: np.array_equal(prompt.token_ids, bad))
+
+    texts = ["a b", "word " * 80, "some bad word", "c"]
+    with fake_model("windows", plugin="poolkit-windows", backbone=backbone) as served:
+        offline = served.run("windows", PoolingRequest(input=texts))
+        online = ask(create_app(served), "POST", "/tasks/windows/windows", json={"input": texts})
+    assert offline.windows == [0, 0, 2, 2, 3]
+    assert offline.errors == {
+        2: "The forward pass failed on a prompt of 3 tokens: RuntimeError. Other prompts are not affected; the log has "
+        "the traceback."
+    }
+    assert (online.status_code, online.json()) == (200, offline.model_dump(mode="json"))

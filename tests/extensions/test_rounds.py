@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from poolkit import EmbeddingsRequest, PoolingRequest, create_app
-from poolkit.errors import EngineError, HookError, RequestError
+from poolkit.errors import EngineError, HookError, OverloadedError, RequestError
 from poolkit.testing import FakeBackbone, fake_model
 from serving import ask
 
@@ -58,7 +61,7 @@ REFINE = PoolingTask(
 )
 '''
 WATCH = """
-from poolkit import hookimpl
+from poolkit import current_request, hookimpl
 
 CALLS = []
 
@@ -84,14 +87,15 @@ def poolkit_wrap(context, settings):
     return [Watch()]
 """
 TEXTS = ["a b c", "d e", "f"]
+PATIENCE_S = 30
 
 
 @pytest.fixture
 def refine(install):
-    def install_refine(*, rounds: int = 1) -> None:
+    def install_refine(*, rounds: int = 1, changed: tuple[str, str] = ("", ""), watch: str = WATCH) -> None:
         install(
             "poolkit-refine",
-            {"poolkit_refine": REFINE.replace("{rounds}", str(rounds)), "poolkit_watch": WATCH},
+            {"poolkit_refine": REFINE.replace("{rounds}", str(rounds)).replace(*changed), "poolkit_watch": watch},
             tasks={"refine": "poolkit_refine:REFINE"},
             hooks={"watch": "poolkit_watch"},
         )
@@ -151,8 +155,75 @@ def test_more_rounds_than_were_declared_are_the_plugins_failure(refine):
 
 def test_a_later_round_is_never_refused_for_overload(refine):
     refine()
-    with fake_model("refine", plugin="poolkit-refine", max_waiting_prompts=1) as served:
-        assert len(served.run("pooling", PoolingRequest(input=TEXTS)).data)
+    may_run = threading.Semaphore(0)
+
+    class Held(FakeBackbone):
+        def __call__(self, batch):
+            may_run.acquire(timeout=PATIENCE_S)
+            return super().__call__(batch)
+
+    with (
+        fake_model("refine", plugin="poolkit-refine", backbone=Held, max_waiting_prompts=2) as served,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        waiting: list[int] = []
+
+        def tell(done: int, size: int) -> None:  # noqa: ARG001
+            if size > 1:  # the second round was let in
+                waiting.append(served.stats().prompts_waiting)
+                may_run.release(100)
+
+        first = pool.submit(served.run, "pooling", PoolingRequest(input="a b c"), on_progress=tell)
+        wait_for(lambda: served.stats().prompts_waiting == 1)
+        others = pool.submit(served.run, "pooling", PoolingRequest(input=["d"] * 5))
+        wait_for(lambda: served.stats().prompts_waiting == 6)
+        with pytest.raises(OverloadedError):
+            served.run("pooling", PoolingRequest(input="e"))
+        may_run.release()
+        assert len(first.result(PATIENCE_S).data) == 3
+        assert len(others.result(PATIENCE_S).data) == 1
+    assert waiting[0] == 5 + 3
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+
+
+def test_every_round_serves_the_same_request(refine):
+    refine(watch=WATCH.replace("CALLS.append(", "CALLS.append(current_request().request_id or "))
+    with fake_model("refine", plugin="poolkit-refine") as served:
+        served.run("pooling", PoolingRequest(input=TEXTS))
+        import poolkit_watch
+
+        assert len(poolkit_watch.CALLS) == 4
+        assert len(set(poolkit_watch.CALLS)) == 1
+        poolkit_watch.CALLS.clear()
+        headers = {"x-request-id": "r1"}
+        assert ask(create_app(served), "POST", "/pooling", json={"input": TEXTS}, headers=headers).status_code == 200
+    assert poolkit_watch.CALLS == ["r1"] * 4
+
+
+def test_prompts_of_a_later_round_that_cannot_be_run_are_refused_like_those_of_the_first(refine):
+    refine(changed=("origin=[best] * len(words)", "groups=[0] * len(words)"))
+    message = (
+        "3 prompts belong together (group 0), and at most 1 run in one batch (max_num_seqs). Send fewer in one request."
+    )
+    with fake_model("refine", plugin="poolkit-refine") as served:
+        with pytest.raises(RequestError) as caught:
+            served.run("pooling", PoolingRequest(input="a b c"))
+        answer = ask(create_app(served), "POST", "/pooling", json={"input": "a b c"})
+    assert str(caught.value) == message
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, message)
+
+
+def test_what_a_later_round_asks_for_wrongly_is_the_plugins_failure(refine):
+    refine(changed=("origin=[best] * len(words)", "origin=[best]"))
+    with fake_model("refine", plugin="poolkit-refine") as served, pytest.raises(HookError) as caught:
+        served.run("pooling", PoolingRequest(input="a b c"))
+    assert str(caught.value) == "task 'refine' of poolkit-refine 1.0.0 failed in post_process."
+    assert str(caught.value.__cause__) == "Prepared has 3 prompts and 1 origin"
 
 
 def test_a_failure_in_the_second_round_fails_the_request(refine):

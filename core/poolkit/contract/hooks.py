@@ -45,7 +45,8 @@ class Prepared:
             as one; a head reads them from `Batch.groups`.
         refused: prompts that are not run, by index, each with why. Without `per_item` that fails the request, or is
             told by the prompt's index offline.
-        origin: in a later round, the index of the caller's input that each prompt belongs to, for messages.
+        origin: of each prompt, the index of the caller's input that it belongs to, for `ItemError.index`; None where
+            they have the same. Prompts of a later round are no inputs of the caller's, so it needs one there.
     """
 
     prompts: Sequence[Prompt]
