@@ -93,3 +93,10 @@ def test_a_group_is_taken_whole():
     queue = queue_of(*prompts(20), *prompts(30, 30, 30, group=group), *prompts(25))
     assert lengths_of(take(queue)) == [20, 25]
     assert lengths_of(take(queue, max_tokens=10)) == [30, 30, 30]  # more than a batch may hold: it runs alone
+
+
+def test_a_group_is_given_up_whole():
+    job = Job(2, fails_fast=False)
+    queue = queue_of(*prompts(30, 31, group=Group()), job=job)
+    job.cancel(ValueError("gone"))
+    assert take(queue) == []

@@ -3,12 +3,13 @@
 import logging
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from poolkit.contract import EncodedPrompt, PooledOutput, ResolvedParams
+from poolkit.contract import EncodedPrompt, Group, PooledOutput, ResolvedParams
 from poolkit.engine.job import Admission, Job
 from poolkit.engine.scheduler import Scheduler
 from poolkit.errors import CancelledRequestError, ClosedError, EngineError, OverloadedError
@@ -176,6 +177,27 @@ def test_out_of_memory_halves_the_budget_and_retries(caplog):
     assert len(data_of(again)) == 8
     assert [record.getMessage() for record in caplog.records] == [
         "Out of memory: batches are now limited to 40 tokens."
+    ]
+
+
+def test_a_group_that_does_not_fit_fails_as_one_and_is_never_halved(caplog):
+    engine = RecordingEngine(memory_tokens=25)
+    scheduler = start(engine)
+    hold_a_batch(scheduler, engine)
+    group = Group()
+    job = submit(scheduler, [*(replace(of_length(10), group=group) for _ in range(3)), of_length(20)])
+    engine.gate.set()
+    *failures, fitting = job.future.result(5)
+    scheduler.close()
+    assert {str(failure) for failure in failures} == {
+        "The forward pass failed on 3 prompts of a group: MemoryError. Other prompts are not affected; the log has the "
+        "traceback."
+    }
+    assert len(data_of([fitting])) == 1
+    assert engine.batches == [[1], [10, 10, 10, 20], [10, 10, 10], [20]]
+    assert [record.getMessage() for record in caplog.records] == [
+        "Out of memory: batches are now limited to 25 tokens.",
+        "The forward pass failed on 3 prompts of a group.",
     ]
 
 

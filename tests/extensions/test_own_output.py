@@ -11,9 +11,9 @@ import torch
 import transformers
 
 from checkpoints import real_texts
-from poolkit import LLM, create_app
-from poolkit.errors import RequestError
-from poolkit.testing import check_plugin
+from poolkit import LLM, PoolingRequest, create_app
+from poolkit.errors import EngineError, RequestError
+from poolkit.testing import check_plugin, fake_model
 from serving import ask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -152,3 +152,14 @@ def test_the_kit_examines_it(tmp_path, monkeypatch):
     results = check_plugin("poolkit-moments")
     assert {result.name: result.message for result in results if result.verdict in ("failed", "warned")} == {}
     assert sum(result.verdict == "passed" for result in results) > 20
+
+
+def test_a_finish_that_asks_to_exit_fails_its_prompts_and_not_the_engine(install):
+    source = MOMENTS.replace("mean, squares = output.data", "raise SystemExit")
+    install("poolkit-moments", {"moments": source}, tasks={"moments": "moments:MOMENTS"})
+    with fake_model("moments", plugin="poolkit-moments") as served:
+        for _ in range(2):
+            with pytest.raises(EngineError) as caught:
+                served.run("pooling", PoolingRequest(input="a"))
+            assert str(caught.value) == "The engine, or what the task does to its outputs, asked to exit."
+        assert served.is_alive

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -92,10 +93,14 @@ PATIENCE_S = 30
 
 @pytest.fixture
 def refine(install):
-    def install_refine(*, rounds: int = 1, changed: tuple[str, str] = ("", ""), watch: str = WATCH) -> None:
+    def install_refine(*, rounds: int = 1, changes: Mapping[str, str] | None = None, watch: str = WATCH) -> None:
+        source = REFINE.replace("{rounds}", str(rounds))
+        for text, change in (changes or {}).items():
+            assert text in source
+            source = source.replace(text, change)
         install(
             "poolkit-refine",
-            {"poolkit_refine": REFINE.replace("{rounds}", str(rounds)).replace(*changed), "poolkit_watch": watch},
+            {"poolkit_refine": source, "poolkit_watch": watch},
             tasks={"refine": "poolkit_refine:REFINE"},
             hooks={"watch": "poolkit_watch"},
         )
@@ -206,7 +211,7 @@ def test_every_round_serves_the_same_request(refine):
 
 
 def test_prompts_of_a_later_round_that_cannot_be_run_are_refused_like_those_of_the_first(refine):
-    refine(changed=("origin=[best] * len(words)", "groups=[0] * len(words)"))
+    refine(changes={"origin=[best] * len(words)": "groups=[0] * len(words)"})
     message = (
         "3 prompts belong together (group 0), and at most 1 run in one batch (max_num_seqs). Send fewer in one request."
     )
@@ -219,7 +224,7 @@ def test_prompts_of_a_later_round_that_cannot_be_run_are_refused_like_those_of_t
 
 
 def test_what_a_later_round_asks_for_wrongly_is_the_plugins_failure(refine):
-    refine(changed=("origin=[best] * len(words)", "origin=[best]"))
+    refine(changes={"origin=[best] * len(words)": "origin=[best]"})
     with fake_model("refine", plugin="poolkit-refine") as served, pytest.raises(HookError) as caught:
         served.run("pooling", PoolingRequest(input="a b c"))
     assert str(caught.value) == "task 'refine' of poolkit-refine 1.0.0 failed in post_process."
@@ -239,3 +244,16 @@ def test_a_failure_in_the_second_round_fails_the_request(refine):
             asyncio.run(served.arun("pooling", lambda: PoolingRequest(input=TEXTS[:2]), lambda response: response))
         with pytest.raises(RequestError):
             served.run("pooling", PoolingRequest(input=[[5000], "a b"]))
+
+
+def test_the_response_has_one_item_for_each_prompt_of_the_last_round(refine):
+    refine(changes={"max_rounds=2,": 'max_rounds=2, per_prompt=("data",),'})
+    with fake_model("refine", plugin="poolkit-refine") as served:
+        assert len(served.run("pooling", PoolingRequest(input="a b c")).data) == 3
+
+
+def test_a_response_with_too_few_items_for_the_last_round_is_the_plugins_failure(refine):
+    refine(changes={"max_rounds=2,": 'max_rounds=2, per_prompt=("data",),', "in outputs],": "in outputs][:1],"})
+    with fake_model("refine", plugin="poolkit-refine") as served, pytest.raises(HookError) as caught:
+        served.run("pooling", PoolingRequest(input="a b c"))
+    assert str(caught.value.__cause__) == "returned 1 data for 3 prompts"

@@ -110,7 +110,7 @@ class PoolingIOProcessor(Generic[RequestT, ResponseT]):
         raise NotImplementedError(f"{type(self).__name__} does not implement pre_process(self, request)")
 
     @hookspec(firstresult=True)
-    def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> ResponseT:
+    def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> ResponseT | Prepared:
         """Return the response. `outputs` has one item per prompt, in prompt order. Runs in a worker thread.
 
         An operation with `max_rounds` may return another `Prepared`, whose prompts are then run; one with `per_item`

@@ -38,8 +38,8 @@ class Operation:
         request: pydantic model with at least one example in its JSON schema.
         response: pydantic model.
         io_processor: dotted path "module:Class" of a `PoolingIOProcessor`, imported when the task is bound.
-        per_prompt: fields of the response that hold one item for each prompt; any other number is a failure of the
-            processor.
+        per_prompt: fields of the response that hold one item for each prompt, of the last round; any other number is a
+            failure of the processor.
         routes: extra POST paths that take the request as JSON and answer the response as JSON.
         max_rounds: how often prompts of one request may run: `post_process` may return another `Prepared` before the
             last round. All rounds are one request: admitted once, cancelled together.

@@ -84,6 +84,8 @@ class LoadedModel(Generic[ArrayT]):
                 if is_out_of_memory(exc):
                     raise MemoryError(str(exc)) from exc
                 raise
+            except SystemExit as exc:  # of a plugin: it must not end the engine's thread
+                raise EngineError("The engine, or what the task does to its outputs, asked to exit.") from exc
             outputs.update(zip((places[i] for i in order), finished, strict=True))
         return [outputs[place] for place in range(len(prompts))]
 

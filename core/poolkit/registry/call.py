@@ -151,7 +151,7 @@ class HookCalls:
         def work() -> Prepared | BaseModel:
             result = self._answer(prepared, outputs)
             if not isinstance(result, Prepared):
-                return check_response(result, operation)
+                return check_response(result, operation, prompts=len(prepared.prompts))
             if is_last:
                 raise TypeError(f"returned prompts for more rounds than max_rounds={operation.max_rounds}")
             return check_prepared(result)
