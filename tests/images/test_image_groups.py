@@ -8,6 +8,7 @@ import pytest
 
 from distributions import Site
 from image_models import TOWERS, pictures
+from poolkit.errors import RequestError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -46,15 +47,33 @@ def poolkit_wrap(context, settings):
 '''
 
 
-@pytest.mark.parametrize("hooks", [{}, {"album": "poolkit_album"}], ids=["alone", "inside a wrapper"])
-def test_the_images_of_a_group_run_in_one_batch(tmp_path, monkeypatch, load, hooks):
+@pytest.fixture
+def album(tmp_path, monkeypatch, load):
+    """Return a function that loads a model for the task, which hook modules may surround."""
     monkeypatch.syspath_prepend(tmp_path)
-    Site(tmp_path).install(
-        "poolkit-album", modules={"poolkit_album": ALBUM}, tasks={"album": "poolkit_album:ALBUM"}, hooks=hooks
-    )
+
+    def load_album(hooks: dict[str, str]):
+        Site(tmp_path).install(
+            "poolkit-album", modules={"poolkit_album": ALBUM}, tasks={"album": "poolkit_album:ALBUM"}, hooks=hooks
+        )
+        return load(next(iter(TOWERS)), task="album", enable=["poolkit-album"])
+
+    yield load_album
+    sys.modules.pop("poolkit_album", None)
+
+
+@pytest.mark.parametrize("hooks", [{}, {"album": "poolkit_album"}], ids=["alone", "inside a wrapper"])
+def test_the_images_of_a_group_run_in_one_batch(album, hooks):
     images = pictures() * 5
-    llm = load(next(iter(TOWERS)), task="album", enable=["poolkit-album"])
-    outputs = llm.encode(images, use_tqdm=False)
-    monkeypatch.delitem(sys.modules, "poolkit_album")
+    outputs = album(hooks).encode(images, use_tqdm=False)
     assert len(images) > 16
     assert [output.outputs.data.tolist() for output in outputs] == [[len(images)]] * len(images)
+
+
+def test_a_group_of_images_and_texts_is_refused(album):
+    with pytest.raises(RequestError) as caught:
+        album({}).encode([*pictures(), "a text"], use_tqdm=False)
+    assert str(caught.value) == (
+        "Prompts of image and of text belong together (group 'album'), and only those of one kind run in one batch. "
+        "Send each kind by itself."
+    )

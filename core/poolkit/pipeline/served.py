@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_futures
 from contextlib import closing
@@ -260,8 +260,18 @@ class ServedModel:
         return job
 
     def _check_groups(self, prepared: Prepared) -> None:
-        """Raise RequestError for a group that is larger than a batch may be."""
+        """Raise RequestError for a group that is larger than a batch may be, or holds what no batch holds together."""
         sizes = Counter(group for group in prepared.groups or () if group is not None)
+        if not sizes:
+            return
+        modalities: dict[Hashable, str] = {}
+        for group, prompt in zip(prepared.groups or (), prepared.prompts, strict=True):
+            modality = prompt.modality if isinstance(prompt, ModalityPrompt) else "text"
+            if group is not None and modalities.setdefault(group, modality) != modality:
+                raise RequestError(
+                    f"Prompts of {modalities[group]} and of {modality} belong together (group {group!r}), and only "
+                    "those of one kind run in one batch. Send each kind by itself."
+                )
         for group, size in sizes.items():
             if size > self._max_num_seqs:
                 raise RequestError(
