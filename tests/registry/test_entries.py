@@ -11,7 +11,7 @@ import distributions
 from distributions import CORE_TASKS, Site
 from poolkit.config import Named, PluginConfig
 from poolkit.errors import ConfigError, PluginIncompatibleError, PluginInvalidError, PluginLoadError
-from poolkit.registry import DIALECTS, ENGINES, MODALITIES, MODELS, Registry
+from poolkit.registry import DIALECTS, ENGINES, MODALITIES, MODELS, Registry, Status
 
 
 def load(*names: str, disable: tuple[Named, ...] = ()) -> Registry:
@@ -203,7 +203,10 @@ def test_an_entry_point_of_a_kind_that_there_is_not(site: Site):
         "poolkit-odd 1.0.0: entry point 'modul.Dense' in group poolkit.models must be named KIND.NAME. "
         "Did you mean 'module'? Kinds: family, module, pooling, reranker."
     )
-    assert {task.name for task in load("*").tasks} == set(CORE_TASKS)
+    registry = load("*")
+    assert {task.name for task in registry.tasks} == set(CORE_TASKS)
+    [row] = [row for row in registry.rows() if row.plugin == "poolkit-odd"]
+    assert (row.status, row.why) == (Status.QUARANTINED, str(caught.value))
 
 
 @pytest.mark.usefixtures("site")

@@ -16,7 +16,7 @@ from poolkit.errors import (
     StartupError,
     UnknownTaskError,
 )
-from poolkit.registry import Registry, Status
+from poolkit.registry import Registry, Status, list_plugins
 
 TASK = "from distributions import make_task\nTASK = make_task({arguments})\n"
 
@@ -306,3 +306,5 @@ def test_a_disabled_task_is_not_imported(site: Site):
     )
     config = PluginConfig(enable=(Named("pair", "POOLKIT_ENABLE"),), disable=(Named("bad", "POOLKIT_DISABLE"),))
     assert {task.name for task in Registry.load(config).tasks} == {*CORE_TASKS, "good"}
+    [row] = [row for row in list_plugins(config, loads=True) if row.name == "bad"]
+    assert (row.status, row.why) == (Status.DISABLED, "disabled by POOLKIT_DISABLE")

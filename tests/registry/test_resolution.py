@@ -132,7 +132,7 @@ def test_a_task_that_is_disabled(site: Site):
         choose(registry, "ner")
     assert str(caught.value) == (
         "task 'ner' is provided by poolkit-gliner 0.3.1, which is disabled by --no-plugin gliner. "
-        "Remove it from disable to serve the task."
+        "Remove it from disable to use it."
     )
 
 

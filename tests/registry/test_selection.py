@@ -82,7 +82,7 @@ def test_a_task_named_like_a_plugins_short_name_is_what_disable_means(site: Site
     site.install_task("poolkit-ner", "1.0.0", "ner")
     registry = Registry.load(PluginConfig(enable=(Named("ner", TOML),), disable=(Named("ner", TOML),)))
     assert "ner" not in {task.name for task in registry.tasks}
-    assert registry.loaded.selection.disabled_plugins == {}
+    assert registry.selection.disabled_plugins == {}
 
 
 @pytest.mark.parametrize(
@@ -101,15 +101,14 @@ def test_a_plugin_that_is_not_installed(site: Site, origin: str | Path, where: s
     )
 
 
-def test_a_misspelled_plugin(site: Site):
+def test_a_misspelled_plugin_is_not_to_be_installed(site: Site):
     site.install_task("poolkit-gliner", "0.3.1", "ner")
     with pytest.raises(PluginNotFoundError) as caught:
         Registry.load(enabling("poolkit-glinr"))
     assert str(caught.value) == (
         f"plugin 'poolkit-glinr', enabled by --plugin poolkit-glinr, is not installed in {sys.prefix}."
         " Did you mean 'gliner'?\n"
-        "  Install it with  python -m pip install poolkit-glinr.  "
-        "Installed plugins: poolkit 0.1.0, poolkit-gliner 0.3.1."
+        "  Installed plugins: poolkit 0.1.0, poolkit-gliner 0.3.1."
     )
 
 
@@ -120,7 +119,7 @@ def test_a_task_where_a_plugin_is_expected(site: Site):
     assert str(caught.value) == (
         f"plugin 'ner', enabled by --plugin ner, is not installed in {sys.prefix}."
         " 'ner' is a task of poolkit-gliner 0.3.1: name the plugin.\n"
-        "  Install it with  python -m pip install ner.  Installed plugins: poolkit 0.1.0, poolkit-gliner 0.3.1."
+        "  Installed plugins: poolkit 0.1.0, poolkit-gliner 0.3.1."
     )
 
 

@@ -8,11 +8,13 @@ Each step is a function from one frozen record to the next, in a module of its o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass, replace
+from typing import Self, cast
 
-from poolkit.registry import resolve
-from poolkit.registry.bind import BoundOperation, BoundTask, bind
+from poolkit.config import PluginConfig
+from poolkit.contract import EngineProvider
+from poolkit.registry import bind, resolve
+from poolkit.registry.bind import BoundOperation, BoundTask
 from poolkit.registry.call import Observe
 from poolkit.registry.describe import OperationInfo, PluginInfo, TaskInfo, describe
 from poolkit.registry.discover import (
@@ -26,16 +28,13 @@ from poolkit.registry.discover import (
     Plugin,
     discover,
 )
-from poolkit.registry.entries import Entries, Failure
+from poolkit.registry.entries import Failure
 from poolkit.registry.hooks import HookModule
+from poolkit.registry.listing import Row, Status, list_rows
 from poolkit.registry.load import Loaded, LoadedTask, enable_server, load, try_all
 from poolkit.registry.run import Running, RunWrapper, start_run
-from poolkit.registry.select import Row, Status, list_rows, not_found, select
-
-if TYPE_CHECKING:
-    from poolkit.config import PluginConfig
-    from poolkit.contract import EngineProvider, PoolingTask, PromptEncoder
-    from poolkit.models import ModelInfo
+from poolkit.registry.select import not_found, select
+from poolkit.registry.tables import Entries
 
 __all__ = [
     "DIALECTS",
@@ -70,14 +69,11 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Registry:
+class Registry(Loaded):
     """The enabled tasks and hook modules, imported and checked, and the open tables."""
 
-    loaded: Loaded
-    _entry_failures: dict[tuple[str, EntryPoint], Failure] = field(default_factory=dict, repr=False, compare=False)
-
     @classmethod
-    def load(cls, config: PluginConfig, *, needs: Sequence[str] = ()) -> Registry:
+    def load(cls, config: PluginConfig, *, needs: Sequence[str] = ()) -> Self:
         """Find the installed plugins and import those that are enabled.
 
         Args:
@@ -93,22 +89,7 @@ class Registry:
         loaded = load(select(discover(), config))
         for needed in needs:
             loaded = enable_server(loaded, needed)
-        return cls(loaded)
-
-    @property
-    def tasks(self) -> tuple[LoadedTask, ...]:
-        """The tasks of the enabled plugins, poolkit's first."""
-        return self.loaded.tasks
-
-    @property
-    def hooks(self) -> tuple[HookModule, ...]:
-        """The hook modules of the enabled plugins, in the order in which these were enabled."""
-        return self.loaded.hooks
-
-    @property
-    def quarantined(self) -> tuple[Failure, ...]:
-        """Entry points that only `"*"` enabled and that cannot be used; of open tables, as far as they were read."""
-        return (*self.loaded.quarantined, *self._entry_failures.values())
+        return cls(loaded.selection, loaded.tasks, loaded.hooks, loaded.quarantined)
 
     def entries(self, group: str, kind: str = "") -> Entries:
         """Return an open table: the entries of poolkit and the enabled plugins, by name, each imported when asked for.
@@ -124,57 +105,21 @@ class Registry:
             group: of entry points: `DIALECTS`, `ENGINES`, `MODALITIES` or `MODELS`.
             kind: of `MODELS`, what stands in front of the dot: "family", "module", "pooling" or "reranker".
         """
-        return Entries(self.loaded.selection, group, kind, failures=self._entry_failures)
+        return Entries(self.selection, group, kind, quarantined=self.quarantined)
 
     def import_engine(self, name: str) -> EngineProvider:
-        """Import the provider of the engine of that name.
-
-        Raises:
-            ConfigError: no enabled plugin provides it, or several do.
-            PluginError: it cannot be imported.
-        """
+        """Return the provider of an engine. Raises ConfigError and PluginError as its table does."""
         return cast("EngineProvider", self.entries(ENGINES)[name])
 
-    def supported_tasks(self, model: ModelInfo) -> tuple[str, ...]:
-        """Return the names of the enabled tasks that the model can serve, best first."""
-        return resolve.supported_tasks(self.loaded, model)
-
-    def tasks_offering(self, operation: str, model: ModelInfo | None = None) -> tuple[str, ...]:
-        """Return the names of the enabled tasks that offer an operation, poolkit's own first.
-
-        If a model is given, those that it can serve, best first.
-        """
-        return resolve.tasks_offering(self.loaded, operation, model)
-
-    def unsupported_reasons(self, model: ModelInfo) -> dict[str, str]:
-        """Return the names of the enabled tasks that the model cannot serve, each with why it cannot."""
-        return resolve.unsupported_reasons(self.loaded, model)
-
-    def get_pooling_task(
-        self, supported_tasks: Sequence[str], task: str | None = None, *, model: ModelInfo | None = None
-    ) -> PoolingTask:
-        """Return the one task to serve: `task` ("name" or "plugin:name"), by default the first that is enabled.
-
-        Raises:
-            TaskError: no enabled plugin provides it, several do, or the model cannot serve it.
-            PluginError: the plugin in "plugin:name" is not installed.
-        """
-        return resolve.get_pooling_task(self.loaded, supported_tasks, task, model=model)
-
-    def bind(self, task: PoolingTask, model: ModelInfo, encoder: PromptEncoder) -> BoundTask:
-        """Return the task with its settings and processors, ready to answer requests for the model.
-
-        Raises:
-            PluginError: a setting is wrong, or a processor cannot be imported or created, or breaks the contract.
-            ConfigError: a hook module refuses a setting of the operator's that it serves.
-            StartupError: several of these at once.
-        """
-        return bind(self.loaded, task, model, encoder)
+    supported_tasks = resolve.supported_tasks
+    tasks_offering = resolve.tasks_offering
+    unsupported_reasons = resolve.unsupported_reasons
+    get_pooling_task = resolve.get_pooling_task
+    bind = bind.bind
 
     def rows(self) -> tuple[Row, ...]:
         """Return the installed entry points, and whether each is used; what is quarantined is told."""
-        failures = {(failure.plugin.name, failure.entry_point): failure.error for failure in self.quarantined}
-        return list_rows(self.loaded.selection, failures)
+        return list_rows(self.selection, self.quarantined)
 
 
 def list_plugins(config: PluginConfig, *, loads: bool = False) -> tuple[Row, ...]:
@@ -185,16 +130,13 @@ def list_plugins(config: PluginConfig, *, loads: bool = False) -> tuple[Row, ...
         loads: import those that are enabled, and tell which of them fail. By default no plugin is imported.
     """
     selection = select(discover(), config)
-    return list_rows(selection, try_all(selection) if loads else None)
+    return list_rows(selection, try_all(selection) if loads else ())
 
 
 def load_hook_modules(config: PluginConfig) -> tuple[HookModule, ...]:
     """Import the enabled plugins that have hook modules, and no other, and return those.
 
-    Raises:
-        PluginError: a plugin that was named is not installed or cannot be used.
-        ConfigError: `disable` or the settings name what is not there.
-        StartupError: several of these at once.
+    Raises PluginError, ConfigError and StartupError as `Registry.load` does.
     """
     selection = select(discover(), config)
     enabled = tuple(enabled for enabled in selection.enabled if enabled.plugin.in_group(HOOKS))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from poolkit.contract import BindContext, Operation, PooledOutput, PoolingIOProcessor, PoolingTask, Prepared
-from poolkit.errors import PluginError, PluginInvalidError, PoolkitError
+from poolkit.errors import PluginError, PoolkitError
 from poolkit.models import ModelInfo
 from poolkit.registry.call import HookCalls, Observe, Part
 from poolkit.registry.check import PROCESSOR_HOOKS, argument_problem
@@ -182,12 +182,10 @@ def _bind_operation(context: BindContext, enabled: Enabled, wrappers: Sequence[W
     path = context.operation.io_processor
     processor_class = import_object(path, enabled, processor=path)
     if not (isinstance(processor_class, type) and issubclass(processor_class, PoolingIOProcessor)):
-        raise PluginInvalidError(
-            f"{enabled.plugin}: {path} is not a class derived from PoolingIOProcessor.", plugin=enabled.plugin.name
-        )
+        raise enabled.plugin.invalid(f"{path} is not a class derived from PoolingIOProcessor.")
     for problem in (_signature_problem(processor_class, hook) for hook in PROCESSOR_HOOKS):
         if problem is not None:
-            raise PluginInvalidError(f"{enabled.plugin}: {problem}", plugin=enabled.plugin.name)
+            raise enabled.plugin.invalid(problem)
     with plugin_code(enabled, f"failed to create {processor_class.__name__}", processor=path):
         processor = processor_class(context)
     plugin, task, operation = enabled.plugin, context.task.name, context.operation

@@ -20,17 +20,18 @@ from poolkit.contract import (
     PoolingTask,
     StartupHooks,
 )
-from poolkit.errors import PluginIncompatibleError, PluginInvalidError
+from poolkit.errors import PluginIncompatibleError
 from poolkit.registry.discover import TASKS, EntryPoint, Plugin
 
 __all__ = [
+    "NAME_RULE",
     "PROCESSOR_HOOKS",
     "STARTUP_HOOKS",
     "accepted",
     "argument_problem",
-    "check_entry_name",
-    "check_task",
-    "settings_problem",
+    "check_api",
+    "settings_problems",
+    "task_problems",
 ]
 
 NAME_RULE = "Use lower-case letters, digits and underscores, a letter first."
@@ -46,21 +47,8 @@ STARTUP_HOOKS = _provided(StartupHooks, "poolkit_wrap", "poolkit_commands")
 """The arguments that each start-up hook provides."""
 
 
-def check_entry_name(entry_point: EntryPoint, plugin: Plugin) -> None:
-    """Raise PluginInvalidError unless the entry point's name can be a task's."""
-    if not TASK_NAME.fullmatch(entry_point.name):
-        raise PluginInvalidError(
-            f"{plugin}: entry point {entry_point.name!r} is not a task name. {NAME_RULE}", plugin=plugin.name
-        )
-
-
-def check_task(task: PoolingTask, entry_point: EntryPoint, plugin: Plugin, core: Plugin) -> None:
-    """Check a task's API first: a task of another version may well look different.
-
-    Raises:
-        PluginIncompatibleError: it is for another version of the plugin API.
-        PluginInvalidError: it breaks a rule, the first of which is told.
-    """
+def check_api(task: PoolingTask, plugin: Plugin, core: Plugin) -> None:
+    """Raise PluginIncompatibleError if a task is for another version of the plugin API: it may look different."""
     if type(task.api) is int and not API_OLDEST <= task.api <= API_VERSION:
         supported = str(API_VERSION) if API_OLDEST == API_VERSION else f"{API_OLDEST} to {API_VERSION}"
         outdated = core if task.api > API_VERSION else plugin
@@ -68,20 +56,37 @@ def check_task(task: PoolingTask, entry_point: EntryPoint, plugin: Plugin, core:
             f"{plugin} needs plugin API {task.api}; {core} supports {supported}. Upgrade {outdated.name}.",
             plugin=plugin.name,
         )
-    for problem in _task_problems(task, entry_point, plugin):
-        raise PluginInvalidError(f"{plugin}: {problem}", plugin=plugin.name)
 
 
-def settings_problem(settings: object, subject: str) -> str | None:
-    """Return what is wrong with the settings model of `subject`, or None."""
+def task_problems(task: PoolingTask, entry_point: EntryPoint, plugin: Plugin) -> Iterator[str]:
+    """Yield each way in which a task breaks the contract."""
+    subject = f"task {task.name!r}"
+    if type(task.api) is not int:
+        yield (
+            f"{subject} has api={task.api!r}. Give the number of the plugin API it was written for, now {API_VERSION}."
+        )
+    if task.name != entry_point.name and not _is_alias(task, entry_point, plugin):
+        yield f"entry point {entry_point.name!r} points to a task named {task.name!r}. Give them one name."
+    for field, choices in (("output", tuple(Output)), ("activation", tuple(Activation))):
+        if getattr(task, field) not in choices:
+            yield f"{subject} has {field}={getattr(task, field)!r}. Choose one of {', '.join(choices)}."
+    yield from settings_problems(task.settings, subject)
+    yield from _head_problems(task, subject)
+    if _is_tuple_of(Operation, task.operations) and task.operations:
+        yield from _operations_problems(task.operations, subject)
+    else:
+        yield f"the operations of {subject} are not a tuple of Operation. A tuple of one is written (operation,)."
+
+
+def settings_problems(settings: object, subject: str) -> Iterator[str]:
+    """Yield what is wrong with the settings model of `subject`."""
     if not _is_model(settings):
-        return f"{subject} has settings={settings!r}. Give a pydantic model class."
-    if settings.model_config.get("extra") != "forbid":
-        return (
+        yield f"{subject} has settings={settings!r}. Give a pydantic model class."
+    elif settings.model_config.get("extra") != "forbid":
+        yield (
             f"the settings of {subject} ({settings.__name__}) accept unknown keys, so typing errors would go "
             'unnoticed. Give the model  model_config = ConfigDict(extra="forbid").'
         )
-    return None
 
 
 def argument_problem(function: object, subject: str, provided: tuple[str, ...], *, is_method: bool) -> str | None:
@@ -107,26 +112,6 @@ def argument_problem(function: object, subject: str, provided: tuple[str, ...], 
 def accepted(function: Callable[..., object], provided: tuple[str, ...]) -> tuple[int, ...]:
     """Return which of the arguments provided a bound function takes, by position, in its own order."""
     return tuple(provided.index(name) for name in inspect.signature(function).parameters if name in provided)
-
-
-def _task_problems(task: PoolingTask, entry_point: EntryPoint, plugin: Plugin) -> Iterator[str]:
-    subject = f"task {task.name!r}"
-    if type(task.api) is not int:
-        yield (
-            f"{subject} has api={task.api!r}. Give the number of the plugin API it was written for, now {API_VERSION}."
-        )
-    if task.name != entry_point.name and not _is_alias(task, entry_point, plugin):
-        yield f"entry point {entry_point.name!r} points to a task named {task.name!r}. Give them one name."
-    for field, choices in (("output", tuple(Output)), ("activation", tuple(Activation))):
-        if getattr(task, field) not in choices:
-            yield f"{subject} has {field}={getattr(task, field)!r}. Choose one of {', '.join(choices)}."
-    if (problem := settings_problem(task.settings, subject)) is not None:
-        yield problem
-    yield from _head_problems(task, subject)
-    if _is_tuple_of(Operation, task.operations) and task.operations:
-        yield from _operations_problems(task.operations, subject)
-    else:
-        yield f"the operations of {subject} are not a tuple of Operation. A tuple of one is written (operation,)."
 
 
 def _head_problems(task: PoolingTask, task_name: str) -> Iterator[str]:

@@ -15,8 +15,9 @@ from poolkit.contract import NoSettings, Operation, PoolingTask
 from poolkit.registry.discover import HOOKS, TASKS, Plugin
 from poolkit.registry.hooks import HookModule
 from poolkit.registry.importing import import_object, plugin_code
+from poolkit.registry.listing import Status, list_rows
 from poolkit.registry.load import LoadedTask, load
-from poolkit.registry.select import Enabled, Selection, Status, list_rows, no_such_name
+from poolkit.registry.select import Enabled, Selection, no_such_name
 
 __all__ = ["HookModuleInfo", "OperationInfo", "PluginInfo", "TaskInfo", "describe"]
 

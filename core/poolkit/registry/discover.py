@@ -12,7 +12,7 @@ import importlib_metadata
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from poolkit.errors import PluginNotFoundError
+from poolkit.errors import PluginInvalidError, PluginNotFoundError
 
 __all__ = [
     "CORE",
@@ -104,6 +104,10 @@ class Plugin:
     def provides(self, group: str, name: str) -> bool:
         """Return whether there is an entry point of that name."""
         return any(entry.name == name for entry in self.in_group(group))
+
+    def invalid(self, problem: str) -> PluginInvalidError:
+        """Return the error that says how the plugin breaks the contract."""
+        return PluginInvalidError(f"{self}: {problem}", plugin=self.name)
 
 
 @dataclass(frozen=True, slots=True)

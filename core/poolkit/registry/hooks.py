@@ -7,35 +7,36 @@ import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType, ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pluggy
 from pydantic import BaseModel
 
 from poolkit.config import PoolerConfig
 from poolkit.contract import PROJECT, BindContext, EncodedPrompt, NoSettings, Outcome
-from poolkit.errors import PluginInvalidError, did_you_mean
+from poolkit.errors import did_you_mean
 from poolkit.registry.check import (
     PROCESSOR_HOOKS,
     STARTUP_HOOKS,
     accepted,
     argument_problem,
-    settings_problem,
+    settings_problems,
 )
 from poolkit.registry.discover import EntryPoint, Plugin
-from poolkit.registry.importing import import_object, plugin_code
+from poolkit.registry.importing import plugin_code
 from poolkit.registry.select import Enabled
 
 if TYPE_CHECKING:
     import typer
 
-__all__ = ["HookModule", "Wrapper", "load_hook_module"]
+__all__ = ["HookModule", "Wrapper", "module_problems"]
 
 logger = logging.getLogger(__name__)
 
 WRAP = "poolkit_wrap"
 COMMANDS = "poolkit_commands"
 SERVES = "serves"
+SETTINGS = "Settings"
 RUN = "run"
 Run = Callable[[Sequence[EncodedPrompt]], Generator[Sequence[EncodedPrompt], Sequence[Outcome], Sequence[Outcome]]]
 
@@ -66,6 +67,18 @@ class HookModule:
         """The plugin that provides it."""
         return self.enabled.plugin
 
+    @classmethod
+    def read(cls, module: ModuleType, entry_point: EntryPoint, enabled: Enabled) -> Self:
+        """Return a module that has been checked."""
+        return cls(
+            name=module.__name__,
+            settings=getattr(module, SETTINGS, NoSettings),
+            serves=getattr(module, SERVES, ()),
+            hooks=MappingProxyType({hook: value for hook, value in vars(module).items() if hook in STARTUP_HOOKS}),
+            entry_point=entry_point,
+            enabled=enabled,
+        )
+
     def wrap(self, context: BindContext, settings: BaseModel) -> tuple[Wrapper, ...]:
         """Return the wrappers that the module puts around an operation.
 
@@ -78,10 +91,7 @@ class HookModule:
             return ()
         wrappers = self._call(WRAP, context, settings)
         if not isinstance(wrappers, list | tuple):
-            raise PluginInvalidError(
-                f"{self.plugin}: {self.name}.{WRAP} returned {type(wrappers).__name__}, not a list of wrappers.",
-                plugin=self.plugin.name,
-            )
+            raise self.plugin.invalid(f"{self.name}.{WRAP} returned {type(wrappers).__name__}, not a list of wrappers.")
         return tuple(_check_wrapper(wrapper, self.plugin) for wrapper in wrappers)
 
     def add_commands(self, cli: typer.Typer) -> None:
@@ -128,34 +138,8 @@ class Wrapper:
             logger.exception("%s of %s failed in close.", type(self.target).__name__, self.plugin)
 
 
-def load_hook_module(entry_point: EntryPoint, enabled: Enabled) -> HookModule:
-    """Import a hook module and check it against the contract.
-
-    Raises:
-        PluginLoadError: it raised.
-        PluginInvalidError: it breaks the contract.
-    """
-    module = import_object(entry_point.value, enabled, entry_point=str(entry_point))
-    for problem in _module_problems(module, entry_point):
-        raise PluginInvalidError(f"{enabled.plugin}: {problem}", plugin=enabled.plugin.name)
-    assert isinstance(module, ModuleType)  # else there was a problem
-    return HookModule(
-        name=module.__name__,
-        settings=getattr(module, "Settings", NoSettings),
-        serves=getattr(module, SERVES, ()),
-        hooks=MappingProxyType({hook: function for hook, function in vars(module).items() if hook in STARTUP_HOOKS}),
-        entry_point=entry_point,
-        enabled=enabled,
-    )
-
-
-def _module_problems(module: object, entry_point: EntryPoint) -> Iterator[str]:
-    if not isinstance(module, ModuleType):
-        yield (
-            f"entry point {entry_point.name!r} points to an object of type {type(module).__name__}, not to a module "
-            "with hooks."
-        )
-        return
+def module_problems(module: ModuleType) -> Iterator[str]:
+    """Yield each way in which a hook module breaks the contract."""
     name = module.__name__
     marked = _marked(module, list(vars(module)))
     yield from _unknown_hooks(marked, name, STARTUP_HOOKS)
@@ -168,8 +152,7 @@ def _module_problems(module: object, entry_point: EntryPoint) -> Iterator[str]:
     if not marked:
         yield f"{name} has no hooks. Mark its functions with @hookimpl. {_listing(STARTUP_HOOKS)}"
     yield from _serves_problems(getattr(module, SERVES, ()), f"module {name}")
-    if (problem := settings_problem(getattr(module, "Settings", NoSettings), f"module {name}")) is not None:
-        yield problem
+    yield from settings_problems(getattr(module, SETTINGS, NoSettings), f"module {name}")
 
 
 def _serves_problems(serves: object, subject: str) -> Iterator[str]:
@@ -187,7 +170,7 @@ def _check_wrapper(target: object, plugin: Plugin) -> Wrapper:
     kind = type(target)
     marked = _marked(kind, [name for name in dir(kind) if not name.startswith("__")])
     for problem in _wrapper_problems(kind, marked):
-        raise PluginInvalidError(f"{plugin}: {problem}", plugin=plugin.name)
+        raise plugin.invalid(problem)
     hooks = {name: getattr(target, name) for name in marked}
     takes_long_prompts = bool(getattr(target, "takes_long_prompts", False))
     return Wrapper(target, plugin, MappingProxyType(hooks), getattr(target, RUN, None), takes_long_prompts)

@@ -15,7 +15,7 @@ from poolkit.errors import ConfigError, PluginIncompatibleError, PluginLoadError
 from poolkit.registry.discover import Plugin
 from poolkit.registry.select import Enabled
 
-__all__ = ["check_requirement", "import_object", "plugin_code", "raise_grouped"]
+__all__ = ["check_requirement", "collected", "import_object", "plugin_code", "raise_grouped"]
 
 OURS = Path(__file__).parent
 IMPORT_MACHINERY = (importlib.__file__, pkgutil.__file__)
@@ -63,6 +63,17 @@ def check_requirement(plugin: Plugin, core: Plugin) -> None:
             f"{plugin} needs poolkit {plugin.requires_poolkit}; {core} is running. Install versions that fit.",
             plugin=plugin.name,
         )
+
+
+@contextmanager
+def collected(errors: list[PoolkitError]) -> Iterator[None]:
+    """Add what the block raises to `errors`, which are raised together once everything has been tried."""
+    try:
+        yield
+    except StartupError as error:
+        errors += error.errors
+    except PoolkitError as error:
+        errors.append(error)
 
 
 def raise_grouped(errors: Sequence[PoolkitError]) -> None:

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from types import ModuleType
 
 from pydantic import BaseModel, ValidationError
 
 from poolkit.config import Named
 from poolkit.contract import PoolingTask, Removed, Renamed
-from poolkit.errors import (
-    ConfigError,
-    PluginConfigError,
-    PluginError,
-    PluginInvalidError,
-    PoolkitError,
-    StartupError,
-    UnknownTaskError,
-    did_you_mean,
-)
-from poolkit.registry.check import check_entry_name, check_task
-from poolkit.registry.discover import HOOKS, TASKS, EntryPoint, Plugin
-from poolkit.registry.entries import Failure, check_names, load_entry
-from poolkit.registry.hooks import HookModule, load_hook_module
-from poolkit.registry.importing import check_requirement, import_object, raise_grouped
+from poolkit.errors import ConfigError, PluginConfigError, PluginError, PoolkitError, UnknownTaskError, did_you_mean
+from poolkit.registry.discover import GROUPS, HOOKS, TASKS, EntryPoint, Plugin
+from poolkit.registry.entries import Failure, load_entry, name_problem, warn_of_taken_names
+from poolkit.registry.hooks import HookModule
+from poolkit.registry.importing import collected, raise_grouped
 from poolkit.registry.select import Enabled, Selection
 from poolkit.validation import complaints
 
@@ -57,14 +48,15 @@ class Loaded:
     """The selection, imported.
 
     Attributes:
-        hooks: the hook modules, in the order in which their plugins were enabled.
-        quarantined: the failures of plugins that only `"*"` enabled.
+        tasks: the tasks of the enabled plugins, poolkit's first.
+        hooks: their hook modules, in the order in which the plugins were enabled.
+        quarantined: the failures of plugins that only `"*"` enabled; those of open tables follow as these are read.
     """
 
     selection: Selection
     tasks: tuple[LoadedTask, ...]
     hooks: tuple[HookModule, ...]
-    quarantined: tuple[Failure, ...]
+    quarantined: list[Failure]
 
     def pooling_tasks(self) -> list[tuple[LoadedTask, PoolingTask]]:
         """Return the tasks with their descriptors, without former names."""
@@ -86,10 +78,9 @@ class Loaded:
         Raises:
             UnknownTaskError: it is none of the enabled tasks'.
         """
-        for candidate in self.tasks:
-            target = candidate.target
-            if target == task or (isinstance(target, PoolingTask) and task in _variants(target)):
-                return candidate
+        for found, target in self.pooling_tasks():
+            if task in (target, *(replace(target, output=output) for output in target.or_outputs)):
+                return found
         raise UnknownTaskError(f"task {task.name!r} is not one of the enabled tasks' descriptors.", task=task.name)
 
     def read_settings(self, plugin: Plugin, model: type[BaseModel]) -> BaseModel:
@@ -102,15 +93,33 @@ class Loaded:
         table = self.selection.settings.get(plugin.name, {})
         models = [module.settings for module in self.hooks if module.plugin == plugin]
         models += [task.settings for found, task in self.pooling_tasks() if found.plugin == plugin]
-        known = {name for model in models for name in _setting_names(model)}
+        known = sorted({name for model in models for name in _setting_names(model)})
+        problems = [
+            f"{name}: no such setting.{did_you_mean(name, known)} Settings: {', '.join(known) or 'none'}."
+            for name in table
+            if name not in known
+        ]
         if any(failure.plugin == plugin for failure in self.quarantined):
-            known |= table.keys()  # they may be those of what could not be loaded
-        return _read_settings(plugin, model, table, known=known)
+            problems = []  # they may be settings of what could not be loaded
+        values = {name: value for name, value in table.items() if name in _setting_names(model)}
+        settings: BaseModel | None = None
+        try:
+            settings = model.model_validate(values)
+        except ValidationError as error:
+            problems += [f"{complaint}." for complaint in complaints(error, values, model)]
+        raise_grouped(
+            [PluginConfigError(f"[plugins.{plugin.name}] {problem}", plugin=plugin.name) for problem in problems]
+        )
+        assert settings is not None  # else there was a problem
+        return settings
 
-
-def _variants(task: PoolingTask) -> list[PoolingTask]:
-    """Return a task with each of the kinds of output that will do for it."""
-    return [replace(task, output=output) for output in task.or_outputs]
+    def settings_errors(self) -> list[PoolkitError]:
+        """Return what is wrong with the settings of the hook modules; those of a task are read when it is bound."""
+        errors: list[PoolkitError] = []
+        for module in self.hooks:
+            with collected(errors):
+                self.read_settings(module.plugin, module.settings)
+        return errors
 
 
 def load(selection: Selection, *, reads_settings: bool = True) -> Loaded:
@@ -118,7 +127,7 @@ def load(selection: Selection, *, reads_settings: bool = True) -> Loaded:
 
     Args:
         selection: the enabled plugins.
-        reads_settings: check the hook modules' settings as well; those of a task are read when it is bound.
+        reads_settings: check the hook modules' settings as well.
 
     Raises:
         PluginError: a plugin that was named cannot be loaded.
@@ -126,28 +135,31 @@ def load(selection: Selection, *, reads_settings: bool = True) -> Loaded:
         ConfigError: a name in `disable` or in the settings is that of no plugin.
         StartupError: several of these at once.
     """
-    loaded, failures = _load(selection)
-    errors = [*selection.errors, *failures, *check_names(selection)]
-    errors += _settings_errors(loaded) if reads_settings else ()
-    raise_grouped(errors)
-    for failure in loaded.quarantined:
+    tasks: list[LoadedTask] = []
+    hooks: list[HookModule] = []
+    entries, failures = _load_entries(selection, IMPORTED)
+    for entry_point, enabled, entry in entries:
+        if isinstance(entry, PoolingTask | Renamed | Removed):
+            tasks.append(LoadedTask(entry, entry_point, enabled))
+        elif isinstance(entry, ModuleType):
+            hooks.append(HookModule.read(entry, entry_point, enabled))
+    quarantine = [failure for failure in failures if not failure.enabled.must_load]
+    loaded = Loaded(selection, tuple(tasks), tuple(hooks), quarantine)
+    errors = [*selection.errors, *(failure.error for failure in failures if failure.enabled.must_load)]
+    raise_grouped([*errors, *(loaded.settings_errors() if reads_settings else ())])
+    for failure in quarantine:
         failure.warn()
+    warn_of_taken_names(selection)
     return loaded
 
 
-def try_all(selection: Selection) -> dict[tuple[str, EntryPoint], PluginError]:
-    """Import every entry point of the enabled plugins; return what fails, by plugin name. Raises nothing."""
-    failures = {}
-    for enabled in selection.enabled:
-        for entry_point in enabled.plugin.entry_points:
-            try:
-                _load_any(entry_point, enabled, selection)
-            except PluginError as error:
-                failures[enabled.plugin.name, entry_point] = error
+def try_all(selection: Selection) -> list[Failure]:
+    """Import every entry point of the enabled plugins; return those that fail. Raises nothing."""
+    _, failures = _load_entries(selection, GROUPS)
     return failures
 
 
-def enable_server(loaded: Loaded, field: str) -> Loaded:
+def enable_server(loaded: Loaded, setting: str) -> Loaded:
     """Return the plugins with one that serves a field of `PoolerConfig`: enabled already, or a part of poolkit.
 
     Raises:
@@ -155,114 +167,47 @@ def enable_server(loaded: Loaded, field: str) -> Loaded:
         PluginError: its settings are wrong.
         StartupError: several of them are.
     """
-    if any(field in module.serves for module in loaded.hooks):
+    if any(setting in module.serves for module in loaded.hooks):
         return loaded
     selection = loaded.selection
     for plugin in selection.installed.plugins:
         if not (plugin.is_part_of_poolkit and plugin.in_group(HOOKS)):
             continue
-        enabled = Enabled(plugin, Named(plugin.name, f"pooler_config.{field}"))
+        enabled = Enabled(plugin, Named(plugin.name, f"pooler_config.{setting}"))
         hooks = load(replace(selection, enabled=(enabled,), errors=()), reads_settings=False).hooks
-        if any(field in module.serves for module in hooks):
-            if plugin.name in selection.disabled_plugins:
-                raise ConfigError(
-                    f"pooler_config.{field} needs the plugin {plugin.name}, which is disabled "
-                    f"{selection.disabled_plugins[plugin.name].where}. Leave out one or the other."
-                )
-            selection = replace(selection, enabled=(*selection.enabled, enabled))
-            loaded = replace(loaded, selection=selection, hooks=(*loaded.hooks, *hooks))
-            raise_grouped(_settings_errors(loaded))
-            return loaded
-    raise ConfigError(f"pooler_config.{field} needs a plugin that serves it, and no enabled one does.")
+        if not any(setting in module.serves for module in hooks):
+            continue
+        if (disabled := selection.disabled_plugins.get(plugin.name)) is not None:
+            raise ConfigError(
+                f"pooler_config.{setting} needs the plugin {plugin.name}, which is disabled {disabled.where}. "
+                "Leave out one or the other."
+            )
+        selection = replace(selection, enabled=(*selection.enabled, enabled))
+        loaded = replace(loaded, selection=selection, hooks=(*loaded.hooks, *hooks))
+        raise_grouped(loaded.settings_errors())
+        return loaded
+    raise ConfigError(f"pooler_config.{setting} needs a plugin that serves it, and no enabled one does.")
 
 
-def _load(selection: Selection) -> tuple[Loaded, list[PluginError]]:
-    """Return what could be loaded, and the failures of plugins that must load."""
-    tasks: list[LoadedTask] = []
-    hooks: list[HookModule] = []
-    quarantined: list[Failure] = []
-    errors: list[PluginError] = []
+def _load_entries(
+    selection: Selection, groups: Collection[str]
+) -> tuple[list[tuple[EntryPoint, Enabled, object]], list[Failure]]:
+    """Load the enabled entry points of these groups, and try those of others that have a wrong name."""
+    entries: list[tuple[EntryPoint, Enabled, object]] = []
+    failures: list[Failure] = []
     for enabled in selection.enabled:
         for entry_point in enabled.plugin.entry_points:
-            if entry_point.group not in IMPORTED or _is_disabled(entry_point, selection):
+            is_wanted = entry_point.group in groups or name_problem(entry_point) is not None
+            if not is_wanted or selection.disabled_task(entry_point) is not None:
                 continue
             try:
-                part = _load_any(entry_point, enabled, selection)
+                entry = load_entry(entry_point, enabled, selection.installed.core)
             except PluginError as error:
-                if enabled.must_load:
-                    errors.append(error)
-                else:
-                    quarantined.append(Failure(entry_point, enabled.plugin, error))
-                continue
-            if isinstance(part, LoadedTask):
-                tasks.append(part)
-            elif isinstance(part, HookModule):
-                hooks.append(part)
-    return Loaded(selection, tuple(tasks), tuple(hooks), tuple(quarantined)), errors
-
-
-def _load_any(entry_point: EntryPoint, enabled: Enabled, selection: Selection) -> object:
-    if entry_point.group not in IMPORTED:
-        return load_entry(entry_point, enabled, selection)
-    check_requirement(enabled.plugin, selection.installed.core)
-    if entry_point.group == HOOKS:
-        return load_hook_module(entry_point, enabled)
-    return LoadedTask(_load_target(entry_point, enabled, selection.installed.core), entry_point, enabled)
-
-
-def _load_target(entry_point: EntryPoint, enabled: Enabled, core: Plugin) -> PoolingTask | Renamed | Removed:
-    plugin = enabled.plugin
-    check_entry_name(entry_point, plugin)
-    target = import_object(entry_point.value, enabled, entry_point=str(entry_point))
-    if isinstance(target, Renamed | Removed):
-        return target
-    if not isinstance(target, PoolingTask):
-        raise PluginInvalidError(
-            f"{plugin}: entry point {entry_point.name!r} points to an object of type {type(target).__name__}, "
-            "not to a PoolingTask.",
-            plugin=plugin.name,
-        )
-    check_task(target, entry_point, plugin, core)
-    return target
-
-
-def _is_disabled(entry_point: EntryPoint, selection: Selection) -> bool:
-    return entry_point.group == TASKS and entry_point.name in selection.disabled_tasks
-
-
-def _settings_errors(loaded: Loaded) -> list[PoolkitError]:
-    errors: list[PoolkitError] = []
-    for module in loaded.hooks:
-        try:
-            loaded.read_settings(module.plugin, module.settings)
-        except StartupError as error:
-            errors += error.errors
-        except PluginError as error:
-            errors.append(error)
-    return errors
-
-
-def _read_settings(
-    plugin: Plugin, model: type[BaseModel], table: Mapping[str, object], *, known: Set[str]
-) -> BaseModel:
-    """Return a model's part of its plugin's table; `known` are the keys of all parts."""
-    values = {name: value for name, value in table.items() if name in _setting_names(model)}
-    listing = ", ".join(sorted(known)) or "none"
-    problems = [
-        f"{name}: no such setting.{did_you_mean(name, sorted(known))} Settings: {listing}."
-        for name in table
-        if name not in known
-    ]
-    settings: BaseModel | None = None
-    try:
-        settings = model.model_validate(values)
-    except ValidationError as error:
-        problems += [f"{complaint}." for complaint in complaints(error, values, model)]
-    subject = f"[plugins.{plugin.name}]"
-    raise_grouped([PluginConfigError(f"{subject} {problem}", plugin=plugin.name) for problem in problems])
-    assert settings is not None  # else there was a problem
-    return settings
+                failures.append(Failure(entry_point, enabled, error))
+            else:
+                entries.append((entry_point, enabled, entry))
+    return entries, failures
 
 
 def _setting_names(model: type[BaseModel]) -> set[str]:
-    return {field.alias or name for name, field in model.model_fields.items()}
+    return {info.alias or name for name, info in model.model_fields.items()}

@@ -6,14 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 from poolkit.contract import Output, PoolingTask, Removed, Renamed
-from poolkit.errors import (
-    PluginInvalidError,
-    PoolkitError,
-    TaskConflictError,
-    UnknownTaskError,
-    UnsupportedTaskError,
-    did_you_mean,
-)
+from poolkit.errors import TaskConflictError, UnknownTaskError, UnsupportedTaskError, did_you_mean
 from poolkit.models import ModelInfo
 from poolkit.registry.discover import TASKS, Plugin
 from poolkit.registry.load import Loaded, LoadedTask
@@ -43,29 +36,29 @@ def supported_tasks(loaded: Loaded, model: ModelInfo) -> tuple[str, ...]:
             task = found.target
             if isinstance(task, PoolingTask) and _unsupported_reason(found, task, model) is None:
                 rank = model.outputs.index(task.for_model(model).output)
-                ranks[name] = (not found.plugin.is_builtin, -_preference(task, model), rank, name)
+                preference = 0 if task.preference is None else task.preference(model)
+                ranks[name] = (not found.plugin.is_builtin, -preference, rank, name)
     return tuple(sorted(ranks, key=ranks.__getitem__))
 
 
 def tasks_offering(loaded: Loaded, operation: str, model: ModelInfo | None = None) -> tuple[str, ...]:
-    """Return the names of the enabled tasks that offer an operation; those that the model can serve, best first."""
+    """Return the names of the enabled tasks that offer an operation, poolkit's own first.
+
+    If a model is given, those that it can serve, best first.
+    """
     offering = dict.fromkeys(
-        found.name
-        for found, task in loaded.pooling_tasks()
-        if operation in {offered.name for offered in task.operations}
+        found.name for found, task in loaded.pooling_tasks() if operation in {each.name for each in task.operations}
     )
-    if model is None:
-        return tuple(offering)
-    return tuple(name for name in supported_tasks(loaded, model) if name in offering)
+    return tuple(offering if model is None else (name for name in supported_tasks(loaded, model) if name in offering))
 
 
 def unsupported_reasons(loaded: Loaded, model: ModelInfo) -> dict[str, str]:
     """Return the names of the enabled tasks that the model cannot serve, each with why it cannot."""
-    reasons = {}
-    for found, task in loaded.pooling_tasks():
-        reason = _unsupported_reason(found, task, model)
-        if reason is not None:
-            reasons[found.name] = reason.rstrip(".")
+    reasons = {
+        found.name: reason.rstrip(".")
+        for found, task in loaded.pooling_tasks()
+        if (reason := _unsupported_reason(found, task, model)) is not None
+    }
     return dict(sorted(reasons.items()))
 
 
@@ -91,49 +84,62 @@ def get_pooling_task(
         task = next((name for name in supported_tasks if loaded.providers(name)), None)
         if task is None:
             raise _serves_nothing(loaded, model)
-    found = _follow(loaded, _find(loaded, task))
-    if not isinstance(found.target, PoolingTask):
-        raise _gone(found)
-    if model is not None:
-        reason = _unsupported_reason(found, found.target, model)
-        if reason is not None:
-            raise _unsupported(found.target.name, reason, supported_tasks, model)
-        return found.target.for_model(model)
-    if found.target.name not in supported_tasks:
-        raise _not_listed(found.target.name, supported_tasks)
-    return found.target
+    found = _find(loaded, task)
+    if isinstance(found.target, Renamed):
+        found = _follow(loaded, found, found.target)
+    target = found.target
+    if isinstance(target, Removed):
+        raise UnknownTaskError(
+            f"task {found.name!r} was removed in {found.plugin.name} {target.since}. Use {target.instead} instead.",
+            task=found.name,
+        )
+    if isinstance(target, Renamed):
+        raise found.plugin.invalid(
+            f"task {found.name!r} is a former name that another one leads to. Point both to the task."
+        )
+    supported = f"It can serve: {', '.join(supported_tasks) or 'none of the enabled tasks'}."
+    if model is None:
+        if target.name not in supported_tasks:
+            raise UnsupportedTaskError(f"the model cannot serve {target.name!r}. {supported}", task=target.name)
+        return target
+    reason = _unsupported_reason(found, target, model)
+    if reason is not None:
+        raise UnsupportedTaskError(
+            f"model {model.name!r} cannot serve {target.name!r}: {reason.rstrip('.')}.\n"
+            f"  The model produces {', '.join(model.outputs)}. {supported}",
+            task=target.name,
+        )
+    return target.for_model(model)
 
 
 def _find(loaded: Loaded, request: str) -> LoadedTask:
-    plugin, _, name = request.rpartition(":")
-    if plugin:
-        return _find_in(loaded, plugin, name)
-    providers = loaded.providers(name)
-    if len(providers) > 1:
-        raise _conflict(name, providers)
-    if not providers:
-        raise _unknown(loaded, name)
-    return providers[0]
-
-
-def _find_in(loaded: Loaded, plugin_name: str, name: str) -> LoadedTask:
+    """Return what "task" or "plugin:task" names, a former name included."""
+    plugin_name, _, name = request.rpartition(":")
+    if not plugin_name:
+        providers = loaded.providers(name)
+        if len(providers) > 1:
+            raise _conflict(name, providers)
+        if not providers:
+            raise _unknown(loaded, name)
+        return providers[0]
     installed = loaded.selection.installed
     plugin = installed.find(plugin_name)
     if plugin is None:
-        raise not_found(plugin_name, f'chosen by task "{plugin_name}:{name}"', installed)
+        raise not_found(plugin_name, f'chosen by task "{request}"', installed)
     for task in loaded.tasks:
         if task.plugin == plugin and task.name == name:
             return task
     if plugin.provides(TASKS, name):
         raise _unavailable(loaded, name, [plugin])
-    raise _unknown_in(plugin, name)
+    names = [entry.name for entry in plugin.in_group(TASKS)]
+    raise UnknownTaskError(
+        f"{plugin} has no task named {name!r}.{did_you_mean(name, names)}\n  Its tasks: {', '.join(names) or 'none'}.",
+        task=name,
+    )
 
 
-def _follow(loaded: Loaded, found: LoadedTask) -> LoadedTask:
+def _follow(loaded: Loaded, found: LoadedTask, renamed: Renamed) -> LoadedTask:
     """Return what a former name leads to, and tell the user that it is one. One step: a chain is no task."""
-    renamed = found.target
-    if not isinstance(renamed, Renamed):
-        return found
     warnings.warn(
         f"Task {found.name!r} is called {renamed.to!r} since {found.plugin.name} {renamed.since}. Use that name.",
         FutureWarning,
@@ -159,10 +165,6 @@ def _unsupported_reason(found: LoadedTask, task: PoolingTask, model: ModelInfo) 
     return refusal
 
 
-def _preference(task: PoolingTask, model: ModelInfo) -> int:
-    return 0 if task.preference is None else task.preference(model)
-
-
 def _refusal(found: LoadedTask, task: PoolingTask, model: ModelInfo) -> str | None:
     """Return what the task itself says against the model."""
     if task.requires is None:
@@ -176,8 +178,7 @@ def _refusal(found: LoadedTask, task: PoolingTask, model: ModelInfo) -> str | No
 def _unknown(loaded: Loaded, name: str) -> UnknownTaskError:
     """Return the error for a name that no enabled plugin provides."""
     installed = loaded.selection.installed
-    providers = installed.providers(TASKS, name)
-    if providers:
+    if providers := installed.providers(TASKS, name):
         return _unavailable(loaded, name, providers)
     operations = {(operation.name, task.name) for _, task in loaded.pooling_tasks() for operation in task.operations}
     tasks_with_it = sorted(task for operation, task in operations if operation == name)
@@ -188,56 +189,19 @@ def _unknown(loaded: Loaded, name: str) -> UnknownTaskError:
     return UnknownTaskError(f"no task named {name!r}.{hint}\n  {_list_enabled(loaded)}", task=name)
 
 
-def _unknown_in(plugin: Plugin, name: str) -> UnknownTaskError:
-    """Return the error for a name that the plugin chosen does not provide."""
-    names = [entry.name for entry in plugin.in_group(TASKS)]
-    return UnknownTaskError(
-        f"{plugin} has no task named {name!r}.{did_you_mean(name, names)}\n  Its tasks: {', '.join(names) or 'none'}.",
-        task=name,
-    )
-
-
 def _unavailable(loaded: Loaded, name: str, providers: Sequence[Plugin]) -> UnknownTaskError:
     """Return why a task that `providers` have installed is not there to be served."""
-    selection = loaded.selection
     for failure in loaded.quarantined:
         if failure.entry_point.name == name and failure.plugin in providers:
             error = UnknownTaskError(f"task {name!r} of {failure.plugin} is not available: {failure.error}", task=name)
             error.__cause__ = failure.error
             return error
-    if name in selection.disabled_tasks:
+    disabled = loaded.selection.disabled_tasks.get(name)
+    if disabled is not None:
         return UnknownTaskError(
-            f"task {name!r} is disabled {selection.disabled_tasks[name].where}. Remove it from disable to serve it.",
-            task=name,
+            f"task {name!r} is disabled {disabled.where}. Remove it from disable to serve it.", task=name
         )
-    first = providers[0]
-    if first.name in selection.disabled_plugins:
-        where = selection.disabled_plugins[first.name].where
-        return UnknownTaskError(
-            f"task {name!r} is provided by {first}, which is disabled {where}. "
-            "Remove it from disable to serve the task.",
-            task=name,
-        )
-    which = "which is" if len(providers) == 1 else "which are"
-    return UnknownTaskError(
-        f"task {name!r} is provided by {' and '.join(map(str, providers))}, {which} installed but not enabled.\n"
-        f'  Enable it with  enable = ["{first.name}"]  in poolkit.toml, or --plugin {first.name}.',
-        task=name,
-    )
-
-
-def _gone(found: LoadedTask) -> PoolkitError:
-    """Return the error for a name that leads to no task: it was removed, or renamed to what was renamed again."""
-    if isinstance(found.target, Removed):
-        return UnknownTaskError(
-            f"task {found.name!r} was removed in {found.plugin.name} {found.target.since}. "
-            f"Use {found.target.instead} instead.",
-            task=found.name,
-        )
-    return PluginInvalidError(
-        f"{found.plugin}: task {found.name!r} is a former name that another one leads to. Point both to the task.",
-        plugin=found.plugin.name,
-    )
+    return UnknownTaskError(loaded.selection.explain_absence(f"task {name!r}", providers), task=name)
 
 
 def _conflict(name: str, providers: Sequence[LoadedTask]) -> TaskConflictError:
@@ -252,37 +216,18 @@ def _conflict(name: str, providers: Sequence[LoadedTask]) -> TaskConflictError:
     )
 
 
-def _unsupported(name: str, reason: str, supported: Sequence[str], model: ModelInfo) -> UnsupportedTaskError:
-    """Return the error for a task that the model cannot serve for that reason."""
-    return UnsupportedTaskError(
-        f"model {model.name!r} cannot serve {name!r}: {reason.rstrip('.')}.\n"
-        f"  The model produces {', '.join(model.outputs)}. {_list_supported(supported)}",
-        task=name,
-    )
-
-
-def _not_listed(name: str, supported: Sequence[str]) -> UnsupportedTaskError:
-    """Return the error for a task that is not among those the model is said to support."""
-    return UnsupportedTaskError(f"the model cannot serve {name!r}. {_list_supported(supported)}", task=name)
-
-
 def _serves_nothing(loaded: Loaded, model: ModelInfo | None) -> UnsupportedTaskError:
     """Return the error for a model that no enabled task fits. It names no task."""
-    subject = "the model" if model is None else f"model {model.name!r}"
-    produces = "" if model is None else f"The model produces {', '.join(model.outputs)}. "
-    reasons = (
-        ""
-        if model is None
-        else "".join(f" {reason.rstrip('.')}." for reason in dict.fromkeys(model.unsupported.values()))
-    )
+    enabled = _list_enabled(loaded)
+    if model is None:
+        return UnsupportedTaskError(f"the model cannot serve any enabled task.\n  {enabled}", task="")
+    reasons = "".join(f" {reason.rstrip('.')}." for reason in dict.fromkeys(model.unsupported.values()))
     return UnsupportedTaskError(
-        f"{subject} cannot serve any enabled task.{reasons}\n  {produces}{_list_enabled(loaded)}", task=""
+        f"model {model.name!r} cannot serve any enabled task.{reasons}\n"
+        f"  The model produces {', '.join(model.outputs)}. {enabled}",
+        task="",
     )
 
 
 def _list_enabled(loaded: Loaded) -> str:
     return f"Enabled tasks: {', '.join(loaded.task_names()) or 'none'}."
-
-
-def _list_supported(supported: Sequence[str]) -> str:
-    return f"It can serve: {', '.join(supported) or 'none of the enabled tasks'}."

@@ -1,27 +1,19 @@
-"""Step 2: apply `enable` and `disable` to the installed plugins, and list the outcome. Imports no plugin."""
+"""Step 2: apply `enable` and `disable` to the installed plugins. Imports no plugin."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import importlib_metadata
 from packaging.utils import canonicalize_name
 
 from poolkit.config import Named, PluginConfig
-from poolkit.errors import (
-    ConfigError,
-    PluginError,
-    PluginInvalidError,
-    PluginNotFoundError,
-    PoolkitError,
-    did_you_mean,
-)
+from poolkit.errors import ConfigError, PluginInvalidError, PluginNotFoundError, PoolkitError, did_you_mean
 from poolkit.registry.discover import CORE, GROUPS, TASKS, EntryPoint, Installed, Plugin
 
-__all__ = ["Enabled", "Row", "Selection", "Status", "list_rows", "no_such_name", "not_found", "select"]
+__all__ = ["Enabled", "Selection", "no_such_name", "not_found", "select"]
 
 ALL = "*"
 
@@ -59,6 +51,24 @@ class Selection:
     settings: Mapping[str, Mapping[str, object]]
     errors: tuple[PoolkitError, ...]
 
+    def disabled_task(self, entry_point: EntryPoint) -> Named | None:
+        """Return where the task of that name was disabled, or None if it was not, or the entry point is no task's."""
+        return self.disabled_tasks.get(entry_point.name) if entry_point.group == TASKS else None
+
+    def explain_absence(self, subject: str, providers: Sequence[Plugin]) -> str:
+        """Return why nothing enabled provides what these installed plugins would provide, and what to do about it."""
+        able = [plugin for plugin in providers if plugin.name not in self.disabled_plugins]
+        if not able:
+            where = self.disabled_plugins[providers[0].name].where
+            return (
+                f"{subject} is provided by {providers[0]}, which is disabled {where}. Remove it from disable to use it."
+            )
+        which = "which is" if len(able) == 1 else "which are"
+        return (
+            f"{subject} is provided by {' and '.join(map(str, able))}, {which} installed but not enabled.\n"
+            f'  Enable it with  enable = ["{able[0].name}"]  in poolkit.toml, or --plugin {able[0].name}.'
+        )
+
 
 def select(installed: Installed, config: PluginConfig) -> Selection:
     """Choose the built-in tasks minus `disable`, plus the plugins named, plus all of them for `"*"`."""
@@ -73,7 +83,12 @@ def select(installed: Installed, config: PluginConfig) -> Selection:
         elif plugin is not None:
             disabled_plugins[plugin.name] = named
         else:
-            errors.append(_not_disabled(named, installed))
+            errors.append(
+                ConfigError(
+                    f"{named.name!r}, disabled {named.where}, is neither a task nor a plugin that is installed."
+                    f"{_suggest_any(named.name, installed)}"
+                )
+            )
 
     chosen = {CORE: Enabled(installed.core, None)}
     for named in config.enable:
@@ -90,10 +105,15 @@ def select(installed: Installed, config: PluginConfig) -> Selection:
     settings: dict[str, Mapping[str, object]] = {}
     for name, values in config.settings.items():
         plugin = installed.find(name)
-        if plugin is None:
-            errors.append(_no_such_table(name, installed))
-        else:
+        if plugin is not None:
             settings[plugin.name] = {**settings.get(plugin.name, {}), **values}
+        else:
+            errors.append(
+                ConfigError(
+                    f"[plugins.{name}]: no plugin of that name is installed.{_suggest_plugin(name, installed)}\n"
+                    f"  {_list_installed(installed)}"
+                )
+            )
 
     return Selection(
         installed=installed,
@@ -105,86 +125,6 @@ def select(installed: Installed, config: PluginConfig) -> Selection:
     )
 
 
-class Status(StrEnum):
-    """The state of an entry point.
-
-    MISSING: its plugin was named and is not installed. FAILED: it cannot be loaded, which stops a start-up.
-    QUARANTINED: it cannot be loaded, and only `"*"` enabled it.
-    """
-
-    ENABLED = "enabled"
-    INSTALLED = "installed"
-    DISABLED = "disabled"
-    QUARANTINED = "quarantined"
-    FAILED = "failed"
-    MISSING = "missing"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One entry point, as `poolkit plugins list` and `GET /tasks` show it.
-
-    Attributes:
-        kind: "task", "hooks", "engine", "dialect", "modality", or the kind of an entry of `poolkit.models`.
-        name: of the entry point, without its kind.
-    """
-
-    status: Status
-    kind: str
-    name: str
-    plugin: str
-    version: str
-    entry_point: str
-    why: str
-
-
-def list_rows(
-    selection: Selection, failures: Mapping[tuple[str, EntryPoint], PoolkitError] | None = None
-) -> tuple[Row, ...]:
-    """Return a row for each entry point, and for each plugin that was named and is missing. Imports nothing.
-
-    Args:
-        selection: what is installed and enabled.
-        failures: why an entry point cannot be used, by plugin name, where the plugins have been loaded.
-    """
-    return (*_rows(selection, failures or {}), *_missing_rows(selection))
-
-
-def _rows(selection: Selection, failures: Mapping[tuple[str, EntryPoint], PoolkitError]) -> Iterator[Row]:
-    by_plugin = {enabled.plugin.name: enabled for enabled in selection.enabled}
-    for plugin in selection.installed.plugins:
-        enabled = by_plugin.get(plugin.name)
-        for entry_point in plugin.entry_points:
-            status, why = _judge(selection, plugin, entry_point, enabled)
-            if (failure := failures.get((plugin.name, entry_point))) is not None:
-                is_swept_in = enabled is not None and not enabled.must_load
-                status, why = Status.QUARANTINED if is_swept_in else Status.FAILED, str(failure)
-            yield Row(
-                status, entry_point.kind, entry_point.short_name, plugin.name, plugin.version, entry_point.value, why
-            )
-
-
-def _missing_rows(selection: Selection) -> Iterator[Row]:
-    for error in selection.errors:
-        if isinstance(error, PluginError):
-            yield Row(Status.MISSING, "", "", error.plugin, "", "", str(error).splitlines()[0])
-
-
-def _judge(
-    selection: Selection, plugin: Plugin, entry_point: EntryPoint, enabled: Enabled | None
-) -> tuple[Status, str]:
-    disabled = selection.disabled_plugins.get(plugin.name)
-    if disabled is None and entry_point.group == TASKS:
-        disabled = selection.disabled_tasks.get(entry_point.name)
-    if plugin.is_builtin and entry_point.group != TASKS:
-        return Status.ENABLED, "built in"
-    if disabled is not None:
-        return Status.DISABLED, f"disabled {disabled.where}"
-    if enabled is None:
-        return Status.INSTALLED, f"not enabled; --plugin {plugin.name} enables it"
-    return Status.ENABLED, "built in" if enabled.named is None else f"enabled {enabled.named.where}"
-
-
 def not_found(name: str, where: str, installed: Installed) -> PoolkitError:
     """Return the error for a plugin that is not installed, or is installed and no plugin. `where` says who named it."""
     for candidate in (name, f"{CORE}-{name}"):
@@ -194,14 +134,13 @@ def not_found(name: str, where: str, installed: Installed) -> PoolkitError:
                 f"{', '.join(GROUPS[:-1])} or {GROUPS[-1]}.",
                 plugin=candidate,
             )
-    providers = installed.providers(TASKS, name)
-    if providers:
+    if providers := installed.providers(TASKS, name):
         hint = f" {name!r} is a task of {', '.join(map(str, providers))}: name the plugin."
     else:
         hint = _suggest_plugin(name, installed)
+    remedy = "" if hint else f"Install it with  python -m pip install {name}.  "
     return PluginNotFoundError(
-        f"plugin {name!r}, {where}, is not installed in {sys.prefix}.{hint}\n"
-        f"  Install it with  python -m pip install {name}.  {_list_installed(installed)}",
+        f"plugin {name!r}, {where}, is not installed in {sys.prefix}.{hint}\n  {remedy}{_list_installed(installed)}",
         plugin=name,
     )
 
@@ -219,20 +158,6 @@ def _is_distribution(name: str) -> bool:
     except (importlib_metadata.PackageNotFoundError, ValueError):  # ValueError: an empty name
         return False
     return True
-
-
-def _not_disabled(named: Named, installed: Installed) -> ConfigError:
-    return ConfigError(
-        f"{named.name!r}, disabled {named.where}, is neither a task nor a plugin that is installed."
-        f"{_suggest_any(named.name, installed)}"
-    )
-
-
-def _no_such_table(name: str, installed: Installed) -> ConfigError:
-    return ConfigError(
-        f"[plugins.{name}]: no plugin of that name is installed.{_suggest_plugin(name, installed)}\n"
-        f"  {_list_installed(installed)}"
-    )
 
 
 def _suggest_any(name: str, installed: Installed) -> str:
