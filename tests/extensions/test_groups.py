@@ -151,7 +151,7 @@ def test_a_wrapper_that_does_not_pass_a_group_as_a_whole_is_blamed(batches_insid
         "poolkit-together 1.0.0, wrapped around task 'together' of poolkit-together 1.0.0, failed in run."
     )
     assert str(caught.value.__cause__) == (
-        f"run yielded {yielded} prompts of a group of 3. A group runs as a whole, or not at all"
+        f"yielded {yielded} prompts of a group of 3. A group runs as a whole, or not at all"
     )
     assert batches == []
 

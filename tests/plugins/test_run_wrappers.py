@@ -58,13 +58,13 @@ def test_a_wrapper_may_refuse_a_request(site: Site):
     [
         ("raise OSError('disk full'); yield", OSError("disk full")),
         ("yield encoded; raise ValueError('disk full')", ValueError("disk full")),
-        ("return []; yield", TypeError("run ended without a yield")),
-        ("yield", TypeError("run yielded something else than a sequence of EncodedPrompt")),
-        ("yield ['a']", TypeError("run yielded something else than a sequence of EncodedPrompt")),
-        ("yield encoded; yield encoded", TypeError("run yielded more than once")),
-        ("yield encoded; return", TypeError("run returned NoneType for 2 prompts")),
-        ("return (yield encoded)[:1]", TypeError("run returned 1 outcomes for 2 prompts")),
-        ("yield encoded; return encoded", TypeError("run returned something else than PooledOutput or exceptions")),
+        ("return []; yield", TypeError("ended without a yield")),
+        ("yield", TypeError("yielded something else than a sequence of EncodedPrompt")),
+        ("yield ['a']", TypeError("yielded something else than a sequence of EncodedPrompt")),
+        ("yield encoded; yield encoded", TypeError("yielded more than once")),
+        ("yield encoded; return", TypeError("returned NoneType for 2 prompts")),
+        ("return (yield encoded)[:1]", TypeError("returned 1 outcomes for 2 prompts")),
+        ("yield encoded; return encoded", TypeError("returned something else than PooledOutput or exceptions")),
     ],
 )
 def test_a_wrapper_that_fails_is_blamed_and_not_the_task(

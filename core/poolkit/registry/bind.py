@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import cast
 
+import pluggy
 from pydantic import BaseModel
 
-from poolkit.contract import BindContext, Operation, PooledOutput, PoolingIOProcessor, PoolingTask, Prepared
+from poolkit.contract import (
+    BindContext,
+    Operation,
+    PooledOutput,
+    PoolingIOProcessor,
+    PoolingTask,
+    Prepared,
+    PromptEncoder,
+)
 from poolkit.errors import PluginError, PoolkitError
 from poolkit.models import ModelInfo
-from poolkit.registry.call import HookCalls, Observe, Part
+from poolkit.registry.call import POST, Observe, Part, make_hooks, with_all_arguments
 from poolkit.registry.check import PROCESSOR_HOOKS, argument_problem
 from poolkit.registry.discover import Plugin
 from poolkit.registry.hooks import Wrapper
-from poolkit.registry.importing import import_object, plugin_code, raise_grouped
+from poolkit.registry.importing import collected, import_object, plugin_code, raise_grouped
 from poolkit.registry.load import Loaded
+from poolkit.registry.results import check_prepared, check_response
 from poolkit.registry.run import RunWrapper
 from poolkit.registry.select import Enabled
-
-if TYPE_CHECKING:
-    from poolkit.contract import PromptEncoder
 
 __all__ = ["BoundOperation", "BoundTask", "bind"]
 
@@ -52,8 +59,8 @@ class BoundOperation:
     processor: Processor
     wrappers: tuple[Wrapper, ...]
     run_wrappers: tuple[RunWrapper, ...]
-    _calls: HookCalls = field(repr=False)
-    _observers: list[Observe] = field(repr=False)
+    _part: Part = field(repr=False)
+    _hooks: pluggy.HookRelay = field(repr=False)
 
     def pre_process(self, request: BaseModel) -> Prepared:
         """Return the prompts of a request.
@@ -62,34 +69,43 @@ class BoundOperation:
             RequestError: a plugin says that the request is wrong.
             HookError: a plugin failed.
         """
-        return self._calls.pre_process(request)
+        return cast("Prepared", self._hooks.pre_process(request=request))
 
     def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> BaseModel:
-        """Return the response.
-
-        Raises:
-            RequestError: a plugin says that the request is wrong.
-            HookError: a plugin failed.
-        """
-        return self._calls.post_process(prepared, outputs)
+        """Return the response, of an operation that has no further rounds. Raises as `pre_process` does."""
+        return cast("BaseModel", self._hooks.post_process(prepared=prepared, outputs=outputs))
 
     def advance(self, prepared: Prepared, outputs: Sequence[PooledOutput], *, is_last: bool) -> Prepared | BaseModel:
-        """Return the prompts of a further round, or the response.
+        """Return the prompts of a further round, or the response: wrappers surround the response alone.
 
-        Raises:
-            RequestError: a plugin says that the request is wrong.
-            HookError: a plugin failed.
+        Raises as `pre_process` does, and HookError if a plugin asks for more rounds than its operation declares.
         """
         if self.operation.max_rounds == 1:
             return self.post_process(prepared, outputs)
-        return self._calls.advance(prepared, outputs, is_last=is_last)
+
+        def work() -> Prepared | BaseModel:
+            result = with_all_arguments(POST, self.processor.post_process)(prepared, outputs)
+            if not isinstance(result, Prepared):
+                return check_response(result, self.operation, prompts=len(prepared.prompts))
+            if is_last:
+                raise TypeError(f"returned prompts for more rounds than max_rounds={self.operation.max_rounds}")
+            return check_prepared(result)
+
+        result = self._part.call(POST, work)
+        if isinstance(result, Prepared):
+            return result
+        surrounded = self._hooks.post_process.call_extra(
+            [lambda prepared, outputs: result],  # noqa: ARG005 - pluggy goes by the names
+            {"prepared": prepared, "outputs": outputs},
+        )
+        return cast("BaseModel", surrounded)
 
     def observe(self, observe: Observe) -> None:
         """Call `observe(hook, plugin, seconds)` from now on after each call of a hook, in the thread of the call.
 
         The seconds of a wrapper are without those of what it surrounds.
         """
-        self._observers.append(observe)
+        self._part.observers.append(observe)
 
     def close(self) -> None:
         """Close the processor and the wrappers. A failure is logged: the others must still be closed."""
@@ -119,7 +135,8 @@ class BoundTask:
 
     def close(self) -> None:
         """Close the processors and wrappers."""
-        _close(self.operations.values())
+        for operation in self.operations.values():
+            operation.close()
 
 
 def bind(loaded: Loaded, task: PoolingTask, model: ModelInfo, encoder: PromptEncoder) -> BoundTask:
@@ -141,21 +158,16 @@ def bind(loaded: Loaded, task: PoolingTask, model: ModelInfo, encoder: PromptEnc
     for operation in task.operations:
         context = BindContext(task, operation, settings, model, encoder)
         wrappers = _wrap(loaded, context, errors)
-        try:
+        with collected(errors):
             operations[operation.name] = _bind_operation(context, found.enabled, wrappers)
-        except PoolkitError as error:
-            errors.append(error)
+        if operation.name not in operations:
             for wrapper in wrappers:
                 wrapper.close()
+    bound = BoundTask(task, found.plugin, settings, MappingProxyType(operations))
     if errors:
-        _close(operations.values())
+        bound.close()
     raise_grouped(errors)
-    return BoundTask(task, found.plugin, settings, MappingProxyType(operations))
-
-
-def _close(operations: Iterable[BoundOperation]) -> None:
-    for operation in operations:
-        operation.close()
+    return bound
 
 
 def _wrap(loaded: Loaded, context: BindContext, errors: list[PoolkitError]) -> list[Wrapper]:
@@ -189,16 +201,24 @@ def _bind_operation(context: BindContext, enabled: Enabled, wrappers: Sequence[W
     with plugin_code(enabled, f"failed to create {processor_class.__name__}", processor=path):
         processor = processor_class(context)
     plugin, task, operation = enabled.plugin, context.task.name, context.operation
-    observers: list[Observe] = []
     subject = f"task {task!r} of {plugin}"
-    part = Part(plugin, subject, task, operation, observers)
-    parts = [
+    part = Part(plugin, subject, task, operation, observers=[])
+    surrounding = [
         (wrapper, replace(part, plugin=wrapper.plugin, subject=f"{wrapper.plugin}, wrapped around {subject},"))
         for wrapper in wrappers
     ]
-    runs = [RunWrapper(wrapper.run, wrapper.takes_long_prompts, part) for wrapper, part in parts if wrapper.run]
-    calls = HookCalls(processor, part, parts)
-    return BoundOperation(operation, task, plugin, processor, tuple(wrappers), tuple(runs), calls, observers)
+    return BoundOperation(
+        operation=operation,
+        task=task,
+        plugin=plugin,
+        processor=processor,
+        wrappers=tuple(wrappers),
+        run_wrappers=tuple(
+            RunWrapper(wrapper.run, wrapper.takes_long_prompts, part) for wrapper, part in surrounding if wrapper.run
+        ),
+        _part=part,
+        _hooks=make_hooks(processor, part, surrounding),
+    )
 
 
 def _signature_problem(processor_class: type, hook: str) -> str | None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from types import SimpleNamespace
-from typing import Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import pluggy
 from pydantic import BaseModel, ValidationError
@@ -25,12 +25,14 @@ from poolkit.registry.hooks import Wrapper
 from poolkit.registry.results import check_handed_on, check_prepared, check_response
 from poolkit.validation import refused
 
-__all__ = ["HookCalls", "Observe", "Part"]
+__all__ = ["POST", "Observe", "Part", "begin", "finish", "make_hooks", "with_all_arguments"]
 
 logger = logging.getLogger(__name__)
 
 PRE, POST = "pre_process", "post_process"
 Wrapping = Generator[None, object, object]
+YieldT = TypeVar("YieldT")
+SendT = TypeVar("SendT")
 ResultT = TypeVar("ResultT")
 
 
@@ -99,77 +101,56 @@ class Part:
             self.observe(hook, perf_counter() - started)
 
 
-class HookCalls:
-    """The hooks of one operation. Thread safe.
+def make_hooks(
+    processor: PoolingIOProcessor[BaseModel, BaseModel], part: Part, wrappers: Iterable[tuple[Wrapper, Part]]
+) -> pluggy.HookRelay:
+    """Return the hooks of one operation, safe for threads.
 
     Args:
         processor: implements the hooks.
         part: its part in the operation.
         wrappers: surround it, outermost first, each with its part.
     """
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(PoolingIOProcessor)
+    manager.register(_registered(processor, part))
+    for wrapper, wrapper_part in reversed(list(wrappers)):  # the last one that is registered is outermost
+        if wrapper.hooks:
+            manager.register(_registered_wrapper(wrapper, wrapper_part))
+    return manager.hook
 
-    def __init__(
-        self, processor: PoolingIOProcessor[BaseModel, BaseModel], part: Part, wrappers: Sequence[tuple[Wrapper, Part]]
-    ) -> None:
-        manager = pluggy.PluginManager(PROJECT)
-        manager.add_hookspecs(PoolingIOProcessor)
-        manager.register(_registered(processor, part))
-        self._part = part
-        self._answer = _bind_arguments(POST, processor.post_process)
-        for wrapper, wrapper_part in reversed(wrappers):  # the last one that is registered is outermost
-            if wrapper.hooks:
-                manager.register(_registered_wrapper(wrapper, wrapper_part))
-        self._hooks = manager.hook
 
-    def pre_process(self, request: BaseModel) -> Prepared:
-        """Return the prompts of a request.
+def with_all_arguments(hook: str, method: Callable[..., object]) -> Callable[..., object]:
+    """Return the method as a function of all of the hook's arguments, of which it may take fewer."""
+    positions = accepted(method, PROCESSOR_HOOKS[hook])
+    return lambda *arguments: method(*(arguments[position] for position in positions))
 
-        Raises:
-            RequestError: a plugin says that the request is wrong.
-            HookError: a plugin failed.
-        """
-        return cast("Prepared", self._hooks.pre_process(request=request))
 
-    def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> BaseModel:
-        """Return the response.
+def begin(wrapping: Generator[YieldT, Any, object]) -> YieldT:
+    """Run a wrapper up to its yield; return what it yields."""
+    try:
+        return next(wrapping)
+    except StopIteration:
+        raise TypeError("ended without a yield") from None
 
-        Raises:
-            RequestError: a plugin says that the request is wrong.
-            HookError: a plugin failed.
-        """
-        return cast("BaseModel", self._hooks.post_process(prepared=prepared, outputs=outputs))
 
-    def advance(self, prepared: Prepared, outputs: Sequence[PooledOutput], *, is_last: bool) -> Prepared | BaseModel:
-        """Return the prompts of a further round, or the response: wrappers surround the response alone.
-
-        Raises:
-            RequestError: a plugin says that the request is wrong.
-            HookError: a plugin failed, or asks for more rounds than its operation declares.
-        """
-        operation = self._part.operation
-
-        def work() -> Prepared | BaseModel:
-            result = self._answer(prepared, outputs)
-            if not isinstance(result, Prepared):
-                return check_response(result, operation, prompts=len(prepared.prompts))
-            if is_last:
-                raise TypeError(f"returned prompts for more rounds than max_rounds={operation.max_rounds}")
-            return check_prepared(result)
-
-        result = self._part.call(POST, work)
-        if isinstance(result, Prepared):
-            return result
-        surrounded = self._hooks.post_process.call_extra(
-            [lambda prepared, outputs: result],  # noqa: ARG005 - pluggy goes by the names
-            {"prepared": prepared, "outputs": outputs},
-        )
-        return cast("BaseModel", surrounded)
+def finish(wrapping: Generator[object, SendT, ResultT], result: SendT, failure: BaseException | None = None) -> ResultT:
+    """Run a wrapper from its yield to its end; return what it returns."""
+    try:
+        if failure is None:
+            wrapping.send(result)
+        else:
+            wrapping.throw(failure)
+    except StopIteration as end:
+        return cast("ResultT", end.value)
+    wrapping.close()
+    raise TypeError("yielded more than once")
 
 
 def _registered(processor: PoolingIOProcessor[BaseModel, BaseModel], part: Part) -> object:
     """Return what pluggy calls in place of the processor, whose other attributes it would touch."""
-    prepare = _bind_arguments(PRE, processor.pre_process)
-    answer = _bind_arguments(POST, processor.post_process)
+    prepare = with_all_arguments(PRE, processor.pre_process)
+    answer = with_all_arguments(POST, processor.post_process)
 
     @hookimpl
     def pre_process(request: BaseModel) -> Prepared:
@@ -189,7 +170,7 @@ def _registered_wrapper(wrapper: Wrapper, part: Part) -> object:
     """Return what pluggy calls in place of a wrapper."""
     hooks: dict[str, object] = {}
     if PRE in wrapper.hooks:
-        before = _bind_arguments(PRE, wrapper.hooks[PRE])
+        before = with_all_arguments(PRE, wrapper.hooks[PRE])
 
         @hookimpl(wrapper=True)
         def pre_process(request: BaseModel) -> Wrapping:
@@ -197,7 +178,7 @@ def _registered_wrapper(wrapper: Wrapper, part: Part) -> object:
 
         hooks[PRE] = pre_process
     if POST in wrapper.hooks:
-        after = _bind_arguments(POST, wrapper.hooks[POST])
+        after = with_all_arguments(POST, wrapper.hooks[POST])
 
         @hookimpl(wrapper=True)
         def post_process(prepared: Prepared, outputs: Sequence[PooledOutput]) -> Wrapping:
@@ -219,15 +200,16 @@ def _surround(
     inner: object = None
     failure: BaseException | None = None
     try:
-        wrapping = cast("Wrapping", start())
-        _begin(wrapping)
+        wrapping = cast("Generator[object, object, object]", start())
+        if (yielded := begin(wrapping)) is not None:
+            raise TypeError(f"yielded {type(yielded).__name__}: what it surrounds gets the hook's own arguments")
         seconds = perf_counter() - started
         try:
             inner = yield
         except BaseException as error:  # noqa: BLE001 - the wrapper sees it, and may let it through
             failure = error
         started = perf_counter()
-        return check(_finish(wrapping, inner, failure), inner, part)
+        return check(finish(wrapping, inner, failure), inner, part)
     except BaseException as error:
         part.blame(error, hook, except_for=failure)
         raise
@@ -246,34 +228,6 @@ def _check_response_again(result: object, inner: object, part: Part) -> object:
 def _is_passed_on(result: object, inner: object) -> bool:
     """Return True for the result of what a wrapper surrounds, which is checked already. None is no result."""
     return inner is not None and result is inner
-
-
-def _begin(wrapping: Wrapping) -> None:
-    try:
-        yielded = next(wrapping)
-    except StopIteration:
-        raise TypeError("ended without a yield") from None
-    if yielded is not None:
-        raise TypeError(f"yielded {type(yielded).__name__}: what it surrounds gets the hook's own arguments")
-
-
-def _finish(wrapping: Wrapping, result: object, failure: BaseException | None) -> object:
-    """Run a wrapper from its yield to its end; return what it returns."""
-    try:
-        if failure is None:
-            wrapping.send(result)
-        else:
-            wrapping.throw(failure)
-    except StopIteration as end:
-        return end.value
-    wrapping.close()
-    raise TypeError("yielded more than once")
-
-
-def _bind_arguments(hook: str, method: Callable[..., object]) -> Callable[..., object]:
-    """Return the method as a function of all of the hook's arguments, of which it may take fewer."""
-    places = accepted(method, PROCESSOR_HOOKS[hook])
-    return lambda *arguments: method(*(arguments[place] for place in places))
 
 
 def _is_ctrl_c(error: BaseException) -> bool:

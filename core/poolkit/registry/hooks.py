@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType, ModuleType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import pluggy
 from pydantic import BaseModel
@@ -38,7 +38,8 @@ COMMANDS = "poolkit_commands"
 SERVES = "serves"
 SETTINGS = "Settings"
 RUN = "run"
-Run = Callable[[Sequence[EncodedPrompt]], Generator[Sequence[EncodedPrompt], Sequence[Outcome], Sequence[Outcome]]]
+RunGenerator: TypeAlias = Generator[Sequence[EncodedPrompt], Sequence[Outcome], Sequence[Outcome]]
+Run: TypeAlias = Callable[[Sequence[EncodedPrompt]], RunGenerator]
 
 OTHER_OPTIONS = ("hookwrapper", "tryfirst", "trylast", "optionalhook", "specname")
 """Options of pluggy's marker that mean nothing here: plugins stand around each other as they were enabled."""

@@ -7,17 +7,14 @@ outcome for each prompt that it was given. No thread waits between its two halve
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from poolkit.contract import EncodedPrompt, Group, Outcome, PooledOutput
-from poolkit.registry.call import Part
-from poolkit.registry.hooks import RUN, Run
+from poolkit.registry.call import Part, begin, finish
+from poolkit.registry.hooks import RUN, Run, RunGenerator
 
 __all__ = ["RunWrapper", "Running", "start_run"]
-
-RunGenerator: TypeAlias = Generator[Sequence[EncodedPrompt], Sequence[Outcome], Sequence[Outcome]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,22 +32,31 @@ class RunWrapper:
     part: Part
 
     def begin(self, encoded: Sequence[EncodedPrompt]) -> tuple[RunGenerator, Sequence[EncodedPrompt]]:
-        """Run the wrapper up to its yield; return it and the prompts that shall run.
+        """Run the wrapper up to its yield; return it and the prompts that shall run."""
 
-        Raises:
-            RequestError: the wrapper refuses the prompts.
-            HookError: it failed.
-        """
-        return self.part.call(RUN, lambda: _begin(self.run(encoded), encoded))
+        def work() -> tuple[RunGenerator, Sequence[EncodedPrompt]]:
+            generator = self.run(encoded)
+            to_run = begin(generator)
+            if not isinstance(to_run, Sequence) or not all(isinstance(prompt, EncodedPrompt) for prompt in to_run):
+                raise TypeError("yielded something else than a sequence of EncodedPrompt")
+            _check_groups(to_run, given=encoded)
+            return generator, to_run
+
+        return self.part.call(RUN, work)
 
     def end(self, generator: RunGenerator, outcomes: Sequence[Outcome], *, expected: int) -> Sequence[Outcome]:
-        """Send the outcomes in; return one for each of the `expected` prompts that the wrapper was given.
+        """Send the outcomes in; return one for each of the `expected` prompts that the wrapper was given."""
 
-        Raises:
-            RequestError: the wrapper refuses the prompts.
-            HookError: it failed.
-        """
-        return self.part.call(RUN, lambda: _end(generator, outcomes, expected))
+        def work() -> Sequence[Outcome]:
+            results = finish(generator, outcomes)
+            if not isinstance(results, Sequence) or len(results) != expected:
+                counted = f"{len(results)} outcomes" if isinstance(results, Sequence) else type(results).__name__
+                raise TypeError(f"returned {counted} for {expected} prompts")
+            if not all(isinstance(result, PooledOutput | Exception) for result in results):
+                raise TypeError("returned something else than PooledOutput or exceptions")
+            return results
+
+        return self.part.call(RUN, work)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,37 +97,14 @@ def start_run(wrappers: Sequence[RunWrapper], encoded: Sequence[EncodedPrompt]) 
     return Running(encoded, tuple(opened))
 
 
-def _begin(generator: RunGenerator, encoded: Sequence[EncodedPrompt]) -> tuple[RunGenerator, Sequence[EncodedPrompt]]:
-    try:
-        to_run = next(generator)
-    except StopIteration:
-        raise TypeError("run ended without a yield") from None
-    if not isinstance(to_run, Sequence) or not all(isinstance(prompt, EncodedPrompt) for prompt in to_run):
-        raise TypeError("run yielded something else than a sequence of EncodedPrompt")
-    sizes = _group_sizes(encoded)
+def _check_groups(to_run: Sequence[EncodedPrompt], *, given: Sequence[EncodedPrompt]) -> None:
+    sizes = _group_sizes(given)
     for group, size in _group_sizes(to_run).items():
         if size != sizes[group]:
             raise TypeError(
-                f"run yielded {size} prompts of a group of {sizes[group]}. A group runs as a whole, or not at all"
+                f"yielded {size} prompts of a group of {sizes[group]}. A group runs as a whole, or not at all"
             )
-    return generator, to_run
 
 
 def _group_sizes(prompts: Sequence[EncodedPrompt]) -> Counter[Group]:
     return Counter(prompt.group for prompt in prompts if prompt.group is not None)
-
-
-def _end(generator: RunGenerator, outcomes: Sequence[Outcome], expected: int) -> Sequence[Outcome]:
-    try:
-        generator.send(outcomes)
-    except StopIteration as stop:
-        results = stop.value
-    else:
-        generator.close()
-        raise TypeError("run yielded more than once")
-    if not isinstance(results, Sequence) or len(results) != expected:
-        counted = f"{len(results)} outcomes" if isinstance(results, Sequence) else type(results).__name__
-        raise TypeError(f"run returned {counted} for {expected} prompts")
-    if not all(isinstance(result, PooledOutput | Exception) for result in results):
-        raise TypeError("run returned something else than PooledOutput or exceptions")
-    return results
