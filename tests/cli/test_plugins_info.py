@@ -84,7 +84,7 @@ task ner
   output       vector
   activation   identity
   activates    True
-  parameters   ('dimensions', 'use_activation')
+  parameters   dimensions, use_activation
   requires     {file}:13
   wrapped by   poolkit-evil
   settings     labels: array of string

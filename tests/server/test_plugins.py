@@ -101,7 +101,7 @@ def test_a_plugins_bug_names_it_and_the_request_and_nothing_more(app, caplog):
 def test_tasks_lists_what_is_installed_and_served(app):
     answer = ask(app, "GET", "/tasks").json()
     assert answer["models"] == {
-        "fake": {"task": "echo", "operations": {"measure": ["/tasks/echo/measure", "/echo/measure"]}}
+        "fake": {"task": "echo", "operations": {"measure": ["/tasks/echo/measure", "/echo/measure", "/pooling"]}}
     }
     assert {
         "status": "enabled",

@@ -16,7 +16,7 @@ from poolkit.contract import EngineProvider
 from poolkit.registry import bind, resolve
 from poolkit.registry.bind import BoundOperation, BoundTask
 from poolkit.registry.call import Observe
-from poolkit.registry.describe import OperationInfo, PluginInfo, TaskInfo, describe
+from poolkit.registry.describe import OperationInfo, PluginInfo, TaskInfo, describe, operation_paths
 from poolkit.registry.discover import (
     DIALECTS,
     ENGINES,
@@ -64,6 +64,7 @@ __all__ = [
     "find_plugin",
     "list_plugins",
     "load_hook_modules",
+    "operation_paths",
     "start_run",
 ]
 

@@ -19,7 +19,7 @@ from poolkit.registry.listing import Status, list_rows
 from poolkit.registry.load import LoadedTask, load
 from poolkit.registry.select import Enabled, Selection, no_such_name
 
-__all__ = ["HookModuleInfo", "OperationInfo", "PluginInfo", "TaskInfo", "describe"]
+__all__ = ["HookModuleInfo", "OperationInfo", "PluginInfo", "TaskInfo", "describe", "operation_paths"]
 
 ASKED_BY = Named("info", "poolkit plugins info")
 POOLING = "pooling"
@@ -127,6 +127,19 @@ def _find(selection: Selection, name: str) -> Iterator[tuple[Plugin, str | None]
     yield from ((provider, task) for provider in providers)
 
 
+def operation_paths(task: PoolingTask) -> dict[str, tuple[str, ...]]:
+    """Return the paths of each operation of a task, by its name.
+
+    The first one has `/pooling` too, unless one is named so: a dialect reads that.
+    """
+    paths = {
+        operation.name: (f"/tasks/{task.name}/{operation.name}", *operation.routes) for operation in task.operations
+    }
+    if POOLING not in paths:
+        paths[task.operations[0].name] += (f"/{POOLING}",)
+    return paths
+
+
 def _describe_plugin(selection: Selection, plugin: Plugin, task: str | None) -> PluginInfo:
     """Load this plugin alone, and of its tasks only the one that was asked for, if any."""
     others = {entry.name: ASKED_BY for entry in plugin.in_group(TASKS) if task not in (None, entry.name)}
@@ -157,10 +170,16 @@ def _describe_task(found: LoadedTask, wrapped_by: tuple[str, ...]) -> TaskInfo:
     for field in fields(target):
         value = getattr(target, field.name)
         if field.name not in SHOWN_APART and value not in (None, ()):
-            declares[field.name] = value if isinstance(value, int) else str(value)
-    if isinstance(target, PoolingTask) and target.requires is not None:
-        declares["requires"] = _source(target.requires)
-    settings, operations = (target.settings, target.operations) if isinstance(target, PoolingTask) else (NoSettings, ())
+            shown = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            declares[field.name] = value if isinstance(value, int) else shown
+    settings: type[BaseModel] = NoSettings
+    operations: list[OperationInfo] = []
+    if isinstance(target, PoolingTask):
+        if target.requires is not None:
+            declares["requires"] = _source(target.requires)
+        settings = target.settings
+        paths = operation_paths(target)
+        operations = [_describe_operation(each, paths[each.name], found.enabled) for each in target.operations]
     return TaskInfo(
         name=found.name,
         entry_point=str(found.entry_point),
@@ -168,24 +187,19 @@ def _describe_task(found: LoadedTask, wrapped_by: tuple[str, ...]) -> TaskInfo:
         declares=declares,
         wrapped_by=wrapped_by,
         settings=_schema(settings, found.enabled),
-        operations=tuple(_describe_operation(found, operation) for operation in operations),
+        operations=tuple(operations),
     )
 
 
-def _describe_operation(found: LoadedTask, operation: Operation) -> OperationInfo:
-    task = found.target
-    assert isinstance(task, PoolingTask)  # nothing else has operations
+def _describe_operation(operation: Operation, paths: tuple[str, ...], enabled: Enabled) -> OperationInfo:
     path = operation.io_processor
-    routes = [f"/tasks/{task.name}/{operation.name}", *operation.routes]
-    if operation == task.operations[0] and POOLING not in {other.name for other in task.operations}:
-        routes.append(f"/{POOLING}")
     return OperationInfo(
         name=operation.name,
-        routes=tuple(routes),
+        routes=paths,
         io_processor=path,
-        defined_at=_source(import_object(path, found.enabled, processor=path)),
-        request=_schema(operation.request, found.enabled),
-        response=_schema(operation.response, found.enabled, mode="serialization"),
+        defined_at=_source(import_object(path, enabled, processor=path)),
+        request=_schema(operation.request, enabled),
+        response=_schema(operation.response, enabled, mode="serialization"),
     )
 
 

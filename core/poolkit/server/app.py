@@ -19,7 +19,8 @@ from poolkit.config import MAX_BODY_BYTES
 from poolkit.errors import ConfigError, did_you_mean
 from poolkit.offline.model import OfflineModel
 from poolkit.pipeline.served import ServedModel
-from poolkit.registry import Registry
+from poolkit.registry import Registry, operation_paths
+from poolkit.server.choice import Models
 from poolkit.server.dispatch import endpoint, route_path
 from poolkit.server.drain import Drain
 from poolkit.server.failures import RefusedError
@@ -27,7 +28,7 @@ from poolkit.server.gate import Gate, failure_response
 from poolkit.server.keys import Keys
 from poolkit.server.metrics import Metrics
 from poolkit.server.schema import describe_dialects
-from poolkit.server.table import Models, build_table, error_encoders, place_dialects
+from poolkit.server.table import build_table, error_encoders, place_dialects
 
 __all__ = ["check_dialects", "create_app"]
 
@@ -198,10 +199,7 @@ def _add_system_routes(app: FastAPI, models: Models, *, drain: Drain, metrics: M
         listing = {
             name: {
                 "task": served.task.name,
-                "operations": {
-                    bound.operation.name: [f"/tasks/{served.task.name}/{bound.operation.name}", *bound.operation.routes]
-                    for bound in served.operations.values()
-                },
+                "operations": operation_paths(served.task),
             }
             for name, served in models.items()
         }

@@ -16,8 +16,9 @@ from starlette.types import Receive, Scope
 from poolkit.contract import Call, Reply, RequestScope
 from poolkit.errors import CancelledRequestError, RequestError
 from poolkit.pipeline.served import ServedModel
+from poolkit.server.choice import Models, check_offered, choose_dialect, choose_model
 from poolkit.server.failures import RefusedError
-from poolkit.server.table import Models, SpokenDialect, check_offered, choose_dialect, choose_model
+from poolkit.server.spoken_dialect import SpokenDialect
 
 __all__ = ["Endpoint", "endpoint", "route_path", "to_response"]
 

@@ -11,7 +11,8 @@ from pydantic.json_schema import models_json_schema
 
 from poolkit.contract import ModalityPrompt
 from poolkit.operations.modalities import ModalityObject, prompt_schema
-from poolkit.server.table import SpokenDialect, Table
+from poolkit.server.spoken_dialect import SpokenDialect
+from poolkit.server.table import Table
 
 __all__ = ["describe_dialects"]
 
