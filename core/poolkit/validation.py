@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
@@ -14,7 +15,7 @@ from poolkit.errors import PoolkitError, RequestError, did_you_mean
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-__all__ = ["Complaint", "complaints", "nested_model", "refused", "validate"]
+__all__ = ["FieldError", "field_errors", "nested_model", "refused", "validate"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -40,12 +41,12 @@ EXPECTED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Complaint:
-    """The problem with one field.
+class FieldError:
+    """What is wrong with one field.
 
     Attributes:
         path: keys and indices that lead to the field.
-        problem: what is wrong with it, to be put behind its name: "must be an integer, got 'x'".
+        problem: goes behind its name: "must be an integer, got 'x'".
     """
 
     path: tuple[str | int, ...]
@@ -77,8 +78,8 @@ def validate(
     try:
         return model.model_validate(fields, extra=extra, context=context)
     except ValidationError as error:
-        found = complaints(error, fields, model)
-        message = ". ".join(str(complaint) for complaint in found) + "."
+        found = field_errors(error, fields, model)
+        message = ". ".join(map(str, found)) + "."
         if issubclass(error_type, RequestError):
             raise error_type(message, param=found[0].field or None) from error
         raise error_type(message) from error
@@ -91,13 +92,20 @@ def refused(error: ValidationError) -> RequestError:
     return RequestError(message, param=failures[0][0] or None)
 
 
-def complaints(error: ValidationError, data: object, model: type[BaseModel]) -> list[Complaint]:
+def field_errors(error: ValidationError, data: object, model: type[BaseModel]) -> list[FieldError]:
     """Return what is wrong with each field of `data`, which `model` refused with `error`.
 
-    The arms of a union each complain; only those of the arm that fits best are told.
+    The arms of a union each fail; only the failures of the arm that fits best are told. Beside a field that is missing,
+    an unknown one of nearly its name is told, though the model may ignore those.
     """
-    found = _most_telling([_failure(details, data) for details in error.errors()])
-    return [Complaint(failure.path, _problem(failure, model)) for failure in found]
+    failures = _most_telling([_failure(details, data) for details in error.errors()])
+    errors = [FieldError(failure.path, _problem(failure, model)) for failure in failures]
+    told = {failure.path for failure in failures}
+    for failure in failures:
+        if failure.details["type"] == "missing":
+            misspelled = [path for path in _misspelled(failure, model) if path not in told]
+            errors += [FieldError(path, _unknown(path, model)) for path in misspelled]
+    return errors
 
 
 def nested_model(annotation: object) -> type[BaseModel] | None:
@@ -190,15 +198,28 @@ def _problem(failure: _Failure, model: type[BaseModel]) -> str:
     if kind == "missing":
         return "is required"
     if kind == "extra_forbidden":
-        known = _known_fields(model, failure.path[:-1])
-        listing = f" Known: {', '.join(known)}" if known else ""
-        return f"is not known.{did_you_mean(str(failure.path[-1]), known)}{listing}"
+        return _unknown(failure.path, model)
     if kind in ("value_error", "assertion_error"):
         return str(details["ctx"]["error"]).rstrip(".")
     message = details["msg"]
     if message.startswith("Input should "):
         return f"must {message.removeprefix('Input should ')}, got {_shown(details['input'])}"
     return f"is not valid: {message}"
+
+
+def _misspelled(missing: _Failure, model: type[BaseModel]) -> list[tuple[str | int, ...]]:
+    """Return the paths of the unknown fields that may be meant for the one that is missing."""
+    *outer, name = missing.path
+    known = _known_fields(model, outer)
+    given = missing.details["input"]
+    names = [key for key in given if isinstance(key, str)] if isinstance(given, dict) else []
+    return [(*outer, key) for key in names if key not in known and get_close_matches(key, known, n=1) == [name]]
+
+
+def _unknown(path: Sequence[str | int], model: type[BaseModel]) -> str:
+    known = _known_fields(model, path[:-1])
+    listing = f" Known: {', '.join(known)}" if known else ""
+    return f"is not known.{did_you_mean(str(path[-1]), known)}{listing}"
 
 
 def _known_fields(model: type[BaseModel], path: Iterable[str | int]) -> list[str]:

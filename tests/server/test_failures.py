@@ -100,6 +100,27 @@ def test_wrong_input_is_told_in_a_sentence_that_names_the_field(app, fields, mes
     assert told(response) == (400, message, param, "invalid_request")
 
 
+@pytest.mark.parametrize(
+    ("path", "known"),
+    [
+        ("/v1/embeddings", "model, user, encoding_format, "),
+        ("/pooling", "model, user, encoding_format, "),
+        ("/tasks/embed/embeddings", ""),
+    ],
+)
+def test_a_misspelled_field_is_told_beside_the_required_one_that_is_missing(app, path, known):
+    _, message, param, _ = told(ask(app, "POST", path, json={"inpt": "a"}))
+    assert param == "input"
+    assert message.startswith(
+        f"input is required. inpt is not known. Did you mean 'input'? Known: {known}truncate_prompt_tokens, "
+    )
+
+
+def test_an_unknown_field_of_another_name_is_ignored_where_unknown_fields_are(app):
+    response = ask(app, "POST", "/v1/embeddings", json={"store": True})
+    assert told(response) == (400, "input is required.", "input", "invalid_request")
+
+
 def test_a_field_that_is_unknown_is_refused_on_poolkits_own_routes(app):
     response = ask(app, "POST", "/tasks/embed/embeddings", json={"input": "a", "dimension": 3})
     assert told(response) == (

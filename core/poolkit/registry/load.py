@@ -16,7 +16,7 @@ from poolkit.registry.entries import Failure, load_entry, name_problem, warn_of_
 from poolkit.registry.hooks import HookModule
 from poolkit.registry.importing import collected, raise_grouped
 from poolkit.registry.select import Enabled, Selection
-from poolkit.validation import complaints
+from poolkit.validation import field_errors
 
 __all__ = ["Loaded", "LoadedTask", "enable_server", "load", "try_all"]
 
@@ -106,7 +106,7 @@ class Loaded:
         try:
             settings = model.model_validate(values)
         except ValidationError as error:
-            problems += [f"{complaint}." for complaint in complaints(error, values, model)]
+            problems += [f"{field_error}." for field_error in field_errors(error, values, model)]
         raise_grouped(
             [PluginConfigError(f"[plugins.{plugin.name}] {problem}", plugin=plugin.name) for problem in problems]
         )

@@ -30,7 +30,7 @@ from poolkit.settings.sources import (
     read_file,
     setting_paths,
 )
-from poolkit.validation import complaints
+from poolkit.validation import field_errors
 
 __all__ = ["Given", "Resolved", "Setting", "SettingPath", "Settings", "resolve_settings", "setting_paths"]
 
@@ -187,9 +187,9 @@ def resolve_settings(options: Layer, *, config_file: Path | None = None) -> Reso
     try:
         settings = Settings(**tables)  # type: ignore[arg-type]  # whether they fit is what it finds out
     except ValidationError as error:
-        for complaint in complaints(error, tables, Settings):
-            origin = next(given.origin for path, given in merged.items() if _overlap(path, complaint.path))
-            problems.append(f"{complaint}. It comes from {origin}.")
+        for field_error in field_errors(error, tables, Settings):
+            origin = next(given.origin for path, given in merged.items() if _overlap(path, field_error.path))
+            problems.append(f"{field_error}. It comes from {origin}.")
     if problems:
         raise ConfigError("\n".join(problems))
     plugins = PluginConfig(**names, settings=settings.plugins)
