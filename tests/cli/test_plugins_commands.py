@@ -162,6 +162,24 @@ def test_the_list_that_loads_ends_with_1_where_a_start_up_would_fail(poolkit, si
     assert (code, status) == (1, "failed")
 
 
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        ("--plugin", f"plugin 'emebd', enabled by --plugin emebd, is not installed in {sys.prefix}."),
+        (
+            "--no-plugin",
+            "'emebd', disabled by --no-plugin emebd, is neither a task nor a plugin that is installed. "
+            "Did you mean 'embed'?",
+        ),
+    ],
+)
+def test_the_list_shows_a_name_that_is_that_of_nothing(poolkit, option, why):
+    code, out, _ = poolkit("plugins", "list", "--json", option, "emebd")
+    [row] = [row for row in json.loads(out) if row["status"] == "missing"]
+    assert (code, row["why"]) == (0, why)
+    assert poolkit("plugins", "list", "--load", "--json", option, "emebd")[0] == 1
+
+
 def install_long_names(site: Site) -> None:
     """Install what does not fit into 80 columns."""
     site.install(

@@ -206,7 +206,12 @@ def test_a_task_of_two_plugins_is_shown_twice(info, site: Site):
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("nre", " Did you mean 'ner'?"), ("glinr", " Did you mean 'gliner'?"), ("gliner:xyz", " Did you mean 'gliner'?")],
+    [
+        ("nre", " Did you mean 'ner'?"),
+        ("glinr", " Did you mean 'gliner'?"),
+        ("poolki", " Did you mean 'poolkit'?"),
+        ("torch", " 'torch' is an engine of poolkit 0.1.0: name the plugin."),
+    ],
 )
 def test_an_unknown_name_gets_a_suggestion(info, name: str, hint: str):
     code, out, err = info(name)
@@ -215,6 +220,25 @@ def test_an_unknown_name_gets_a_suggestion(info, name: str, hint: str):
         f"PluginNotFoundError: no task or plugin named {name!r} is installed.{hint}\n"
         "  Tasks: classify, embed, entities, ner, reward, token_classify, token_embed.  "
         "Installed plugins: poolkit 0.1.0, poolkit-evil 1.0.0, poolkit-gliner 0.3.1.\n"
+    )
+
+
+def test_a_task_that_its_plugin_does_not_have_is_told_by_the_plugins_tasks(info):
+    assert info("gliner:nre") == (
+        1,
+        "",
+        "UnknownTaskError: poolkit-gliner 0.3.1 has no task named 'nre'. Did you mean 'ner'?\n"
+        "  Its tasks: entities, ner.\n",
+    )
+
+
+def test_a_task_of_a_plugin_that_is_not_installed_is_told_by_the_plugins(info):
+    assert info("glinr:ner") == (
+        1,
+        "",
+        f"PluginNotFoundError: plugin 'glinr', named in \"glinr:ner\", is not installed in {sys.prefix}. "
+        "Did you mean 'gliner'?\n"
+        "  Installed plugins: poolkit 0.1.0, poolkit-evil 1.0.0, poolkit-gliner 0.3.1.\n",
     )
 
 

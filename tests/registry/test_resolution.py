@@ -79,13 +79,19 @@ def test_a_plugins_requirement_of_the_model_counts(site: Site):
 
 
 @pytest.mark.usefixtures("site")
-def test_a_misspelled_task():
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("emebd", "Did you mean 'embed'?"),
+        ("rernak", "Did you mean 'rerank'? It is an operation of classify."),
+    ],
+)
+def test_a_misspelled_task(name: str, hint: str):
     with pytest.raises(UnknownTaskError) as caught:
-        choose(load(), "rernak")
-    assert caught.value.task == "rernak"
+        choose(load(), name)
+    assert caught.value.task == name
     assert str(caught.value) == (
-        "no task named 'rernak'. Did you mean 'rerank'?\n"
-        "  Enabled tasks: classify, embed, reward, token_classify, token_embed."
+        f"no task named {name!r}. {hint}\n  Enabled tasks: classify, embed, reward, token_classify, token_embed."
     )
 
 

@@ -123,6 +123,17 @@ def test_a_task_where_a_plugin_is_expected(site: Site):
     )
 
 
+@pytest.mark.usefixtures("site")
+def test_an_engine_where_a_plugin_is_expected():
+    with pytest.raises(PluginNotFoundError) as caught:
+        Registry.load(enabling("torch"))
+    assert str(caught.value) == (
+        f"plugin 'torch', enabled by --plugin torch, is not installed in {sys.prefix}."
+        " 'torch' is an engine of poolkit 0.1.0: name the plugin.\n"
+        "  Installed plugins: poolkit 0.1.0."
+    )
+
+
 def test_a_distribution_that_is_no_plugin(site: Site):
     site.install("poolkit-forgetful")
     with pytest.raises(PluginInvalidError) as caught:
@@ -153,12 +164,19 @@ def test_all_wrong_names_are_reported_together():
     )
 
 
-def test_settings_for_a_plugin_that_is_not_installed(site: Site):
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("poolkit-glinr", "Did you mean 'gliner'?"),
+        ("ner", "'ner' is a task of poolkit-gliner 0.3.1: name the plugin."),
+    ],
+)
+def test_settings_for_a_plugin_that_is_not_installed(site: Site, name: str, hint: str):
     site.install_task("poolkit-gliner", "0.3.1", "ner")
     with pytest.raises(ConfigError) as caught:
-        Registry.load(PluginConfig(settings={"poolkit-glinr": {}}))
+        Registry.load(PluginConfig(settings={name: {}}))
     assert str(caught.value) == (
-        "[plugins.poolkit-glinr]: no plugin of that name is installed. Did you mean 'gliner'?\n"
+        f"[plugins.{name}]: no plugin of that name is installed. {hint}\n"
         "  Installed plugins: poolkit 0.1.0, poolkit-gliner 0.3.1."
     )
 

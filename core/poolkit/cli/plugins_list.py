@@ -39,7 +39,7 @@ def list_all(
         typer.echo(orjson.dumps([dataclasses.asdict(row) for row in rows], option=orjson.OPT_INDENT_2))
     else:
         _print(list(_join_builtin(rows)))
-    if any(row.status is Status.FAILED for row in rows):
+    if load and any(row.status in (Status.FAILED, Status.MISSING) for row in rows):
         raise typer.Exit(1)
 
 

@@ -17,7 +17,7 @@ from poolkit.registry.hooks import HookModule
 from poolkit.registry.importing import import_object, plugin_code
 from poolkit.registry.listing import Status, list_rows
 from poolkit.registry.load import LoadedTask, load
-from poolkit.registry.select import Enabled, Selection, no_such_name
+from poolkit.registry.select import Enabled, Selection, no_such_name, no_such_task, not_found
 
 __all__ = ["HookModuleInfo", "OperationInfo", "PluginInfo", "TaskInfo", "describe", "operation_paths"]
 
@@ -97,6 +97,7 @@ def describe(selection: Selection, name: str) -> tuple[PluginInfo, ...]:
 
     Raises:
         PluginError: there is none, or it cannot be loaded.
+        UnknownTaskError: the plugin in "plugin:ner" has no such task.
         StartupError: several of its entry points cannot be loaded.
     """
     found = list(_find(selection, name))
@@ -114,8 +115,11 @@ def _find(selection: Selection, name: str) -> Iterator[tuple[Plugin, str | None]
     plugin_name, _, task = name.rpartition(":")
     plugin = installed.find(plugin_name or task)
     if plugin_name:
-        if plugin is not None and plugin.provides(TASKS, task):
-            yield plugin, task
+        if plugin is None:
+            raise not_found(plugin_name, f'named in "{name}"', installed)
+        if not plugin.provides(TASKS, task):
+            raise no_such_task(plugin, task)
+        yield plugin, task
         return
     providers = installed.providers(TASKS, task)
     if plugin is not None and (plugin.name == task or not providers):

@@ -22,6 +22,7 @@ __all__ = [
     "HOOKS",
     "MODALITIES",
     "MODELS",
+    "NOUNS",
     "TASKS",
     "EntryPoint",
     "Installed",
@@ -39,6 +40,18 @@ MODELS = "poolkit.models"
 DIALECTS = "poolkit.dialects"
 MODALITIES = "poolkit.modalities"
 KINDS = {TASKS: "task", HOOKS: "hooks", ENGINES: "engine", DIALECTS: "dialect", MODALITIES: "modality"}
+NOUNS = {
+    "task": "task",
+    "hooks": "hook module",
+    "engine": "engine",
+    "dialect": "dialect",
+    "modality": "modality",
+    "family": "model family",
+    "module": "module",
+    "pooling": "pooling mode",
+    "reranker": "reranker",
+}
+"""The words for an entry point in messages, by its kind."""
 GROUPS = (TASKS, HOOKS, ENGINES, MODELS, DIALECTS, MODALITIES)
 
 

@@ -10,27 +10,15 @@ from types import ModuleType
 from poolkit.contract import TASK_NAME, Dialect, Modality, ModelFamily, PoolingTask, Removed, Renamed, RerankerFamily
 from poolkit.errors import PoolkitError, did_you_mean
 from poolkit.registry.check import NAME_RULE, check_api, task_problems
-from poolkit.registry.discover import MODELS, TASKS, EntryPoint, Plugin
+from poolkit.registry.discover import MODELS, NOUNS, TASKS, EntryPoint, Plugin
 from poolkit.registry.hooks import module_problems
 from poolkit.registry.importing import check_requirement, import_object
 from poolkit.registry.select import Enabled, Selection
 
-__all__ = ["NOUNS", "Failure", "load_entry", "name_problem", "warn_of_taken_names"]
+__all__ = ["Failure", "load_entry", "name_problem", "warn_of_taken_names"]
 
 logger = logging.getLogger(__name__)
 
-NOUNS = {
-    "task": "task",
-    "hooks": "hook module",
-    "engine": "engine",
-    "dialect": "dialect",
-    "modality": "modality",
-    "family": "model family",
-    "module": "module",
-    "pooling": "pooling mode",
-    "reranker": "reranker",
-}
-"""The words for an entry point in messages, by its kind."""
 MODEL_KINDS = ("family", "module", "pooling", "reranker")
 TYPES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "task": (lambda entry: isinstance(entry, PoolingTask | Renamed | Removed), "a PoolingTask"),

@@ -17,7 +17,7 @@ __all__ = ["Row", "Status", "list_rows"]
 class Status(StrEnum):
     """The state of an entry point.
 
-    MISSING: its plugin was named and is not installed. FAILED: it cannot be loaded, which stops a start-up.
+    MISSING: a name was given that is that of nothing installed. FAILED: it cannot be loaded, which stops a start-up.
     QUARANTINED: it cannot be loaded, and only `"*"` enabled it.
     """
 
@@ -48,7 +48,7 @@ class Row:
 
 
 def list_rows(selection: Selection, failures: Iterable[Failure] = ()) -> tuple[Row, ...]:
-    """Return a row for each entry point, and for each plugin that was named and is missing. Imports nothing.
+    """Return a row for each entry point, and for each name that was given and is that of nothing. Imports nothing.
 
     Args:
         selection: what is installed and enabled.
@@ -65,8 +65,9 @@ def list_rows(selection: Selection, failures: Iterable[Failure] = ()) -> tuple[R
             else:
                 status, why = _state(selection, plugin, entry, enabled.get(plugin.name))
             rows.append(Row(status, entry.kind, entry.short_name, plugin.name, plugin.version, entry.value, why))
-    missing = [error for error in selection.errors if isinstance(error, PluginError)]
-    rows += [Row(Status.MISSING, "", "", error.plugin, "", "", str(error).splitlines()[0]) for error in missing]
+    for error in selection.errors:
+        plugin_name = error.plugin if isinstance(error, PluginError) else ""
+        rows.append(Row(Status.MISSING, "", "", plugin_name, "", "", str(error).splitlines()[0]))
     return tuple(rows)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from poolkit.contract import Output, PoolingTask, Removed, Renamed
 from poolkit.errors import TaskConflictError, UnknownTaskError, UnsupportedTaskError, did_you_mean
 from poolkit.models import ModelInfo
 from poolkit.registry.discover import TASKS, Plugin
 from poolkit.registry.load import Loaded, LoadedTask
-from poolkit.registry.select import not_found
+from poolkit.registry.select import no_such_task, not_found
 
 __all__ = ["get_pooling_task", "supported_tasks", "tasks_offering", "unsupported_reasons"]
 
@@ -131,11 +132,7 @@ def _find(loaded: Loaded, request: str) -> LoadedTask:
             return task
     if plugin.provides(TASKS, name):
         raise _unavailable(loaded, name, [plugin])
-    names = [entry.name for entry in plugin.in_group(TASKS)]
-    raise UnknownTaskError(
-        f"{plugin} has no task named {name!r}.{did_you_mean(name, names)}\n  Its tasks: {', '.join(names) or 'none'}.",
-        task=name,
-    )
+    raise no_such_task(plugin, name)
 
 
 def _follow(loaded: Loaded, found: LoadedTask, renamed: Renamed) -> LoadedTask:
@@ -180,12 +177,14 @@ def _unknown(loaded: Loaded, name: str) -> UnknownTaskError:
     installed = loaded.selection.installed
     if providers := installed.providers(TASKS, name):
         return _unavailable(loaded, name, providers)
-    operations = {(operation.name, task.name) for _, task in loaded.pooling_tasks() for operation in task.operations}
-    tasks_with_it = sorted(task for operation, task in operations if operation == name)
-    if tasks_with_it:
-        hint = f" It is an operation of {', '.join(tasks_with_it)}."
-    else:
-        hint = did_you_mean(name, sorted(installed.names(TASKS) | {operation for operation, _ in operations}))
+    offering: dict[str, set[str]] = {}
+    for _, task in loaded.pooling_tasks():
+        for operation in task.operations:
+            offering.setdefault(operation.name, set()).add(task.name)
+    hint = "" if name in offering else did_you_mean(name, sorted(installed.names(TASKS)))
+    for near in get_close_matches(name, sorted(offering), n=1) if not hint else ():
+        meant = "" if near == name else f" Did you mean {near!r}?"
+        hint = f"{meant} It is an operation of {', '.join(sorted(offering[near]))}."
     return UnknownTaskError(f"no task named {name!r}.{hint}\n  {_list_enabled(loaded)}", task=name)
 
 

@@ -10,10 +10,17 @@ import importlib_metadata
 from packaging.utils import canonicalize_name
 
 from poolkit.config import Named, PluginConfig
-from poolkit.errors import ConfigError, PluginInvalidError, PluginNotFoundError, PoolkitError, did_you_mean
-from poolkit.registry.discover import CORE, GROUPS, TASKS, EntryPoint, Installed, Plugin
+from poolkit.errors import (
+    ConfigError,
+    PluginInvalidError,
+    PluginNotFoundError,
+    PoolkitError,
+    UnknownTaskError,
+    did_you_mean,
+)
+from poolkit.registry.discover import CORE, GROUPS, NOUNS, TASKS, EntryPoint, Installed, Plugin
 
-__all__ = ["Enabled", "Selection", "no_such_name", "not_found", "select"]
+__all__ = ["Enabled", "Selection", "no_such_name", "no_such_task", "not_found", "select"]
 
 ALL = "*"
 
@@ -110,8 +117,8 @@ def select(installed: Installed, config: PluginConfig) -> Selection:
         else:
             errors.append(
                 ConfigError(
-                    f"[plugins.{name}]: no plugin of that name is installed.{_suggest_plugin(name, installed)}\n"
-                    f"  {_list_installed(installed)}"
+                    f"[plugins.{name}]: no plugin of that name is installed."
+                    f"{_owner(name, installed) or _near_plugin(name, installed)}\n  {_list_installed(installed)}"
                 )
             )
 
@@ -127,21 +134,28 @@ def select(installed: Installed, config: PluginConfig) -> Selection:
 
 def not_found(name: str, where: str, installed: Installed) -> PoolkitError:
     """Return the error for a plugin that is not installed, or is installed and no plugin. `where` says who named it."""
-    for candidate in (name, f"{CORE}-{name}"):
-        if _is_distribution(candidate):
-            return PluginInvalidError(
-                f"{candidate}, {where}, is installed but is no plugin: it has no entry point in "
-                f"{', '.join(GROUPS[:-1])} or {GROUPS[-1]}.",
-                plugin=candidate,
-            )
-    if providers := installed.providers(TASKS, name):
-        hint = f" {name!r} is a task of {', '.join(map(str, providers))}: name the plugin."
-    else:
-        hint = _suggest_plugin(name, installed)
+    distribution = next((each for each in (name, f"{CORE}-{name}") if _is_distribution(each)), None)
+    hint = _owner(name, installed)
+    if distribution is not None and not hint:
+        return PluginInvalidError(
+            f"{distribution}, {where}, is installed but is no plugin: it has no entry point in "
+            f"{', '.join(GROUPS[:-1])} or {GROUPS[-1]}.",
+            plugin=distribution,
+        )
+    hint = hint or _near_plugin(name, installed)
     remedy = "" if hint else f"Install it with  python -m pip install {name}.  "
     return PluginNotFoundError(
         f"plugin {name!r}, {where}, is not installed in {sys.prefix}.{hint}\n  {remedy}{_list_installed(installed)}",
         plugin=name,
+    )
+
+
+def no_such_task(plugin: Plugin, name: str) -> UnknownTaskError:
+    """Return the error for a task that the plugin it was named with does not provide."""
+    names = [entry.name for entry in plugin.in_group(TASKS)]
+    return UnknownTaskError(
+        f"{plugin} has no task named {name!r}.{did_you_mean(name, names)}\n  Its tasks: {', '.join(names) or 'none'}.",
+        task=name,
     )
 
 
@@ -162,14 +176,29 @@ def _is_distribution(name: str) -> bool:
 
 def _suggest_any(name: str, installed: Installed) -> str:
     tasks = sorted(installed.names(TASKS))
-    hint = did_you_mean(name, tasks) or _suggest_plugin(name, installed)
+    hint = did_you_mean(name, tasks) or _owner(name, installed) or _near_plugin(name, installed)
     return f"{hint}\n  Tasks: {', '.join(tasks)}.  {_list_installed(installed)}"
 
 
-def _suggest_plugin(name: str, installed: Installed) -> str:
+def _owner(name: str, installed: Installed) -> str:
+    """Return whose entry point has that name: "torch" is no plugin, but an engine."""
+    found = [
+        (plugin, entry) for plugin in installed.plugins for entry in plugin.entry_points if entry.short_name == name
+    ]
+    if not found:
+        return ""
+    noun = NOUNS.get(found[0][1].kind, "entry point")
+    article = "an" if noun.startswith("e") else "a"
+    owners = ", ".join(dict.fromkeys(str(plugin) for plugin, _ in found))
+    return f" {name!r} is {article} {noun} of {owners}: name the plugin."
+
+
+def _near_plugin(name: str, installed: Installed) -> str:
     """Compare what follows the common prefix, which would make any two plugins look alike."""
     prefix = f"{CORE}-"
-    known = [plugin.name.removeprefix(prefix) for plugin in installed.plugins if not plugin.is_builtin]
+    known = [
+        plugin.name.removeprefix(prefix) for plugin in installed.plugins if not plugin.is_builtin or "-" not in name
+    ]
     return did_you_mean(canonicalize_name(name).removeprefix(prefix), known)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 
 from poolkit.errors import ConfigError, PluginError, PoolkitError, did_you_mean
-from poolkit.registry.discover import KINDS, EntryPoint, Plugin
-from poolkit.registry.entries import NOUNS, Failure, load_entry
+from poolkit.registry.discover import KINDS, NOUNS, EntryPoint, Plugin
+from poolkit.registry.entries import Failure, load_entry
 from poolkit.registry.select import Enabled, Selection
 
 __all__ = ["Entries"]
