@@ -13,9 +13,9 @@ __all__ = [
     "MAX_BODY_BYTES",
     "MAX_WAITING_PROMPTS",
     "ModelConfig",
-    "Named",
     "PluginConfig",
     "PoolerConfig",
+    "Reference",
 ]
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
@@ -109,8 +109,8 @@ class ModelConfig(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """A name that a user wrote, and where: a file's path, or the words that did it ("--plugin poolkit-geo")."""
+class Reference:
+    """The name of a plugin or task as a user wrote it, and where: in a file, or the words ("--plugin poolkit-geo")."""
 
     name: str
     origin: str | Path
@@ -126,10 +126,10 @@ class PluginConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    enable: tuple[Named, ...] = Field(
+    enable: tuple[Reference, ...] = Field(
         default=(), description='Plugins to use beside the built-in tasks. "gliner" is poolkit-gliner; "*" is all.'
     )
-    disable: tuple[Named, ...] = Field(default=(), description="Tasks or plugins not to use. It wins over enable.")
+    disable: tuple[Reference, ...] = Field(default=(), description="Tasks or plugins not to use. It wins over enable.")
     settings: dict[str, dict[str, object]] = Field(
         default_factory=dict, description="By plugin name; each task's own model validates them."
     )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from distributions import Site
 from poolkit import PluginConfig, PoolerConfig
-from poolkit.config import ModelConfig, Named
+from poolkit.config import ModelConfig, Reference
 from poolkit.contract import Batch, PooledRows, PoolingTask, States
 from poolkit.pipeline.served import ServedModel, load_model
 from poolkit.testing import FakeBackbone
@@ -102,7 +102,7 @@ def serve(checkpoint: Callable[..., Path], one_thread: None) -> Serve:  # noqa: 
                 **{"dtype": "float32", "pooler_config": pooler or PoolerConfig(), **config},
             ),
             PluginConfig(
-                enable=tuple(Named(name, f"--plugin {name}") for name in enable),
+                enable=tuple(Reference(name, f"--plugin {name}") for name in enable),
                 settings={name: dict(table) for name, table in (settings or {}).items()},
             ),
         )

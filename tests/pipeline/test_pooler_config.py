@@ -10,7 +10,7 @@ import pytest
 from checkpoints import real_texts
 from closeness import assert_close
 from poolkit import LLM, PoolerConfig
-from poolkit.config import ModelConfig, Named, PluginConfig
+from poolkit.config import ModelConfig, PluginConfig, Reference
 from poolkit.errors import BatchError, ConfigError
 from poolkit.models import Decision
 from poolkit.pipeline import prepare_model
@@ -81,7 +81,7 @@ def test_chunks_need_outputs_that_can_be_put_together(tagger):
 
 
 def test_chunks_need_their_plugin(minilm):
-    plugins = PluginConfig(disable=(Named("chunking", "--no-plugin"),))
+    plugins = PluginConfig(disable=(Reference("chunking", "--no-plugin"),))
     assert refusal(minilm, enable_chunked_processing=True, plugins=plugins) == (
         "pooler_config.enable_chunked_processing needs the plugin poolkit-chunking, which is disabled by --no-plugin. "
         "Leave out one or the other."

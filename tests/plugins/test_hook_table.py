@@ -7,7 +7,7 @@ import threading
 
 from distributions import Request, Response, Site, fake_encoder
 from poolkit import create_app
-from poolkit.config import Named, PluginConfig
+from poolkit.config import PluginConfig, Reference
 from poolkit.registry import Registry
 from poolkit.testing import FAKE_MODEL
 from serving import ask, fake_model
@@ -78,7 +78,7 @@ def test_poolkit_wrap_is_called_once_for_each_operation_that_is_bound(site: Site
     )
     site.install("poolkit-pair", modules={"poolkit_pair": source}, tasks={"pair": "poolkit_pair:PAIR"})
     site.install("poolkit-wraps", modules={"poolkit_wraps": WRAPS}, hooks={"wraps": "poolkit_wraps"})
-    registry = Registry.load(PluginConfig(enable=(Named("pair", "a test"), Named("wraps", "a test"))))
+    registry = Registry.load(PluginConfig(enable=(Reference("pair", "a test"), Reference("wraps", "a test"))))
     import poolkit_wraps  # loaded by now
 
     assert poolkit_wraps.wrapped == []

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from distributions import Request, Site, fake_encoder
 from poolkit import create_app
-from poolkit.config import Named, PluginConfig
+from poolkit.config import PluginConfig, Reference
 from poolkit.registry import Registry
 from poolkit.server.drain import Drain
 from poolkit.testing import FAKE_MODEL
@@ -100,7 +100,7 @@ def test_a_plugin_that_fails_at_import_leaves_the_other_plugins_alone(
     site.install_task("poolkit-good", "1.0.0", "good")
     entries = {"tasks": {"bad": "poolkit_bad:BAD"}, "hooks": {"bad": "poolkit_bad"}}[group]
     site.install("poolkit-bad", modules={"poolkit_bad": source}, **{group: entries})
-    registry = Registry.load(PluginConfig(enable=(Named("*", "--plugin *"),)))
+    registry = Registry.load(PluginConfig(enable=(Reference("*", "--plugin *"),)))
     bound = registry.bind(registry.get_pooling_task(["good"], "good"), FAKE_MODEL, fake_encoder())
     assert bound.operations["measure"].pre_process(Request(texts=["a"])).prompts == ["a"]
     bound.close()

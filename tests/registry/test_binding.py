@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from distributions import Request, Response, Site, fake_encoder, make_model, make_task
-from poolkit.config import Named, PluginConfig
+from poolkit.config import PluginConfig, Reference
 from poolkit.contract import PooledOutput, Prepared
 from poolkit.errors import (
     HookError,
@@ -55,7 +55,7 @@ def bind(
         modules={"poolkit_gliner": descriptor, "gliner_processors": HEADER + processor},
         tasks={"ner": "poolkit_gliner:NER"} | ({"tree": "poolkit_gliner:TREE"} if "TREE" in descriptor else {}),
     )
-    enable = (Named("poolkit-gliner", "--plugin poolkit-gliner"),)
+    enable = (Reference("poolkit-gliner", "--plugin poolkit-gliner"),)
     registry = Registry.load(
         PluginConfig(enable=enable, settings={} if settings is None else {"poolkit_gliner": settings})
     )

@@ -9,13 +9,13 @@ import pytest
 
 import distributions
 from distributions import CORE_TASKS, Site
-from poolkit.config import Named, PluginConfig
+from poolkit.config import PluginConfig, Reference
 from poolkit.errors import ConfigError, PluginIncompatibleError, PluginInvalidError, PluginLoadError
 from poolkit.registry import DIALECTS, ENGINES, MODALITIES, MODELS, Registry, Status
 
 
-def load(*names: str, disable: tuple[Named, ...] = ()) -> Registry:
-    enable = tuple(Named(name, f"--plugin {name}") for name in names)
+def load(*names: str, disable: tuple[Reference, ...] = ()) -> Registry:
+    enable = tuple(Reference(name, f"--plugin {name}") for name in names)
     return Registry.load(PluginConfig(enable=enable, disable=disable))
 
 
@@ -33,7 +33,7 @@ def test_an_engine_is_found_by_its_name(site: Site):
 
 def test_poolkits_own_engine_keeps_its_name_and_outlives_its_tasks(site: Site):
     install_engine(site, "poolkit-torch", "raise SystemExit", engine="torch")
-    registry = load("poolkit-torch", disable=(Named("poolkit", "--no-plugin poolkit"),))
+    registry = load("poolkit-torch", disable=(Reference("poolkit", "--no-plugin poolkit"),))
     assert registry.import_engine("torch") is distributions
 
 
@@ -218,7 +218,7 @@ def test_an_unknown_entry_of_a_table_without_any():
 
 def test_an_entry_of_a_plugin_that_is_disabled(site: Site):
     install_vendor(site, "voyage", "ENTRY = 1\n")
-    registry = load("voyage", disable=(Named("voyage", "--no-plugin voyage"),))
+    registry = load("voyage", disable=(Reference("voyage", "--no-plugin voyage"),))
     with pytest.raises(ConfigError) as caught:
         registry.entries(MODALITIES)["voyage"]
     assert str(caught.value) == (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from distributions import CORE_TASKS, Site, fake_encoder, make_model
-from poolkit.config import Named, PluginConfig
+from poolkit.config import PluginConfig, Reference
 from poolkit.errors import (
     ConfigError,
     PluginConfigError,
@@ -34,7 +34,7 @@ SILENT = "@hookimpl\ndef poolkit_wrap(context, settings):\n    return []\n"
 
 
 def config(*names: str, **settings: dict[str, object]) -> PluginConfig:
-    return PluginConfig(enable=tuple(Named(name, f"--plugin {name}") for name in names), settings=settings)
+    return PluginConfig(enable=tuple(Reference(name, f"--plugin {name}") for name in names), settings=settings)
 
 
 def install_cache(site: Site, source: str, name: str = "poolkit-cache", **entries: object) -> Path:
@@ -355,9 +355,9 @@ def test_a_part_of_poolkit_that_serves_a_setting_is_enabled_for_it(site: Site):
     install_own_plugin(site, SERVING)
     registry = Registry.load(config(long_texts={"size": "3"}), needs=(LONG,))
     [module] = registry.hooks
-    assert (str(module.plugin), module.enabled.named) == (
+    assert (str(module.plugin), module.enabled.reference) == (
         "poolkit-long-texts 0.1.0",
-        Named("poolkit-long-texts", f"pooler_config.{LONG}"),
+        Reference("poolkit-long-texts", f"pooler_config.{LONG}"),
     )
     with pytest.raises(PluginConfigError) as caught:
         Registry.load(config(long_texts={"size": "big"}), needs=(LONG,))
@@ -366,7 +366,7 @@ def test_a_part_of_poolkit_that_serves_a_setting_is_enabled_for_it(site: Site):
 
 def test_what_serves_a_setting_and_is_disabled_is_named(site: Site):
     install_own_plugin(site, SERVING)
-    disabling = PluginConfig(disable=(Named("long_texts", Path("/srv/poolkit.toml")),))
+    disabling = PluginConfig(disable=(Reference("long_texts", Path("/srv/poolkit.toml")),))
     with pytest.raises(ConfigError) as caught:
         Registry.load(disabling, needs=(LONG,))
     assert str(caught.value) == (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from distributions import CORE_TASKS, Site
-from poolkit.config import Named, PluginConfig
+from poolkit.config import PluginConfig, Reference
 from poolkit.errors import (
     PluginIncompatibleError,
     PluginInvalidError,
@@ -22,7 +22,7 @@ TASK = "from distributions import make_task\nTASK = make_task({arguments})\n"
 
 
 def load(*names: str) -> Registry:
-    return Registry.load(PluginConfig(enable=tuple(Named(name, f"--plugin {name}") for name in names)))
+    return Registry.load(PluginConfig(enable=tuple(Reference(name, f"--plugin {name}") for name in names)))
 
 
 def install_geo(site: Site, source: str) -> Path:
@@ -56,7 +56,7 @@ def test_a_plugin_that_raises_at_import(site: Site):
 def test_a_plugin_that_exits_at_import_and_was_enabled_in_a_file(site: Site):
     file = install_geo(site, "import sys\nsys.exit(3)\n")
     with pytest.raises(PluginLoadError) as caught:
-        Registry.load(PluginConfig(enable=(Named("geo", Path("/srv/poolkit.toml")),)))
+        Registry.load(PluginConfig(enable=(Reference("geo", Path("/srv/poolkit.toml")),)))
     assert str(caught.value) == (
         "poolkit-geo 0.2.0 failed to import: SystemExit: 3\n"
         "  entry point  geo_segment = poolkit_geo:SEGMENT\n"
@@ -91,7 +91,7 @@ def test_an_entry_point_to_an_attribute_that_is_not_there(site: Site):
 def test_a_plugin_that_is_swept_in_and_broken_is_quarantined(site: Site, caplog: pytest.LogCaptureFixture):
     file = install_geo(site, "raise RuntimeError\n")
     site.install_task("poolkit-gliner", "0.3.1", "ner")
-    registry = Registry.load(PluginConfig(enable=(Named("*", "--plugin *"),)))
+    registry = Registry.load(PluginConfig(enable=(Reference("*", "--plugin *"),)))
     assert {task.name for task in registry.tasks} == {*CORE_TASKS, "ner"}
     cause = (
         "poolkit-geo 0.2.0 failed to import: RuntimeError\n"
@@ -304,7 +304,7 @@ def test_a_disabled_task_is_not_imported(site: Site):
         modules={"poolkit_pair": TASK.format(arguments="'good'"), "poolkit_broken": "raise SystemExit"},
         tasks={"good": "poolkit_pair:TASK", "bad": "poolkit_broken:TASK"},
     )
-    config = PluginConfig(enable=(Named("pair", "POOLKIT_ENABLE"),), disable=(Named("bad", "POOLKIT_DISABLE"),))
+    config = PluginConfig(enable=(Reference("pair", "POOLKIT_ENABLE"),), disable=(Reference("bad", "POOLKIT_DISABLE"),))
     assert {task.name for task in Registry.load(config).tasks} == {*CORE_TASKS, "good"}
     [row] = [row for row in list_plugins(config, loads=True) if row.name == "bad"]
     assert (row.status, row.why) == (Status.DISABLED, "disabled by POOLKIT_DISABLE")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from distributions import Site, make_model
-from poolkit.config import Named, PluginConfig
+from poolkit.config import PluginConfig, Reference
 from poolkit.contract import PoolingTask
 from poolkit.errors import (
     PluginInvalidError,
@@ -23,8 +23,8 @@ from poolkit.registry import Registry
 EVERYTHING = make_model("vector", "token_vectors", "logits", "token_logits")
 
 
-def load(*names: str, disable: tuple[Named, ...] = ()) -> Registry:
-    enable = tuple(Named(name, f"--plugin {name}") for name in names)
+def load(*names: str, disable: tuple[Reference, ...] = ()) -> Registry:
+    enable = tuple(Reference(name, f"--plugin {name}") for name in names)
     return Registry.load(PluginConfig(enable=enable, disable=disable))
 
 
@@ -42,7 +42,7 @@ def test_supported_tasks_follow_the_models_preference_then_the_name():
 
 @pytest.mark.usefixtures("site")
 def test_the_first_supported_task_that_is_enabled_is_the_default():
-    registry = load(disable=(Named("classify", "--no-plugin classify"),))
+    registry = load(disable=(Reference("classify", "--no-plugin classify"),))
     assert registry.get_pooling_task(["ner", "classify", "reward", "embed"]).name == "reward"
 
 
@@ -129,7 +129,7 @@ def test_a_task_that_two_installed_plugins_have(site: Site):
 
 def test_a_task_that_is_disabled(site: Site):
     site.install_task("poolkit-gliner", "0.3.1", "ner")
-    disable = (Named("reward", Path("/srv/poolkit.toml")), Named("gliner", "--no-plugin gliner"))
+    disable = (Reference("reward", Path("/srv/poolkit.toml")), Reference("gliner", "--no-plugin gliner"))
     registry = load("gliner", disable=disable)
     with pytest.raises(UnknownTaskError) as caught:
         choose(registry, "reward")
@@ -158,7 +158,7 @@ def test_a_task_that_two_enabled_plugins_provide(site: Site):
     by_plugin = {task.plugin.name: task.target for task in registry.tasks if task.name == "ner"}
     assert choose(registry, "poolkit-flair:ner") is by_plugin["poolkit-flair"]
     assert choose(registry, "gliner:ner") is by_plugin["poolkit-gliner"]
-    assert choose(load("gliner", "flair", disable=(Named("flair", "test"),)), "ner").name == "ner"
+    assert choose(load("gliner", "flair", disable=(Reference("flair", "test"),)), "ner").name == "ner"
 
 
 def test_a_plugin_chosen_for_a_task_it_does_not_have(site: Site):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from distributions import CORE_TASKS, Site, make_model
-from poolkit.config import Named, PluginConfig
+from poolkit.config import PluginConfig, Reference
 from poolkit.errors import ConfigError, PluginInvalidError, PluginNotFoundError, StartupError
 from poolkit.registry import Registry, Row, Status, list_plugins
 
@@ -17,7 +17,7 @@ TOML = Path("/srv/poolkit.toml")
 
 
 def enabling(*names: str) -> PluginConfig:
-    return PluginConfig(enable=tuple(Named(name, f"--plugin {name}") for name in names))
+    return PluginConfig(enable=tuple(Reference(name, f"--plugin {name}") for name in names))
 
 
 def enabled_tasks(config: PluginConfig) -> set[str]:
@@ -63,7 +63,7 @@ def test_a_plugin_takes_the_name_of_a_built_in_task_where_the_built_in_ones_are_
     site: Site, caplog: pytest.LogCaptureFixture
 ):
     site.install_task("poolkit-better-embed", "1.0.0", "embed")
-    config = PluginConfig(enable=enabling("better-embed").enable, disable=(Named("poolkit", TOML),))
+    config = PluginConfig(enable=enabling("better-embed").enable, disable=(Reference("poolkit", TOML),))
     registry = Registry.load(config)
     [task] = [task.target for task in registry.tasks]
     assert registry.get_pooling_task(["embed"], "embed") is task
@@ -72,15 +72,15 @@ def test_a_plugin_takes_the_name_of_a_built_in_task_where_the_built_in_ones_are_
 
 def test_disabling_takes_away_tasks_and_plugins_and_wins_over_enabling(site: Site):
     site.install_task("poolkit-gliner", "0.3.1", "ner")
-    disable = (Named("reward", TOML), Named("gliner", TOML))
-    config = PluginConfig(enable=(Named("poolkit-gliner", TOML),), disable=disable)
+    disable = (Reference("reward", TOML), Reference("gliner", TOML))
+    config = PluginConfig(enable=(Reference("poolkit-gliner", TOML),), disable=disable)
     assert enabled_tasks(config) == set(CORE_TASKS) - {"reward"}
-    assert enabled_tasks(PluginConfig(disable=(Named("poolkit", TOML),))) == set()
+    assert enabled_tasks(PluginConfig(disable=(Reference("poolkit", TOML),))) == set()
 
 
 def test_a_task_named_like_a_plugins_short_name_is_what_disable_means(site: Site):
     site.install_task("poolkit-ner", "1.0.0", "ner")
-    registry = Registry.load(PluginConfig(enable=(Named("ner", TOML),), disable=(Named("ner", TOML),)))
+    registry = Registry.load(PluginConfig(enable=(Reference("ner", TOML),), disable=(Reference("ner", TOML),)))
     assert "ner" not in {task.name for task in registry.tasks}
     assert registry.selection.disabled_plugins == {}
 
@@ -92,7 +92,7 @@ def test_a_task_named_like_a_plugins_short_name_is_what_disable_means(site: Site
 def test_a_plugin_that_is_not_installed(site: Site, origin: str | Path, where: str):
     site.install_task("poolkit-splade", "1.0.0", "splade")
     with pytest.raises(PluginNotFoundError) as caught:
-        Registry.load(PluginConfig(enable=(Named("poolkit-gliner", origin),)))
+        Registry.load(PluginConfig(enable=(Reference("poolkit-gliner", origin),)))
     assert caught.value.plugin == "poolkit-gliner"
     assert str(caught.value) == (
         f"plugin 'poolkit-gliner', {where}, is not installed in {sys.prefix}.\n"
@@ -147,8 +147,8 @@ def test_a_distribution_that_is_no_plugin(site: Site):
 @pytest.mark.usefixtures("site")
 def test_all_wrong_names_are_reported_together():
     config = PluginConfig(
-        enable=(Named("poolkit-gliner", TOML),),
-        disable=(Named("rewrad", TOML),),
+        enable=(Reference("poolkit-gliner", TOML),),
+        disable=(Reference("rewrad", TOML),),
         settings={"poolkit-glinr": {"threshold": 0.4}},
     )
     with pytest.raises(StartupError) as caught:
@@ -205,8 +205,8 @@ def test_the_list_of_plugins_imports_none_and_says_why(site: Site):
         )
     site.install("poolkit-cache", hooks={"cache": "poolkit_cache.hooks"})
     config = PluginConfig(
-        enable=(Named("gliner", TOML), Named("nothing", TOML)),
-        disable=(Named("geo", "--no-plugin geo"), Named("reward", TOML)),
+        enable=(Reference("gliner", TOML), Reference("nothing", TOML)),
+        disable=(Reference("geo", "--no-plugin geo"), Reference("reward", TOML)),
     )
     rows = {(row.plugin, row.name): row for row in list_plugins(config)}
     builtin = ("poolkit", "0.1.0")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from distributions import Request, Response, Site, fake_encoder, make_model
-from poolkit.config import Named, PluginConfig
+from poolkit.config import PluginConfig, Reference
 from poolkit.contract import PooledOutput, Prepared
 from poolkit.errors import HookError, RequestError
 from poolkit.registry import BoundOperation, Registry
@@ -53,7 +53,7 @@ def wrap(site: Site) -> Callable[..., BoundOperation]:
         for name, body in plugins.items():
             modules = {f"poolkit_{name}": HEADER + body + ("" if "poolkit_wrap" in body else FOOTER)}
             site.install(f"poolkit-{name}", "1.2.0", modules=modules, hooks={name: f"poolkit_{name}"})
-        enable = tuple(Named(name, f"--plugin {name}") for name in (*plugins, *({task} - {"embed"})))
+        enable = tuple(Reference(name, f"--plugin {name}") for name in (*plugins, *({task} - {"embed"})))
         registry = Registry.load(PluginConfig(enable=enable))
         bound = registry.bind(registry.get_pooling_task([task], task), make_model(), fake_encoder())
         return bound.operations["measure"]

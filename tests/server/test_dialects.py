@@ -13,7 +13,7 @@ from starlette.routing import Mount
 
 from distributions import CORE_DIALECTS, Site, open_site
 from poolkit import PluginConfig, create_app
-from poolkit.config import Named
+from poolkit.config import Reference
 from poolkit.errors import ConfigError, PluginInvalidError
 from poolkit.server import serve as serve_until_stopped
 from poolkit.settings.settings import Settings
@@ -276,7 +276,7 @@ def test_a_misplaced_dialect_that_was_swept_in_is_left_out_with_a_warning_and_sh
 
 def test_a_misplaced_dialect_is_told_before_the_model_is_looked_at(site):
     install(site, "acme", f"{HEAD}DIALECTS = make('/health')")
-    plugins = PluginConfig(enable=(Named("poolkit-acme", "--plugin poolkit-acme"),))
+    plugins = PluginConfig(enable=(Reference("poolkit-acme", "--plugin poolkit-acme"),))
     with pytest.raises(PluginInvalidError, match="is to be spoken at '/health'"):
         serve_until_stopped(Settings(model="no such model", port=0), plugins)
 

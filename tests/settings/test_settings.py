@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from poolkit.config import Named
+from poolkit.config import Reference
 from poolkit.errors import ConfigError
 from poolkit.settings.settings import Given, Settings, resolve_settings, setting_paths
 
@@ -61,12 +61,12 @@ def test_enabled_names_add_up_and_remember_who_named_them(tmp_path: Path, monkey
     assert resolved.settings.enable == ("poolkit-gliner", "poolkit-geo", "poolkit-splade", "poolkit-ner")
     assert resolved.settings.disable == ("reward",)
     assert resolved.plugins.enable == (
-        Named("poolkit-gliner", path),
-        Named("poolkit-geo", "POOLKIT_ENABLE"),
-        Named("poolkit-splade", "POOLKIT_ENABLE"),
-        Named("poolkit-ner", "--plugin poolkit-ner"),
+        Reference("poolkit-gliner", path),
+        Reference("poolkit-geo", "POOLKIT_ENABLE"),
+        Reference("poolkit-splade", "POOLKIT_ENABLE"),
+        Reference("poolkit-ner", "--plugin poolkit-ner"),
     )
-    assert resolved.plugins.disable == (Named("reward", path),)
+    assert resolved.plugins.disable == (Reference("reward", path),)
     assert {row.name: str(row.origin) for row in resolved.rows()}["enable"] == (
         f"{path}, POOLKIT_ENABLE, --plugin poolkit-ner"
     )

@@ -17,7 +17,7 @@ from listwise_reference import LONGEST, QUERY, WIDTH, texts
 from safetensors.torch import load_file, save_file
 
 from poolkit import LLM, ModelConfig, PluginConfig, PoolingParams, create_app
-from poolkit.config import Named
+from poolkit.config import Reference
 from poolkit.errors import ModelError, RequestError, UnsupportedTaskError
 from poolkit.pipeline.served import load_model
 from poolkit.testing import parametrize_with_checks
@@ -138,7 +138,7 @@ def test_a_tokenizer_without_markers_is_refused(copy):
 @pytest.fixture(scope="module")
 def app(jina: Path) -> Iterator[FastAPI]:
     """Yield a server of the model."""
-    plugins = PluginConfig(enable=(Named(PLUGIN, f"--plugin {PLUGIN}"),))
+    plugins = PluginConfig(enable=(Reference(PLUGIN, f"--plugin {PLUGIN}"),))
     served = load_model(ModelConfig(model=str(jina), task="listwise_rerank", dtype="float32"), plugins)
     yield create_app(served)
     served.close()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, JsonValue
 
-from poolkit.config import DEFAULT_MODEL, ModelConfig, Named, PluginConfig, PoolerConfig
+from poolkit.config import DEFAULT_MODEL, ModelConfig, PluginConfig, PoolerConfig, Reference
 from poolkit.contract import PooledOutput
 from poolkit.errors import BatchError, ConfigError, RequestError, did_you_mean
 from poolkit.models import Decision
@@ -73,8 +73,8 @@ class OfflineModel:
         }
         config = validate(ModelConfig, settings, error_type=ConfigError)
         selection = PluginConfig(
-            enable=tuple(Named(name, f"LLM(enable=[{name!r}])") for name in enable),
-            disable=tuple(Named(name, f"LLM(disable=[{name!r}])") for name in disable),
+            enable=tuple(Reference(name, f"LLM(enable=[{name!r}])") for name in enable),
+            disable=tuple(Reference(name, f"LLM(disable=[{name!r}])") for name in disable),
             settings={name: dict(values) for name, values in (plugins or {}).items()},
         )
         self._served = load_model(config, selection)

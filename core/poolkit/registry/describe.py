@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode
 
-from poolkit.config import Named
+from poolkit.config import Reference
 from poolkit.contract import NoSettings, Operation, PoolingTask
 from poolkit.registry.discover import HOOKS, TASKS, Plugin
 from poolkit.registry.hooks import HookModule
@@ -21,7 +21,7 @@ from poolkit.registry.select import Enabled, Selection, no_such_name, no_such_ta
 
 __all__ = ["HookModuleInfo", "OperationInfo", "PluginInfo", "TaskInfo", "describe", "operation_paths"]
 
-ASKED_BY = Named("info", "poolkit plugins info")
+ASKED_BY = Reference("info", "poolkit plugins info")
 POOLING = "pooling"
 SHOWN_APART = {"name", "operations", "settings", "requires"}
 

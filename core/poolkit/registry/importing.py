@@ -38,8 +38,8 @@ def plugin_code(enabled: Enabled, failure: str, **source: str) -> Iterator[None]
         lines = {label.replace("_", " "): text for label, text in source.items()}
         if site := _raised_at(error):
             lines["raised at"] = site
-        if enabled.named is not None:
-            preposition, origin = enabled.named.where.split(" ", 1)
+        if enabled.reference is not None:
+            preposition, origin = enabled.reference.where.split(" ", 1)
             lines[f"enabled {preposition}"] = origin
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         table = "".join(f"\n  {label:<11}  {text}" for label, text in lines.items())

@@ -79,4 +79,4 @@ def _state(selection: Selection, plugin: Plugin, entry: EntryPoint, enabled: Ena
         return Status.DISABLED, f"disabled {disabled.where}"
     if enabled is None:
         return Status.INSTALLED, f"not enabled; --plugin {plugin.name} enables it"
-    return Status.ENABLED, "built in" if enabled.named is None else f"enabled {enabled.named.where}"
+    return Status.ENABLED, "built in" if enabled.reference is None else f"enabled {enabled.reference.where}"

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from pydantic import BaseModel, ValidationError
 
-from poolkit.config import Named
+from poolkit.config import Reference
 from poolkit.contract import PoolingTask, Removed, Renamed
 from poolkit.errors import ConfigError, PluginConfigError, PluginError, PoolkitError, UnknownTaskError, did_you_mean
 from poolkit.registry.discover import GROUPS, HOOKS, TASKS, EntryPoint, Plugin
@@ -173,7 +173,7 @@ def enable_server(loaded: Loaded, setting: str) -> Loaded:
     for plugin in selection.installed.plugins:
         if not (plugin.is_part_of_poolkit and plugin.in_group(HOOKS)):
             continue
-        enabled = Enabled(plugin, Named(plugin.name, f"pooler_config.{setting}"))
+        enabled = Enabled(plugin, Reference(plugin.name, f"pooler_config.{setting}"))
         hooks = load(replace(selection, enabled=(enabled,), errors=()), reads_settings=False).hooks
         if not any(setting in module.serves for module in hooks):
             continue

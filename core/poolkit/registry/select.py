@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import importlib_metadata
 from packaging.utils import canonicalize_name
 
-from poolkit.config import Named, PluginConfig
+from poolkit.config import PluginConfig, Reference
 from poolkit.errors import (
     ConfigError,
     PluginInvalidError,
@@ -30,12 +30,12 @@ class Enabled:
     """A plugin in use, and what enabled it: None for poolkit itself."""
 
     plugin: Plugin
-    named: Named | None
+    reference: Reference | None
 
     @property
     def must_load(self) -> bool:
         """True if its failure stops the start-up: not for a plugin that only `"*"` enabled."""
-        return self.named is None or self.named.name != ALL
+        return self.reference is None or self.reference.name != ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,12 @@ class Selection:
 
     installed: Installed
     enabled: tuple[Enabled, ...]
-    disabled_plugins: Mapping[str, Named]
-    disabled_tasks: Mapping[str, Named]
+    disabled_plugins: Mapping[str, Reference]
+    disabled_tasks: Mapping[str, Reference]
     settings: Mapping[str, Mapping[str, object]]
     errors: tuple[PoolkitError, ...]
 
-    def disabled_task(self, entry_point: EntryPoint) -> Named | None:
+    def disabled_task(self, entry_point: EntryPoint) -> Reference | None:
         """Return where the task of that name was disabled, or None if it was not, or the entry point is no task's."""
         return self.disabled_tasks.get(entry_point.name) if entry_point.group == TASKS else None
 
@@ -80,34 +80,34 @@ class Selection:
 def select(installed: Installed, config: PluginConfig) -> Selection:
     """Choose the built-in tasks minus `disable`, plus the plugins named, plus all of them for `"*"`."""
     errors: list[PoolkitError] = []
-    disabled_plugins: dict[str, Named] = {}
-    disabled_tasks: dict[str, Named] = {}
-    for named in config.disable:
-        plugin = installed.find(named.name)
-        is_full_name = plugin is not None and plugin.name == canonicalize_name(named.name)
-        if named.name in installed.names(TASKS) and not is_full_name:
-            disabled_tasks[named.name] = named
+    disabled_plugins: dict[str, Reference] = {}
+    disabled_tasks: dict[str, Reference] = {}
+    for reference in config.disable:
+        plugin = installed.find(reference.name)
+        is_full_name = plugin is not None and plugin.name == canonicalize_name(reference.name)
+        if reference.name in installed.names(TASKS) and not is_full_name:
+            disabled_tasks[reference.name] = reference
         elif plugin is not None:
-            disabled_plugins[plugin.name] = named
+            disabled_plugins[plugin.name] = reference
         else:
             errors.append(
                 ConfigError(
-                    f"{named.name!r}, disabled {named.where}, is neither a task nor a plugin that is installed."
-                    f"{_suggest_any(named.name, installed)}"
+                    f"{reference.name!r}, disabled {reference.where}, is neither a task nor a plugin that is installed."
+                    f"{_suggest_any(reference.name, installed)}"
                 )
             )
 
     chosen = {CORE: Enabled(installed.core, None)}
-    for named in config.enable:
-        plugin = installed.find(named.name)
+    for reference in config.enable:
+        plugin = installed.find(reference.name)
         if plugin is not None:
-            chosen.setdefault(plugin.name, Enabled(plugin, named))
-        elif named.name != ALL:
-            errors.append(not_found(named.name, f"enabled {named.where}", installed))
-    for named in config.enable:
-        if named.name == ALL:
+            chosen.setdefault(plugin.name, Enabled(plugin, reference))
+        elif reference.name != ALL:
+            errors.append(not_found(reference.name, f"enabled {reference.where}", installed))
+    for reference in config.enable:
+        if reference.name == ALL:
             for plugin in installed.plugins:
-                chosen.setdefault(plugin.name, Enabled(plugin, named))
+                chosen.setdefault(plugin.name, Enabled(plugin, reference))
 
     settings: dict[str, Mapping[str, object]] = {}
     for name, values in config.settings.items():

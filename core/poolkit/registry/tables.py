@@ -29,7 +29,7 @@ class Entries(Mapping[str, object]):
         self._noun = NOUNS[self._kind]
         self._providers: dict[str, list[tuple[Enabled, EntryPoint]]] = {}
         core = Enabled(selection.installed.core, None)  # its own entries stay when its tasks are disabled
-        for enabled in (core, *(enabled for enabled in selection.enabled if enabled.named is not None)):
+        for enabled in (core, *(enabled for enabled in selection.enabled if enabled.reference is not None)):
             for entry_point in enabled.plugin.in_group(group):
                 if entry_point.kind == self._kind:
                     self._providers.setdefault(entry_point.short_name, []).append((enabled, entry_point))

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from poolkit.config import MAX_BODY_BYTES, MAX_WAITING_PROMPTS, ModelConfig, Named, PluginConfig
+from poolkit.config import MAX_BODY_BYTES, MAX_WAITING_PROMPTS, ModelConfig, PluginConfig, Reference
 from poolkit.errors import ConfigError
 from poolkit.settings.sources import (
     ENV_DELIMITER,
@@ -180,7 +180,7 @@ def resolve_settings(options: Layer, *, config_file: Path | None = None) -> Reso
     names = _add_up_names(layers, problems)
     for key, chosen in names.items():
         if chosen:
-            merged[key,] = Given([named.name for named in chosen], _origin_of_all(chosen))
+            merged[key,] = Given([reference.name for reference in chosen], _origin_of_all(chosen))
         else:
             merged.pop((key,), None)
     tables = as_tables(merged)
@@ -196,9 +196,9 @@ def resolve_settings(options: Layer, *, config_file: Path | None = None) -> Reso
     return Resolved(settings, plugins, {path: given.origin for path, given in merged.items()})
 
 
-def _add_up_names(layers: Sequence[Layer], problems: list[str]) -> dict[str, tuple[Named, ...]]:
+def _add_up_names(layers: Sequence[Layer], problems: list[str]) -> dict[str, tuple[Reference, ...]]:
     """Return what is named under `enable` and under `disable`: a name counts where it was given last."""
-    switches: dict[str, tuple[str, Named]] = {}
+    switches: dict[str, tuple[str, Reference]] = {}
     for layer in layers:
         for key in ("enable", "disable"):
             given = layer.get((key,))
@@ -212,15 +212,15 @@ def _add_up_names(layers: Sequence[Layer], problems: list[str]) -> dict[str, tup
             for name in names:
                 is_option = str(given.origin).startswith("--")
                 origin = f"{given.origin} {name}" if is_option else given.origin
-                switches[canonicalize_name(name)] = (key, Named(name, origin))
+                switches[canonicalize_name(name)] = (key, Reference(name, origin))
     return {
-        key: tuple(named for chosen_key, named in switches.values() if chosen_key == key)
+        key: tuple(reference for chosen_key, reference in switches.values() if chosen_key == key)
         for key in ("enable", "disable")
     }
 
 
-def _origin_of_all(names: Sequence[Named]) -> str | Path:
-    origins = list(dict.fromkeys(named.origin for named in names))
+def _origin_of_all(names: Sequence[Reference]) -> str | Path:
+    origins = list(dict.fromkeys(reference.origin for reference in names))
     return origins[0] if len(origins) == 1 else ", ".join(str(origin) for origin in origins)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import importlib_metadata
 from packaging.utils import canonicalize_name
 
-from poolkit.config import MAX_WAITING_PROMPTS, Named, PluginConfig
+from poolkit.config import MAX_WAITING_PROMPTS, PluginConfig, Reference
 from poolkit.contract import PoolingTask
 from poolkit.errors import PluginInvalidError
 from poolkit.pipeline.params import ParamsResolver
@@ -55,7 +55,7 @@ def fake_model(
     Raises:
         PluginError, TaskError, StartupError: the plugin or the task cannot be used.
     """
-    enable = () if plugin is None else (Named(plugin, "poolkit.testing"),)
+    enable = () if plugin is None else (Reference(plugin, "poolkit.testing"),)
     tables = {} if plugin is None or not settings else {plugin: dict(settings)}
     registry = Registry.load(PluginConfig(enable=enable, settings=tables))
     names = [loaded.target.name for loaded in registry.tasks if isinstance(loaded.target, PoolingTask)]

@@ -17,7 +17,7 @@ from typing import Protocol, Self, TypedDict, cast
 import importlib_metadata
 from pydantic import BaseModel, ValidationError
 
-from poolkit.config import Named, PluginConfig
+from poolkit.config import PluginConfig, Reference
 from poolkit.contract import Operation, PoolingTask
 from poolkit.pipeline.served import ServedModel
 from poolkit.registry import HOOKS, TASKS, EntryPoint, Plugin, Registry, find_plugin
@@ -171,7 +171,7 @@ class PluginUnderTest:
     @property
     def config(self) -> PluginConfig:
         """A configuration that enables it."""
-        enable = Named(self.installed.name, "poolkit.testing")
+        enable = Reference(self.installed.name, "poolkit.testing")
         return PluginConfig(enable=(enable,), settings={self.installed.name: dict(self.settings)})
 
     @cached_property
