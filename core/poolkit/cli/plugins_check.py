@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections import Counter
 from typing import Annotated
 
 import orjson
@@ -37,19 +37,19 @@ def check(
 
     plugin = find_plugin(name, named="to be checked")
     given = dict(_read_setting(setting) for setting in settings or ())
-    results = [asdict(result) for result in check_plugin(plugin.name, settings=given, limit_s=limit_s)]
+    results = check_plugin(plugin.name, settings=given, limit_s=limit_s)
     if as_json:
         typer.echo(orjson.dumps(results, option=orjson.OPT_INDENT_2))
     else:
         table = Table("check", "verdict", "message", box=None, header_style="bold")
         for result in results:
-            verdict = Text(result["verdict"], STYLES[result["verdict"]])
-            table.add_row(result["name"], verdict, Text(result["message"], overflow="fold"))
+            verdict = Text(result.verdict, STYLES[result.verdict])
+            table.add_row(result.name, verdict, Text(result.message, overflow="fold"))
         Console().print(table)
-        verdicts = [result["verdict"] for result in results]
-        counts = (f"{verdicts.count(verdict)} {verdict}" for verdict in STYLES if verdict in verdicts)
-        typer.echo(f"{plugin}: {', '.join(counts)}.")
-    if any(result["verdict"] == "failed" for result in results):
+        counts = Counter(result.verdict.value for result in results)
+        listing = ", ".join(f"{counts[verdict]} {verdict}" for verdict in STYLES if counts[verdict])
+        typer.echo(f"{plugin}: {listing}.")
+    if any(result.verdict == "failed" for result in results):
         raise typer.Exit(1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Annotated
 
@@ -32,7 +31,7 @@ def info(
     """
     described = describe_plugins(resolved.plugins, name)
     if as_json:
-        typer.echo(orjson.dumps([dataclasses.asdict(plugin) for plugin in described], option=orjson.OPT_INDENT_2))
+        typer.echo(orjson.dumps(described, option=orjson.OPT_INDENT_2))
         return
     typer.echo("\n\n".join("\n".join(_plugin(plugin)) for plugin in described))
 

@@ -36,7 +36,7 @@ def list_all(
     """
     rows = list_plugins(resolved.plugins, loads=load)
     if as_json:
-        typer.echo(orjson.dumps([dataclasses.asdict(row) for row in rows], option=orjson.OPT_INDENT_2))
+        typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
     else:
         _print(list(_join_builtin(rows)))
     if load and any(row.status in (Status.FAILED, Status.MISSING) for row in rows):

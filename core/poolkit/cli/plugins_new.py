@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import resources
@@ -85,16 +85,17 @@ def new(
     It can be installed, served and tested as it is. Change it into what you need.
     """
     name = name.removeprefix(PREFIX)
-    if (problem := _name_problem(name, kind)) is not None:
+    names = _names(name, kind)
+    if (problem := _name_problem(name, kind, names)) is not None:
         raise typer.BadParameter(problem, param_hint="NAME")
-    folder = output / f"{PREFIX}{name}"
+    folder = output / names["plugin"]
     if folder.exists():
         raise typer.BadParameter(f"'{folder}' is there already, and is left as it is", param_hint="NAME")
-    files = dict(_render(name, kind))
+    files = dict(_render(kind, names))
     for path, text in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
-    commands = _next_commands(name, kind, folder)
+    commands = _next_commands(kind, names, folder)
     if as_json:
         written = {"folder": str(folder), "files": sorted(map(str, files)), "next": commands}
         typer.echo(orjson.dumps(written, option=orjson.OPT_INDENT_2))
@@ -115,11 +116,10 @@ def _names(name: str, kind: Kind) -> dict[str, str]:
     }
 
 
-def _name_problem(name: str, kind: Kind) -> str | None:
+def _name_problem(name: str, kind: Kind, names: Mapping[str, str]) -> str | None:
     """Return why a plugin, and its task if it has one, cannot have that name."""
     if not NAME.fullmatch(name):
         return f"{name!r} cannot be the name of a {kind} and of a distribution. {NAME_RULE}"
-    names = _names(name, kind)
     own = {row.name: row.kind for row in list_plugins(PluginConfig()) if row.plugin == "poolkit"}
     if names["task"] in own:
         return f"{names['task']!r} is a name of poolkit's own ({own[names['task']]}). Choose another name"
@@ -129,9 +129,8 @@ def _name_problem(name: str, kind: Kind) -> str | None:
     return None
 
 
-def _render(name: str, kind: Kind) -> Iterator[tuple[PurePosixPath, str]]:
+def _render(kind: Kind, names: Mapping[str, str]) -> Iterator[tuple[PurePosixPath, str]]:
     """Yield the path and the text of each file of the package."""
-    names = _names(name, kind)
     for path, file in _files(resources.files("poolkit.cli") / "plugin_templates" / kind):
         text = Template(file.read_text(encoding="utf-8")).substitute(names)
         yield PurePosixPath(Template(path.removesuffix(SUFFIX)).substitute(names)), text
@@ -145,8 +144,7 @@ def _files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Travers
             yield f"{prefix}{child.name}", child
 
 
-def _next_commands(name: str, kind: Kind, folder: Path) -> list[str]:
-    names = _names(name, kind)
+def _next_commands(kind: Kind, names: Mapping[str, str], folder: Path) -> list[str]:
     shown = str(folder) if folder.is_absolute() else f"./{folder.as_posix()}"
     return [
         f"python -m pip install {shlex.quote(shown)}",

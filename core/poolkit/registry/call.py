@@ -174,7 +174,10 @@ def _registered_wrapper(wrapper: Wrapper, part: Part) -> object:
 
         @hookimpl(wrapper=True)
         def pre_process(request: BaseModel) -> Wrapping:
-            return (yield from _surround(PRE, lambda: before(request), _check_prepared_again, part))
+            def check(result: object, inner: object) -> object:
+                return check_handed_on(check_prepared(result), inner)
+
+            return (yield from _surround(PRE, lambda: before(request), check, part))
 
         hooks[PRE] = pre_process
     if POST in wrapper.hooks:
@@ -182,14 +185,17 @@ def _registered_wrapper(wrapper: Wrapper, part: Part) -> object:
 
         @hookimpl(wrapper=True)
         def post_process(prepared: Prepared, outputs: Sequence[PooledOutput]) -> Wrapping:
-            return (yield from _surround(POST, lambda: after(prepared, outputs), _check_response_again, part))
+            def check(result: object, _: object) -> object:
+                return check_response(result, part.operation)
+
+            return (yield from _surround(POST, lambda: after(prepared, outputs), check, part))
 
         hooks[POST] = post_process
     return SimpleNamespace(**hooks)
 
 
 def _surround(
-    hook: str, start: Callable[[], object], check: Callable[[object, object, Part], object], part: Part
+    hook: str, start: Callable[[], object], check: Callable[[object, object], object], part: Part
 ) -> Wrapping:
     """Run a wrapper up to its yield, hand that on to pluggy, and run the wrapper to its end.
 
@@ -209,25 +215,14 @@ def _surround(
         except BaseException as error:  # noqa: BLE001 - the wrapper sees it, and may let it through
             failure = error
         started = perf_counter()
-        return check(finish(wrapping, inner, failure), inner, part)
+        result = finish(wrapping, inner, failure)
+        is_passed_on = inner is not None and result is inner  # and checked already; None is no result
+        return result if is_passed_on else check(result, inner)
     except BaseException as error:
         part.blame(error, hook, except_for=failure)
         raise
     finally:
         part.observe(hook, seconds + perf_counter() - started)
-
-
-def _check_prepared_again(result: object, inner: object, part: Part) -> object:  # noqa: ARG001 - as for responses
-    return result if _is_passed_on(result, inner) else check_handed_on(check_prepared(result), inner)
-
-
-def _check_response_again(result: object, inner: object, part: Part) -> object:
-    return result if _is_passed_on(result, inner) else check_response(result, part.operation)
-
-
-def _is_passed_on(result: object, inner: object) -> bool:
-    """Return True for the result of what a wrapper surrounds, which is checked already. None is no result."""
-    return inner is not None and result is inner
 
 
 def _is_ctrl_c(error: BaseException) -> bool:
