@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from poolkit import Batch, ModelConfig, PluginConfig, PoolingRequest, compute_maxsim_score_batched, create_app
-from poolkit.config import Named
+from poolkit.config import Reference
 from poolkit.engine.model import LoadedModel
 from poolkit.errors import EngineError, HookError, RequestError
 from poolkit.pipeline.params import ParamsResolver
@@ -103,7 +103,7 @@ class Counting(FakeBackbone):
 
 @contextmanager
 def serving(**settings: object) -> Iterator[tuple[ServedModel, Counting]]:
-    registry = Registry.load(PluginConfig(enable=(Named("poolkit-zoom", "a test"),)))
+    registry = Registry.load(PluginConfig(enable=(Reference("poolkit-zoom", "a test"),)))
     task = registry.get_pooling_task(["zoom"], "zoom")
     encoder = Encoder(FakeTokenizer(), MODEL, ParamsResolver(task, MODEL))
     backbone = Counting(task, **settings)
