@@ -15,15 +15,17 @@ from pydantic import BaseModel, ConfigDict
 from engines import make_encoder
 from poolkit.contract import (
     Backbone,
+    ModelInfo,
     Operation,
     Output,
     PooledOutput,
     PoolingIOProcessor,
     PoolingTask,
     Prepared,
+    TextSpec,
     Tokenizer,
+    VectorSpec,
 )
-from poolkit.models import ModelInfo, TextSpec, VectorSpec
 from poolkit.testing import FakeTokenizer
 from poolkit.tokenization import Encoder
 

@@ -13,7 +13,7 @@ from poolkit.models import ModelTables, read_model
 from poolkit.registry import MODELS, Registry
 
 if TYPE_CHECKING:
-    from poolkit.models import ModelInfo
+    from poolkit.contract import ModelInfo
 
 __all__ = ["read", "refusal", "tables"]
 

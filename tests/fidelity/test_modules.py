@@ -13,9 +13,8 @@ from sentence_transformers.sentence_transformer.modules import Dropout, LayerNor
 
 from checkpoints import WIDTH, real_texts, write_json
 from engines import TOLERANCE, decision, encode_prompts, largest_difference, load_encoder, load_engine
-from poolkit.contract import PoolingParams
+from poolkit.contract import Decision, PoolingParams, Similarity
 from poolkit.errors import ModelError
-from poolkit.models import Decision, Similarity
 from reading import read
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,7 +14,7 @@ from checkpoints import make_checkpoint, real_texts, write_json
 from image_models import make_image_model, pictures
 from poolkit import LLM, PoolingParams
 from poolkit.config import PoolerConfig
-from poolkit.models import Expansion
+from poolkit.contract import Expansion
 from reading import read, refusal
 
 pytestmark = pytest.mark.usefixtures("one_thread")

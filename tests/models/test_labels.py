@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from checkpoints import make_checkpoint
-from poolkit.contract import Activation
+from poolkit.contract import Activation, Decision, ProblemType
 from poolkit.errors import ModelError
-from poolkit.models import Decision, ProblemType
 from reading import read
 
 

@@ -7,9 +7,8 @@ import json
 import pytest
 
 from checkpoints import write_json
-from poolkit.contract import Activation, Output
+from poolkit.contract import Activation, Decision, LogitScore, Output
 from poolkit.errors import ConfigError, ModelError
-from poolkit.models import Decision, LogitScore
 from reading import read
 from rerankers import GEMMA, KNOWN, MXBAI, QWEN3
 

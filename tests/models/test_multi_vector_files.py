@@ -7,7 +7,7 @@ import json
 import pytest
 
 from checkpoints import make_checkpoint, write_json
-from poolkit.models import Similarity
+from poolkit.contract import Similarity
 from reading import read, refusal
 
 SHARED = "config_sentence_transformers.json"

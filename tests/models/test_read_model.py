@@ -12,9 +12,8 @@ import pytest
 from checkpoints import make_checkpoint, write_json
 from poolkit import LLM
 from poolkit.config import ModelConfig, PoolerConfig
-from poolkit.contract import Output
+from poolkit.contract import Decision, Output, PoolingMode
 from poolkit.errors import UnsupportedTaskError
-from poolkit.models import Decision, PoolingMode
 from reading import read, refusal
 
 

@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 
 from engines import make_encoder
-from poolkit.contract import EncodedPrompt, PoolingParams, TemplatedText, TextPair, TokenInputs
+from poolkit.contract import EncodedPrompt, PoolingParams, PoolingSpec, TemplatedText, TextPair, TokenInputs
 from poolkit.errors import RequestError
-from poolkit.models import PoolingSpec
 from poolkit.testing import FAKE_MODEL, FakeTokenizer
 from poolkit.tokenization import Encoder
 

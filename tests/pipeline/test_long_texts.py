@@ -13,9 +13,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from checkpoints import real_texts
 from engines import encode_prompts, make_encoder
-from poolkit.contract import Encoding, PairTemplate, PoolingParams, Prompt, TemplatedText, TextPair, TokenIds
+from poolkit.contract import Encoding, PairTemplate, PoolingParams, Prompt, TemplatedText, TextPair, TextSpec, TokenIds
 from poolkit.errors import RequestError
-from poolkit.models import TextSpec
 from poolkit.testing import FAKE_MODEL, FakeTokenizer
 from poolkit.tokenization import Encoder
 from poolkit.tokenization.offsets import fast_locator

@@ -11,8 +11,8 @@ from checkpoints import real_texts
 from closeness import assert_close
 from poolkit import LLM, PoolerConfig
 from poolkit.config import ModelConfig, PluginConfig, Reference
+from poolkit.contract import Decision
 from poolkit.errors import BatchError, ConfigError
-from poolkit.models import Decision
 from poolkit.pipeline import prepare_model
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from poolkit import LLM, ScoreTemplate, TemplatedText
+from poolkit.contract import ModelInfo, ScorePrompt, TextSpec, VectorSpec
 from poolkit.errors import ConfigError, RequestError
-from poolkit.models import ModelInfo, ScorePrompt, TextSpec, VectorSpec
 from poolkit.models.rerankers import TEMPLATES
 from rerankers import GEMMA, KNOWN, MXBAI, QWEN3, make_reranker
 

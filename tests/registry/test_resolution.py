@@ -9,7 +9,7 @@ import pytest
 
 from distributions import Site, make_model
 from poolkit.config import PluginConfig, Reference
-from poolkit.contract import PoolingTask
+from poolkit.contract import ModelInfo, PoolingTask
 from poolkit.errors import (
     PluginInvalidError,
     PluginNotFoundError,
@@ -17,7 +17,6 @@ from poolkit.errors import (
     UnknownTaskError,
     UnsupportedTaskError,
 )
-from poolkit.models import ModelInfo
 from poolkit.registry import Registry
 
 EVERYTHING = make_model("vector", "token_vectors", "logits", "token_logits")

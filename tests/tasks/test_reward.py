@@ -15,8 +15,8 @@ import transformers
 from checkpoints import VOCABULARY, WIDTH, real_texts, write_json
 from closeness import assert_close
 from poolkit import LLM, PoolerConfig, PoolingParams, create_app
+from poolkit.contract import Decision
 from poolkit.errors import ConfigError, ModelError, RequestError, UnsupportedTaskError
-from poolkit.models import Decision
 from reading import read
 from serving import ask
 

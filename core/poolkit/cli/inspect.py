@@ -17,7 +17,7 @@ from poolkit.settings.settings import Resolved
 
 if TYPE_CHECKING:
     from poolkit.config import ModelConfig
-    from poolkit.models import Decision
+    from poolkit.contract import Decision
 
 __all__ = ["inspect"]
 

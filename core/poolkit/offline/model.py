@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, JsonValue
 
 from poolkit.config import DEFAULT_MODEL, ModelConfig, PluginConfig, PoolerConfig, Reference
-from poolkit.contract import PooledOutput
+from poolkit.contract import Decision, PooledOutput
 from poolkit.errors import BatchError, ConfigError, RequestError, did_you_mean
-from poolkit.models import Decision
 from poolkit.offline.outputs import RequestOutput
 from poolkit.offline.progress import progress_bar
 from poolkit.operations.modalities import request_context

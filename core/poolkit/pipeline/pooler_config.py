@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from poolkit.config import PoolerConfig
-from poolkit.contract import Output, PoolingTask
+from poolkit.contract import ModelInfo, Output, PoolingTask
 from poolkit.errors import ConfigError
-from poolkit.models import ModelInfo
 
 __all__ = ["check_pooler"]
 

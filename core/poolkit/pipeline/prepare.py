@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from poolkit.config import ModelConfig, PluginConfig
-from poolkit.contract import EngineProvider, Modality, ModalityPrompt, Output, Tokenizer
+from poolkit.contract import EngineProvider, Modality, ModalityPrompt, ModelInfo, Output, Tokenizer
 from poolkit.errors import ConfigError, ModelError, PoolkitError
-from poolkit.models import ModelInfo, ModelTables, find_model_folder, read_model
+from poolkit.models import ModelTables, find_model_folder, read_model
 from poolkit.pipeline.params import ParamsResolver
 from poolkit.pipeline.pooler_config import check_pooler
 from poolkit.registry import MODALITIES, MODELS, BoundTask, Registry

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from poolkit.config import ModelConfig
-from poolkit.contract import Activation, Output, PoolingParams, PoolingTask
-from poolkit.models import Decision, ModelInfo
+from poolkit.contract import Activation, Decision, ModelInfo, Output, PoolingParams, PoolingTask
 from poolkit.pipeline.params import ParamsResolver
 from poolkit.registry import Registry
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from poolkit.contract import (
     BindContext,
+    ModelInfo,
     Operation,
     PooledOutput,
     PoolingIOProcessor,
@@ -22,7 +23,6 @@ from poolkit.contract import (
     PromptEncoder,
 )
 from poolkit.errors import PluginError, PoolkitError
-from poolkit.models import ModelInfo
 from poolkit.registry.call import POST, Observe, Part, make_hooks, with_all_arguments
 from poolkit.registry.check import PROCESSOR_HOOKS, argument_problem
 from poolkit.registry.discover import Plugin

@@ -6,9 +6,8 @@ import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from poolkit.contract import Output, PoolingTask, Removed, Renamed
+from poolkit.contract import ModelInfo, Output, PoolingTask, Removed, Renamed
 from poolkit.errors import TaskConflictError, UnknownTaskError, UnsupportedTaskError, did_you_mean
-from poolkit.models import ModelInfo
 from poolkit.registry.discover import TASKS, Plugin
 from poolkit.registry.load import Loaded, LoadedTask
 from poolkit.registry.select import no_such_task, not_found

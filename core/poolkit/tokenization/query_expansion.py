@@ -17,8 +17,7 @@ from poolkit.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from poolkit.contract import EncodedPrompt, Tokenizer
-    from poolkit.models import Expansion, ModelInfo
+    from poolkit.contract import EncodedPrompt, Expansion, ModelInfo, Tokenizer
 
 __all__ = ["QueryExpansion", "keep_markers_whole"]
 

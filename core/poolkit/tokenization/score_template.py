@@ -15,9 +15,8 @@ from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefine
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from poolkit.contract import TemplatedText
+from poolkit.contract import ModelInfo, ScorePrompt, TemplatedText
 from poolkit.errors import ConfigError, RequestError
-from poolkit.models import ModelInfo, ScorePrompt
 
 __all__ = ["ScoreTemplate"]
 

@@ -22,8 +22,7 @@ from poolkit.tokenization.text_tokens import EncodeTextTokens, fast_text_tokens,
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from poolkit.contract import TokenIds
-    from poolkit.models import ModelInfo
+    from poolkit.contract import ModelInfo, TokenIds
 
 __all__ = ["TextTokenizer", "load_tokenizer", "read_tokenizer"]
 
