@@ -276,7 +276,10 @@ class PromptEncoder(Protocol):
         ...
 
     def shorten(self, text: str, *, tokens: int) -> str:
-        """Return the start of a text that has so many tokens, or all of it where it has no more."""
+        """Return the start of a text that its first so many tokens hold, or all of it where it has no more.
+
+        By itself that start may have other tokens at its end: what followed them is gone.
+        """
         ...
 
     def join(self, tokens: Sequence[str]) -> str:

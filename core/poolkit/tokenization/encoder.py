@@ -131,14 +131,10 @@ class Encoder:
         return self._tokenizer.tokens(token_ids)
 
     def shorten(self, text: str, *, tokens: int) -> str:
-        """Return the start of a text that has so many tokens, or all of it where it has no more."""
-        # The tokens at the end may be others without what followed them: then more has to go.
-        start = self._shorten(text, tokens)
-        while len(start) < len(text):
-            text, start = start, self._shorten(start, tokens)
-        return start
+        """Return the start of a text that its first so many tokens hold, or all of it where it has no more.
 
-    def _shorten(self, text: str, tokens: int) -> str:
+        By itself that start may have other tokens at its end: what followed them is gone.
+        """
         offsets = self._truncating.find_offsets(text, tokens + 1)
         if offsets is not None:
             # A character whose bytes are several tokens stays whole.
