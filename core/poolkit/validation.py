@@ -79,7 +79,8 @@ def validate(
         return model.model_validate(fields, extra=extra, context=context)
     except ValidationError as error:
         found = field_errors(error, fields, model)
-        message = ". ".join(map(str, found)) + "."
+        sentences = (sentence if sentence.endswith("?") else f"{sentence}." for sentence in map(str, found))
+        message = " ".join(sentences)
         if issubclass(error_type, RequestError):
             raise error_type(message, param=found[0].field or None) from error
         raise error_type(message) from error

@@ -314,6 +314,12 @@ def test_rerank_answers_as_jina_does(apps, folders):
         ),
         (
             "/score",
+            {"querys": "a", "documents": ["b"]},
+            "The two sides must be queries and documents, or queries and items, or data_1 and data_2, or text_1 and "
+            "text_2; this request has documents. Did you mean 'queries'?",
+        ),
+        (
+            "/score",
             {"text_1": "a", "text_2": ["b", 1]},
             "text_2[1] must be a string or an object of another modality such as {image}, got 1.",
         ),

@@ -8,7 +8,7 @@ from pydantic import AliasChoices, ConfigDict, Field, model_validator
 
 from poolkit.contract import Call, Dialect, Reply, Served
 from poolkit.dialects.shapes import ClientFields, ModelFields, list_answer, require_input, to_base64
-from poolkit.errors import RequestError
+from poolkit.errors import RequestError, did_you_mean
 from poolkit.operations import (
     ClassifyRequest,
     ClassifyResponse,
@@ -81,7 +81,11 @@ class VLLMScoreRequest(ScoreRequest, ModelFields):
         given = tuple(name for name in dict.fromkeys(name for sides in SIDES for name in sides) if name in fields)
         if given not in SIDES:
             expected = ", or ".join(" and ".join(sides) for sides in SIDES)
-            raise ValueError(f"The two sides must be {expected}; this request has {' and '.join(given) or 'none'}.")
+            names = {name for sides in SIDES for name in sides}
+            hint = next(filter(None, (did_you_mean(name, names) for name in fields.keys() - names)), "")
+            raise ValueError(
+                f"The two sides must be {expected}; this request has {' and '.join(given) or 'none'}.{hint}"
+            )
         return fields
 
 
