@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 from poolkit.config import ModelConfig, PluginConfig
-from poolkit.contract import EngineProvider, Modality, ModalityPrompt, ModelInfo, Output, Tokenizer
+from poolkit.contract import EngineProvider, ModelInfo, Output, Tokenizer
 from poolkit.errors import ConfigError, ModelError, PoolkitError
 from poolkit.models import ModelTables, find_model_folder, read_model
 from poolkit.pipeline.params import ParamsResolver
 from poolkit.pipeline.pooler_config import check_pooler
-from poolkit.registry import MODALITIES, MODELS, BoundTask, Registry
+from poolkit.registry import MODELS, BoundTask, Registry
 from poolkit.tokenization import Encoder
 from poolkit.tokenization.score_template import ScoreTemplate
 
@@ -74,7 +74,7 @@ def prepare_model(config: ModelConfig, plugins: PluginConfig) -> PreparedModel:
         )
     if task.output is Output.LOGITS:
         ScoreTemplate.of(info)  # a bad template is told as such, not as the failure of the task that would use it
-    modalities = cast("Mapping[str, Modality[ModalityPrompt]]", registry.entries(MODALITIES))
+    modalities = registry.modalities
     readers = {name: modalities[name].load_reader(info) for name in info.modalities}
     load: Callable[[ModelInfo], Tokenizer] = getattr(provider, "load_tokenizer", None) or _tokenizer_loader()
     encoder = Encoder(load(info), info, ParamsResolver(task, info), readers=readers)

@@ -16,14 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_futures
 from contextlib import closing
 from dataclasses import replace
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from pydantic import BaseModel
 
 from poolkit.config import MAX_WAITING_PROMPTS, ModelConfig, PluginConfig
 from poolkit.contract import (
     Decision,
-    Modality,
     ModalityPrompt,
     ModelInfo,
     PoolingTask,
@@ -43,7 +42,7 @@ from poolkit.pipeline import prepare_model, report, report_quarantined
 from poolkit.pipeline.request import OnlineRequest, Rounds
 from poolkit.pipeline.tokenizing import Tokenization
 from poolkit.pipeline.weights import load_weights
-from poolkit.registry import MODALITIES, MODELS, BoundOperation, BoundTask, Registry
+from poolkit.registry import MODELS, BoundOperation, BoundTask, Registry
 from poolkit.tokenization import Encoder
 
 __all__ = ["ServedModel", "load_model"]
@@ -92,8 +91,7 @@ class ServedModel:
         self.info = info
         self.task: PoolingTask = task.task
         self.registry = registry
-        modalities = cast("Mapping[str, Modality[ModalityPrompt]]", registry.entries(MODALITIES))
-        self.modalities: Mapping[str, type[ModalityPrompt]] = {name: one.prompt for name, one in modalities.items()}
+        self.modalities = {name: modality.prompt for name, modality in registry.modalities.items()}
         self.operations: Mapping[str, BoundOperation] = task.operations
         self.decisions: tuple[Decision, ...] = (
             *report(info, task.task),

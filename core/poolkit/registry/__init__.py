@@ -7,12 +7,12 @@ Each step is a function from one frozen record to the next, in a module of its o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self, cast
 
 from poolkit.config import PluginConfig
-from poolkit.contract import EngineProvider
+from poolkit.contract import EngineProvider, Modality, ModalityPrompt
 from poolkit.registry import bind, resolve
 from poolkit.registry.bind import BoundOperation, BoundTask
 from poolkit.registry.call import Observe
@@ -111,6 +111,11 @@ class Registry(Loaded):
     def import_engine(self, name: str) -> EngineProvider:
         """Return the provider of an engine. Raises ConfigError and PluginError as its table does."""
         return cast("EngineProvider", self.entries(ENGINES)[name])
+
+    @property
+    def modalities(self) -> Mapping[str, Modality[ModalityPrompt]]:
+        """The table of modalities by name."""
+        return cast("Mapping[str, Modality[ModalityPrompt]]", self.entries(MODALITIES))
 
     supported_tasks = resolve.supported_tasks
     tasks_offering = resolve.tasks_offering
