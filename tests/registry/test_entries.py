@@ -96,11 +96,15 @@ ENTRY = RerankerFamily(
 """
 
 
-def modality(name: str) -> str:
+def modality(name: str, *, field: str = "{name}: str", decorator: str = "dataclass(frozen=True)") -> str:
     return f"""
+from dataclasses import dataclass
+from typing import ClassVar
 from poolkit import Modality, ModalityPrompt
+@{decorator}
 class Sound(ModalityPrompt):
-    modality = {name!r}
+    modality: ClassVar[str] = {name!r}
+    {field.format(name=name)}
     def digest(self): return b""
 ENTRY = Modality(prompt=Sound, load_reader=print)
 """
@@ -193,6 +197,33 @@ def test_a_modality_under_another_name(site: Site):
     assert str(caught.value) == (
         "poolkit-voice 1.0.0: entry point 'voice' points to a modality named 'audio'. Give them one name."
     )
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        (
+            {"decorator": "dataclass"},
+            "the prompts of modality 'audio' (Sound) are no frozen dataclass, and prompts are compared.",
+        ),
+        (
+            {"field": "samples: str"},
+            "the prompts of modality 'audio' (Sound) have no field of that name, by which they are told from others in "
+            "JSON. Name one so, or give it that alias.",
+        ),
+        (
+            {"field": "audio: print"},
+            "pydantic cannot read the prompts of modality 'audio' (Sound): Unable to generate pydantic-core schema for "
+            "<built-in function print>. Set `arbitrary_types_allowed=True` in the model_config to ignore this error or "
+            "implement `__get_pydantic_core_schema__` on your type to fully support it.",
+        ),
+    ],
+)
+def test_a_modality_whose_prompts_cannot_be_read(site: Site, source: dict[str, str], problem: str):
+    install_vendor(site, "audio", modality("audio", **source))
+    with pytest.raises(PluginInvalidError) as caught:
+        load("audio").entries(MODALITIES)["audio"]
+    assert str(caught.value) == f"poolkit-audio 1.0.0: {problem}"
 
 
 def test_an_entry_point_of_a_kind_that_there_is_not(site: Site):

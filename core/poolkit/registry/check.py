@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeGuard
 
-from pydantic import BaseModel
+from pydantic import BaseModel, PydanticUserError
 
 from poolkit.contract import (
     API_OLDEST,
     API_VERSION,
     TASK_NAME,
     Activation,
+    Modality,
+    ModalityPrompt,
     Operation,
     Output,
     PoolingIOProcessor,
@@ -21,6 +23,7 @@ from poolkit.contract import (
     StartupHooks,
 )
 from poolkit.errors import PluginIncompatibleError
+from poolkit.operations.modalities import prompt_schema
 from poolkit.registry.discover import TASKS, EntryPoint, Plugin
 
 __all__ = [
@@ -30,6 +33,7 @@ __all__ = [
     "accepted",
     "argument_problem",
     "check_api",
+    "modality_problems",
     "settings_problems",
     "task_problems",
 ]
@@ -76,6 +80,28 @@ def task_problems(task: PoolingTask, entry_point: EntryPoint, plugin: Plugin) ->
         yield from _operations_problems(task.operations, subject)
     else:
         yield f"the operations of {subject} are not a tuple of Operation. A tuple of one is written (operation,)."
+
+
+def modality_problems(modality: Modality[ModalityPrompt], entry_point: EntryPoint) -> Iterator[str]:
+    """Yield each way in which a modality breaks the contract."""
+    name, prompt = entry_point.name, modality.prompt
+    if prompt.modality != name:
+        yield f"entry point {name!r} points to a modality named {prompt.modality!r}. Give them one name."
+    parameters = getattr(prompt, "__dataclass_params__", None)  # what dataclasses themselves go by
+    if parameters is None or not parameters.frozen:
+        yield f"the prompts of modality {name!r} ({prompt.__name__}) are no frozen dataclass, and prompts are compared."
+        return
+    try:
+        properties = prompt_schema(prompt).get("properties")
+    except PydanticUserError as error:
+        reason = error.message.splitlines()[0]
+        yield f"pydantic cannot read the prompts of modality {name!r} ({prompt.__name__}): {reason}"
+        return
+    if not isinstance(properties, Mapping) or name not in properties:
+        yield (
+            f"the prompts of modality {name!r} ({prompt.__name__}) have no field of that name, by which they are told "
+            "from others in JSON. Name one so, or give it that alias."
+        )
 
 
 def settings_problems(settings: object, subject: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ from types import ModuleType
 
 from poolkit.contract import TASK_NAME, Dialect, Modality, ModelFamily, PoolingTask, Removed, Renamed, RerankerFamily
 from poolkit.errors import PoolkitError, did_you_mean
-from poolkit.registry.check import NAME_RULE, check_api, task_problems
+from poolkit.registry.check import NAME_RULE, check_api, modality_problems, task_problems
 from poolkit.registry.discover import MODELS, NOUNS, TASKS, EntryPoint, Plugin
 from poolkit.registry.hooks import module_problems
 from poolkit.registry.importing import check_requirement, import_object
@@ -121,8 +121,5 @@ def _problems(entry: object, entry_point: EntryPoint, plugin: Plugin) -> Iterato
         yield from task_problems(entry, entry_point, plugin)
     if kind == "hooks" and isinstance(entry, ModuleType):
         yield from module_problems(entry)
-    if isinstance(entry, Modality) and entry.prompt.modality != entry_point.name:
-        yield (
-            f"entry point {entry_point.name!r} points to a modality named {entry.prompt.modality!r}. Give them one "
-            "name."
-        )
+    if isinstance(entry, Modality):
+        yield from modality_problems(entry, entry_point)
