@@ -23,7 +23,6 @@ from poolkit.contract import (
     StartupHooks,
 )
 from poolkit.errors import PluginIncompatibleError
-from poolkit.operations.modalities import prompt_schema
 from poolkit.registry.discover import TASKS, EntryPoint, Plugin
 
 __all__ = [
@@ -84,6 +83,8 @@ def task_problems(task: PoolingTask, entry_point: EntryPoint, plugin: Plugin) ->
 
 def modality_problems(modality: Modality[ModalityPrompt], entry_point: EntryPoint) -> Iterator[str]:
     """Yield each way in which a modality breaks the contract."""
+    from poolkit.operations.modalities import prompt_schema  # here: numpy is not needed to list plugins
+
     name, prompt = entry_point.name, modality.prompt
     if prompt.modality != name:
         yield f"entry point {name!r} points to a modality named {prompt.modality!r}. Give them one name."
