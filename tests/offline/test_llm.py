@@ -146,14 +146,15 @@ def test_a_bad_prompt_fails_alone_and_the_other_results_are_kept(llm):
     [
         (
             3,
-            "input must be a string, an array of token ids, a pair {first, second}, an image {image}, or an array of "
-            "these, got 3.",
+            "input must be a string, an array of token ids, a pair {first, second}, an object of another modality such "
+            "as {image}, or an array of these, got 3.",
         ),
         ([1.5, 2], "input[0] must be an integer, got 1.5."),
         ([1, "a"], "input[1] must be an integer, got 'a'."),
         (
             ["a", None],
-            "input[1] must be a string, an array of token ids, a pair {first, second}, or an image {image}, got null.",
+            "input[1] must be a string, an array of token ids, a pair {first, second}, or an object of another "
+            "modality such as {image}, got null.",
         ),
         ([["a"]], "input[0][0] must be an integer, got 'a'."),
         ([[1, -2]], "input[0][1] must be greater than or equal to 0, got -2."),
