@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from safetensors.numpy import load_file
 
 from checkpoints import real_texts
 from poolkit import LLM, PoolingParams
-from poolkit.errors import EngineError, ModelError
+from poolkit.errors import ClosedError, EngineError, ModelError
 
 Install = Callable[..., None]
 
@@ -80,6 +83,27 @@ def load_backbone(info, *, taps=()):
     return Backbone(info.path)
 """
 """Any library that runs a model: what it gives are numpy arrays."""
+
+CLOSED = f"""
+import threading
+{STATIC}
+LOG, STARTED, GO, DONE = [], threading.Event(), threading.Event(), threading.Event()
+call = StaticBackbone.__call__
+
+def run(self, batch):
+    STARTED.set()
+    GO.wait()
+    LOG.append("ran")
+    return call(self, batch)
+
+def close(self):
+    LOG.append("closed")
+    DONE.set()
+
+StaticBackbone.__call__ = run
+StaticBackbone.close = close
+"""
+"""It may hold what must be given back."""
 
 
 def add(install: Install, source: str) -> dict[str, object]:
@@ -165,3 +189,46 @@ def test_an_engine_says_why_it_cannot_run_a_model(install, checkpoint):
     assert str(caught.value) == (
         f"The engine 'tiny' cannot run {folder}: its layers are not those of a BERT. Choose another engine."
     )
+
+
+def test_an_engine_is_closed_with_its_model(install, checkpoint):
+    with LLM(str(checkpoint("bert")), **add(install, CLOSED)) as llm:
+        engine = sys.modules["tiny_engine"]
+        engine.GO.set()
+        llm.embed("hello", use_tqdm=False)
+        assert engine.LOG == ["ran"]
+    assert engine.LOG == ["ran", "closed"]
+    llm.close()
+    assert engine.LOG == ["ran", "closed"]
+
+
+def test_an_engine_that_still_runs_a_batch_is_closed_after_it(install, checkpoint):
+    llm = LLM(str(checkpoint("bert")), **add(install, CLOSED))
+    engine = sys.modules["tiny_engine"]
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(llm.embed, "hello", use_tqdm=False)
+        assert engine.STARTED.wait(10)
+        llm.served.close(timeout_s=0)
+        assert engine.LOG == []
+        engine.GO.set()
+        assert isinstance(answer.exception(), ClosedError)
+    assert engine.DONE.wait(10)
+    assert engine.LOG == ["ran", "closed"]
+
+
+def test_an_engine_that_fails_to_close_is_logged(install, checkpoint, caplog):
+    folder = checkpoint("bert")
+    failing = CLOSED.replace("DONE.set()", "1 / 0")
+    with caplog.at_level(logging.ERROR), LLM(str(folder), **add(install, failing)):
+        pass
+    [record] = caplog.records
+    assert record.getMessage() == f"The engine of {folder} failed in close."
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+def test_an_engine_is_closed_where_a_classifiers_head_cannot_be_loaded(install, checkpoint):
+    folder = checkpoint("bert", head="ForSequenceClassification", sentence_transformers=False, num_labels=3)
+    source = CLOSED.replace('"embeddings.', '"bert.embeddings.') + "\ndef find_device(info):\n    1 / 0\n"
+    with pytest.raises(ZeroDivisionError):
+        LLM(str(folder), **add(install, source))
+    assert sys.modules["tiny_engine"].LOG == ["closed"]

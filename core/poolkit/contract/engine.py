@@ -227,7 +227,11 @@ class States(Generic[ArrayT_co]):
 
 
 class Backbone(Protocol[ArrayT_co]):
-    """Runs batches through a model's layers. May be called from several threads at a time."""
+    """Runs batches through a model's layers. May be called from several threads at a time.
+
+    It may also have `close()`, which ends the threads and gives back the connections, files and native memory that it
+    holds. It is called once, when no batch runs any more, and no batch is run after it.
+    """
 
     @property
     def decisions(self) -> Sequence[Decision]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from poolkit.contract import Activation, HeadContext, Output
 from poolkit.engine.arrays import ArrayT
 from poolkit.engine.finish import Finish
-from poolkit.engine.model import LoadedModel
+from poolkit.engine.model import LoadedModel, close_backbone
 from poolkit.engine.poolers.layers import has_weights, load_layers
 from poolkit.engine.poolers.pooling import POOL, Pool
 from poolkit.engine.poolers.task_head import OnTorch
@@ -123,10 +123,14 @@ def _load_with_head(
     from poolkit.engine.torch import load_with_head
 
     backbone = _load_backbone(provider, info)
-    config = info.config.model_copy(update={"device": _device(provider, info), "dtype": "float32"})
-    _, pooler = load_with_head(replace(info, config=config), encoder=encoder, per_token=per_token)
-    if isinstance(pooler, VectorPooler | TokenPooler):  # they pass through what the whole model gives
-        raise _refusal(info, "its head cannot be run without the rest of the model")
+    try:
+        config = info.config.model_copy(update={"device": _device(provider, info), "dtype": "float32"})
+        _, pooler = load_with_head(replace(info, config=config), encoder=encoder, per_token=per_token)
+        if isinstance(pooler, VectorPooler | TokenPooler):  # they pass through what the whole model gives
+            raise _refusal(info, "its head cannot be run without the rest of the model")
+    except BaseException:
+        close_backbone(backbone, info.name)
+        raise
     return backbone, OnTorch(pooler)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, Protocol
 
 from poolkit.engine.arrays import ArrayT, inference, is_out_of_memory
@@ -13,7 +16,9 @@ if TYPE_CHECKING:
     from poolkit.contract import Backbone, Batch, Decision, EncodedPrompt, PooledOutput, PooledRows, Pooler, States
     from poolkit.engine.queries import QueryStore
 
-__all__ = ["Engine", "LoadedModel"]
+__all__ = ["Engine", "LoadedModel", "close_backbone"]
+
+logger = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
@@ -64,29 +69,30 @@ class LoadedModel(Generic[ArrayT]):
         self._parts: tuple[Backbone[ArrayT], Pooler[ArrayT]] | None = (backbone, pooler)
         self._finish = finish
         self._queries = queries
+        self._lock = threading.Lock()
+        self._running = 0  # batches
+        self._is_closed = False
 
     def forward(self, prompts: Sequence[EncodedPrompt]) -> list[PooledOutput]:
         """Return the output of each prompt, in order.
 
         Raises MemoryError where the batch does not fit, and EngineError where the model gives NaN or infinity.
         """
-        if self._parts is None:
-            raise EngineError(f"The engine of {self._name} is closed.")
-        backbone, pooler = self._parts
         outputs: dict[int, PooledOutput] = {}
-        for places in _by_modality(prompts):
-            batch, order = lay_out([prompts[place] for place in places])
-            try:
-                with inference():
-                    states = fit_states(backbone(batch), batch)
-                    finished = self._finish(self._pool(pooler, states, batch), batch)
-            except RuntimeError as exc:
-                if is_out_of_memory(exc):
-                    raise MemoryError(str(exc)) from exc
-                raise
-            except SystemExit as exc:  # of a plugin: it must not end the engine's thread
-                raise EngineError("The engine, or what the task does to its outputs, asked to exit.") from exc
-            outputs.update(zip((places[i] for i in order), finished, strict=True))
+        with self._in_use() as (backbone, pooler):
+            for places in _by_modality(prompts):
+                batch, order = lay_out([prompts[place] for place in places])
+                try:
+                    with inference():
+                        states = fit_states(backbone(batch), batch)
+                        finished = self._finish(self._pool(pooler, states, batch), batch)
+                except RuntimeError as exc:
+                    if is_out_of_memory(exc):
+                        raise MemoryError(str(exc)) from exc
+                    raise
+                except SystemExit as exc:  # of a plugin: it must not end the engine's thread
+                    raise EngineError("The engine, or what the task does to its outputs, asked to exit.") from exc
+                outputs.update(zip((places[i] for i in order), finished, strict=True))
         return [outputs[place] for place in range(len(prompts))]
 
     def release(self, keys: Sequence[str]) -> None:
@@ -99,15 +105,56 @@ class LoadedModel(Generic[ArrayT]):
         return len(self._queries)
 
     def close(self) -> None:
-        """Release the model."""
-        self._parts = None
+        """Release the model, and close its backbone: now, or once the batch that still runs is done."""
+        with self._lock:
+            self._is_closed = True
+        self._release_when_idle()
         self._queries.clear()
+
+    @contextmanager
+    def _in_use(self) -> Iterator[tuple[Backbone[ArrayT], Pooler[ArrayT]]]:
+        """Yield backbone and pooler: they are not released within the block."""
+        with self._lock:
+            if self._is_closed or self._parts is None:
+                raise EngineError(f"The engine of {self._name} is closed.")
+            self._running += 1
+            parts = self._parts
+        try:
+            yield parts
+        finally:
+            with self._lock:
+                self._running -= 1
+            self._release_when_idle()
+
+    def _release_when_idle(self) -> None:
+        with self._lock:
+            if not self._is_closed or self._running:
+                return
+            parts, self._parts = self._parts, None
+        if parts is not None:
+            close_backbone(parts[0], self._name)
 
     def _pool(self, pooler: Pooler[ArrayT], states: States[ArrayT], batch: Batch) -> PooledRows[ArrayT]:
         try:
             return pooler(states, batch)
         except SystemExit as exc:  # must not end the engine's thread
             raise EngineError(f"The task's head asked to exit while it served {self._name}.") from exc
+
+
+def close_backbone(backbone: Backbone[ArrayT], name: str) -> None:
+    """Call a backbone's `close`, if it has one. A failure is logged: the rest of the model must still be closed.
+
+    Args:
+        backbone: what the engine gave.
+        name: the model, for the message.
+    """
+    close: Callable[[], object] | None = getattr(backbone, "close", None)
+    if close is None:
+        return
+    try:
+        close()
+    except (Exception, SystemExit):
+        logger.exception("The engine of %s failed in close.", name)
 
 
 def _by_modality(prompts: Sequence[EncodedPrompt]) -> list[list[int]]:
