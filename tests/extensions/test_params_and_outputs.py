@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict
 
 class Exponent(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-    exponent: float = 1
+    exponent: float = 2
 
 class Request(BaseModel):
     texts: list[str]
@@ -140,6 +140,20 @@ def test_parameters_that_cannot_be_told_apart_are_refused_where_they_are_made():
         "extra is a Labels that cannot be hashed: unhashable type: 'list'. Freeze the model, and give its fields "
         "tuples in place of lists."
     )
+
+
+def test_a_prompt_without_parameters_of_the_tasks_head_gets_their_defaults(install, checkpoint):
+    folder = checkpoint("bert")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    expected = [(hidden_states(folder, tokenizer(text)["input_ids"]) ** 2).mean() for text in TEXTS]
+
+    source = POWER.replace(
+        "[PoolingParams(extra=Exponent(exponent=one)) for one in request.exponents]", "PoolingParams()"
+    )
+    with LLM(str(folder), **add(install, "power", source)) as llm:
+        found = llm.run("means", {"texts": TEXTS, "exponents": []}, use_tqdm=False).means
+
+    np.testing.assert_allclose(found, expected, rtol=TOLERANCE)
 
 
 def test_a_tasks_own_kind_of_output_is_what_its_head_makes(install, checkpoint):

@@ -202,6 +202,16 @@ def test_a_head_reads_the_parameters_of_each_prompt(install, checkpoint, batchin
         np.testing.assert_allclose(answer["data"][0], outputs[-1].outputs.data, atol=TOLERANCE)
 
 
+def test_a_request_without_parameters_that_the_head_needs_is_told_which(install, checkpoint):
+    expected = "extra is missing: the task 'extra' takes a Mix, which needs weights."
+    with LLM(str(checkpoint("bert")), **add(install, "extra", EXTRA)) as llm:
+        with pytest.raises(RequestError) as caught:
+            llm.encode("a cat", use_tqdm=False)
+        assert (str(caught.value), caught.value.param) == (expected, "extra")
+        answer = ask(create_app(llm), "POST", "/pooling", json={"input": "a cat"})
+        assert (answer.status_code, answer.json()["error"]["message"]) == (400, expected)
+
+
 def test_parameters_of_another_task_are_refused(install, checkpoint):
     with LLM(str(checkpoint("bert")), **add(install, "extra", EXTRA)) as llm:
         mix = llm.served.task.extra(weights=(0.5, 0.5))

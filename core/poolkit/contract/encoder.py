@@ -239,7 +239,8 @@ class PromptEncoder(Protocol):
     def resolve(self, params: PoolingParams) -> ResolvedParams:
         """Return the parameters with every default filled in.
 
-        Raises RequestError where the task does not know one of them, or the model cannot honour it.
+        Raises RequestError where the task does not know one of them or needs one that is missing, or the model cannot
+        honour it.
         """
         ...
 

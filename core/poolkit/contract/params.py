@@ -54,7 +54,8 @@ class PoolingParams:
         parts: which of its further outputs the task's head is asked for, by name; None is all of them. What no prompt
             asks for is not even copied.
         late_interaction: score documents inside the engine. Set by IO processors, not by callers.
-        extra: parameters of the task's own head: an instance of `PoolingTask.extra`.
+        extra: parameters of the task's own head: an instance of `PoolingTask.extra`. None is one that is made without
+            arguments; a request that lacks one with required fields is refused.
 
     Raises TypeError where `extra` cannot be hashed.
     """
@@ -114,7 +115,7 @@ class ResolvedParams:
         step_tag_id: keep only the rows at this token; None for all.
         parts: further outputs of the task's head to return, by name; None for all.
         late_interaction: score documents inside the engine.
-        extra: parameters of the task's own head.
+        extra: parameters of the task's own head: an instance of `PoolingTask.extra`, None where the task has none.
     """
 
     max_tokens: int | None = None

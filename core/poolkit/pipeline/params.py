@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from pydantic import BaseModel, ValidationError
+
 from poolkit.contract import InputType, ModelInfo, Output, PoolingParams, PoolingTask, ResolvedParams
 from poolkit.errors import RequestError, did_you_mean
 
@@ -34,14 +36,15 @@ class ParamsResolver:
     def __call__(self, params: PoolingParams) -> ResolvedParams:
         """Return the parameters with every default filled in.
 
-        Raises RequestError where the task does not know one of them, or the model cannot honour it.
+        Raises RequestError where the task does not know one of them or needs one that is missing, or the model cannot
+        honour it.
         """
         self._check(params)
-        model, pooler = self.model, self.model.config.pooler_config
+        model = self.model
         input_type = params.input_type or model.text.default_input_type
         limits = {"query": params.max_tokens_per_query, "document": params.max_tokens_per_doc}
         has_steps = "step_tag_id" in self.task.parameters and self.task.output is Output.TOKEN_LOGITS
-        asked = params.returned_token_ids or pooler.returned_token_ids
+        asked = params.returned_token_ids or model.config.pooler_config.returned_token_ids
         return ResolvedParams(
             max_tokens=self._max_tokens(params),
             truncates=params.truncate_prompt_tokens is not None,
@@ -52,14 +55,33 @@ class ParamsResolver:
             add_special_tokens=params.add_special_tokens,
             prompt=self._find_prompt(params),
             input_type=input_type,
-            activates=_first(params.use_activation, pooler.use_activation, self.task.activates),
+            activates=self.activates(params.use_activation),
             dimensions=params.dimensions if params.dimensions is not None else model.vector.dimensions,
             columns=tuple(map(model.columns.index, asked)) if has_steps and asked is not None else None,
             step_tag_id=_step_tag(params.step_tag_id, model.steps.tag_id) if has_steps else None,
             parts=params.parts,
             late_interaction=params.late_interaction,
-            extra=params.extra,
+            extra=self._extra(params),
         )
+
+    def activates(self, use_activation: bool | None = None) -> bool:
+        """Return whether the activation is applied: as the request says, or the operator, or the task."""
+        said = (use_activation, self.model.config.pooler_config.use_activation, self.task.activates)
+        return next(activates for activates in said if activates is not None)
+
+    def _extra(self, params: PoolingParams) -> BaseModel | None:
+        """Return the parameters of the task's own head: those of the request, or the defaults."""
+        kind = self.task.extra
+        if params.extra is not None or kind is None:
+            return params.extra
+        try:
+            return kind()
+        except ValidationError as error:
+            needed = ", ".join(".".join(map(str, details["loc"])) for details in error.errors())
+            raise RequestError(
+                f"extra is missing: the task {self.task.name!r} takes a {kind.__name__}, which needs {needed}.",
+                param="extra",
+            ) from error
 
     def _max_tokens(self, params: PoolingParams) -> int | None:
         limit = params.truncate_prompt_tokens
@@ -106,11 +128,6 @@ class ParamsResolver:
         _check_steps(params, self.model, task)
         if params.dimensions is not None and task.output is not Output.HIDDEN:
             _check_dimensions(params.dimensions, self.model, task)
-
-
-def _first(request: bool | None, operator: bool | None, task: bool) -> bool:
-    """Return the first that is said."""
-    return next(said for said in (request, operator, task) if said is not None)
 
 
 def _step_tag(request: int | None, model: int | None) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from poolkit.config import ModelConfig
-from poolkit.contract import Activation, Decision, ModelInfo, Output, PoolingParams, PoolingTask
+from poolkit.contract import Activation, Decision, ModelInfo, Output, PoolingTask
 from poolkit.pipeline.params import ParamsResolver
 from poolkit.registry import Registry
 
@@ -64,7 +64,7 @@ def _of_task(model: ModelInfo, task: PoolingTask) -> Iterator[Decision]:
     is_models = task.activation is Activation.MODEL
     activation = model.label_activation if is_models else task.activation
     if activation is not Activation.IDENTITY:
-        is_on = ParamsResolver(task, model)(PoolingParams()).activates
+        is_on = ParamsResolver(task, model).activates()
         source = f"task {task.name!r}" if pooler.use_activation is None else "pooler_config.use_activation"
         yield Decision("activation", activation if is_on else "none unless a request asks for it", source)
     for name in ("logit_mean", "logit_sigma"):
