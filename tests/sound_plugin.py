@@ -1,6 +1,6 @@
-"""A plugin without a flaw: tests of the conformance kit plant one in it."""
+"""Plugins without a flaw: tests of the conformance kit plant one in them."""
 
-__all__ = ["SOUND"]
+__all__ = ["SOUND", "SOUND_WRAPPER"]
 
 SOUND = """
 from pydantic import BaseModel, ConfigDict
@@ -53,3 +53,37 @@ SOUND = PoolingTask(
     ),
 )
 """
+"""A task."""
+
+SOUND_WRAPPER = """
+from pydantic import BaseModel, ConfigDict
+
+from poolkit import hookimpl
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    suffix: str = "!"
+
+
+class Wrapper:
+    def __init__(self, settings):
+        self.suffix = settings.suffix
+
+    @hookimpl(wrapper=True)
+    def pre_process(self, request):
+        prepared = yield
+        return prepared
+
+    @hookimpl(wrapper=True)
+    def post_process(self, prepared, outputs):
+        response = yield
+        return response
+
+
+@hookimpl
+def poolkit_wrap(context, settings):
+    return [Wrapper(settings)]
+"""
+"""A hook module whose wrapper surrounds every operation."""

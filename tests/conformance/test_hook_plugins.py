@@ -3,37 +3,7 @@
 import pytest
 
 from poolkit.testing import check_plugin
-
-HUSH = """
-from pydantic import BaseModel, ConfigDict
-from poolkit import hookimpl
-
-
-class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    suffix: str = "!"
-
-
-class Shout:
-    def __init__(self, suffix):
-        self.suffix = suffix
-
-    @hookimpl(wrapper=True)
-    def pre_process(self, request):
-        prepared = yield
-        return prepared
-
-    @hookimpl(wrapper=True)
-    def post_process(self, prepared, outputs):
-        response = yield
-        return response
-
-
-@hookimpl
-def poolkit_wrap(context, settings):
-    return [Shout(settings.suffix)]
-"""
+from sound_plugin import SOUND_WRAPPER
 
 ENGINE_CHECKS = (
     "engine_loads",
@@ -42,6 +12,11 @@ ENGINE_CHECKS = (
     "engine_is_deterministic",
     "engine_is_thread_safe",
     "engine_leaves_batches_alone",
+    "engine_names_its_device",
+    "engine_close_is_clean",
+    "engine_leaves_nothing_open",
+    "engine_memory_is_given_back",
+    "engine_caches_are_bounded",
 )
 BUILTIN = ("classify/rerank", "embed/measure", "reward/measure", "token_classify/measure", "token_embed/measure")
 
@@ -49,10 +24,10 @@ BUILTIN = ("classify/rerank", "embed/measure", "reward/measure", "token_classify
 @pytest.fixture
 def install(site):
     def install(old="", new=""):
-        assert old in HUSH
+        assert old in SOUND_WRAPPER
         site.install(
             "poolkit-hush",
-            modules={"poolkit_hush": HUSH.replace(old, new) if old else HUSH},
+            modules={"poolkit_hush": SOUND_WRAPPER.replace(old, new, 1)},
             hooks={"hush": "poolkit_hush"},
             requires=["poolkit>=0.1,<0.2"],
         )
@@ -83,9 +58,9 @@ def test_what_is_asked_of_tasks_alone_is_skipped(install):
 def test_a_hook_module_is_a_module(install, site):
     install()
     entry_points = site.path / "poolkit_hush-1.0.0.dist-info" / "entry_points.txt"
-    entry_points.write_text("[poolkit.plugins]\nhush = poolkit_hush:Shout\n")
+    entry_points.write_text("[poolkit.plugins]\nhush = poolkit_hush:Wrapper\n")
     assert verdicts("failed") == {
-        "entry_points_resolve": "hush = poolkit_hush:Shout is of type type. Group poolkit.plugins takes a module."
+        "entry_points_resolve": "hush = poolkit_hush:Wrapper is of type type. Group poolkit.plugins takes a module."
     }
 
 
@@ -99,7 +74,7 @@ def test_a_start_up_hook_takes_what_it_is_given(install):
 
 def test_a_wrapper_takes_what_it_is_given(install):
     install("pre_process(self, request)", "pre_process(self, ctx)")
-    told = "poolkit-hush 1.0.0: Shout.pre_process takes 'ctx'; the hook provides (request)."
+    told = "poolkit-hush 1.0.0: Wrapper.pre_process takes 'ctx'; the hook provides (request)."
     assert verdicts("failed") == {"hooks_bind": "\n".join([told] * len(BUILTIN))}
 
 

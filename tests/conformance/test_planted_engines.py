@@ -1,5 +1,8 @@
 """Bugs that authors of engines make, each planted in a sound one, and what the kit says of it."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from poolkit.testing import Verdict, check_plugin
@@ -75,7 +78,7 @@ def test_a_sound_engine(breaches):
 
 
 def test_an_engine_that_fails_in_threads(breaches):
-    busy = "assert not self.busy, 'it is in use'\n        self.busy = True\n        import time; time.sleep(0.1)"
+    busy = "assert not self.busy, 'it is in use'\n        self.busy = True\n        import time; time.sleep(0.03)"
     found = breaches(
         {
             "    def __call__": "    busy = False\n\n    def __call__",
@@ -173,6 +176,112 @@ def test_a_batch_that_is_changed(breaches):
     assert breaches({RETURN: f"batch.token_ids.sort()\n        {RETURN}"})["engine_leaves_batches_alone"] == (
         "engine 'table' changes token_ids of the batch. Work on a copy."
     )
+
+
+@pytest.mark.parametrize(
+    ("keeps", "line"),
+    [
+        ("self.kept = numpy.concatenate([self.kept, tokens])", 38),
+        ("self.states = (*getattr(self, 'states', ()), tokens)", 37),
+        ("import torch; self.tensors = torch.cat([self.tensors, torch.from_numpy(tokens)])", None),
+    ],
+    ids=["an array", "objects", "a tensor"],
+)
+def test_states_that_are_kept(breaches, keeps, line):
+    start = 'self.kept = numpy.zeros((0, 8), "float32")\n        import torch; self.tensors = torch.zeros(0, 8)'
+    found = breaches({"self.buffer =": f"{start}\n        self.buffer =", RETURN: f"{keeps}\n        {RETURN}"})
+    where = "" if line is None else f" in poolkit_table.py, line {line}"
+    assert found == {
+        "engine_memory_is_given_back": f"engine 'table': each time a batch is run, memory is left behind{where}. What "
+        "belongs to a batch must go with it."
+    }
+
+
+CACHE = "tokens = self.cache.setdefault(batch.token_ids.tobytes(), tokens)"
+
+
+def test_a_cache_without_bounds(breaches):
+    found = breaches({"self.buffer =": "self.cache = {}; self.buffer =", RETURN: f"{CACHE}\n        {RETURN}"})
+    assert found == {
+        "engine_caches_are_bounded": "engine 'table': 300 different batches later each one still leaves memory behind "
+        "in poolkit_table.py, line 35. If nothing bounds what keeps them, give it a bound."
+    }
+
+
+def test_a_cache_with_bounds(breaches):
+    bound = f"{CACHE}\n        if len(self.cache) > 100: self.cache.pop(next(iter(self.cache)))"
+    assert breaches({"self.buffer =": "self.cache = {}; self.buffer =", RETURN: f"{bound}\n        {RETURN}"}) == {}
+
+
+WORKER = """import threading
+        self.stop = threading.Event()
+        threading.Thread(target=self.work, daemon=True).start()
+        self.buffer ="""
+WORK = """
+    def work(self):
+        self.stop.wait()
+
+    def __call__"""
+
+
+def test_a_thread_that_is_left_running(breaches):
+    found = breaches({"self.buffer =": WORKER, "\n    def __call__": WORK})
+    assert found.keys() == {"engine_leaves_nothing_open"}
+    assert re.sub(r"Thread-\d+", "Thread-N", found["engine_leaves_nothing_open"]) == (
+        "engine 'table': the thread 'Thread-N (work)' still runs in Table.work (poolkit_table.py, line 38). End it in "
+        "close()."
+    )
+
+
+def test_a_thread_that_ends_when_the_engine_is_closed(breaches):
+    ends = f"\n    def close(self):\n        self.stop.set()\n{WORK}"
+    assert breaches({"self.buffer =": WORKER, "\n    def __call__": ends}) == {}
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells what is open")
+@pytest.mark.parametrize(
+    ("opens", "told"),
+    [("import socket; OPEN.append(socket.socket())", "socket:["), ("OPEN.append(open('/dev/null'))", "/dev/null")],
+)
+def test_what_is_left_open(breaches, opens, told):
+    found = breaches({"class Table": "OPEN = []\n\n\nclass Table", "self.buffer =": f"{opens}; self.buffer ="})
+    assert found.keys() == {"engine_leaves_nothing_open"}
+    assert found["engine_leaves_nothing_open"].startswith(f"engine 'table': {told}")
+    assert found["engine_leaves_nothing_open"].endswith(" is still open. Close it in close().")
+
+
+def test_a_close_that_raises(breaches):
+    found = breaches({"\n    def __call__": "\n    def close(self):\n        1 / 0\n\n    def __call__"})
+    assert found == {"engine_close_is_clean": "engine 'table' fails in close: ZeroDivisionError: division by zero"}
+
+
+@pytest.mark.parametrize(
+    ("returns", "problem"),
+    [
+        ("return 'gpu'", "find_device returns 'gpu', which is no device that torch knows."),
+        ("return 0", "find_device returns 0, which is no device that torch knows."),
+        (
+            "return 'cuda'",
+            "its hidden states are on 'cpu', and find_device returns 'cuda'. Return what holds them.",
+        ),
+    ],
+)
+def test_a_device_that_holds_no_states(breaches, returns, problem):
+    device = f"def find_device(info):\n    {returns}\n\n\ndef load_backbone"
+    assert breaches({"def load_backbone": device}) == {"engine_names_its_device": f"engine 'table': {problem}"}
+
+
+def test_a_device_that_cannot_be_found(breaches):
+    device = "def find_device(info):\n    return info['device']\n\n\ndef load_backbone"
+    assert breaches({"def load_backbone": device}) == {
+        "engine_names_its_device": "engine 'table' fails in find_device: TypeError: 'ModelInfo' object is not "
+        "subscriptable"
+    }
+
+
+def test_a_device_that_holds_the_states(breaches):
+    device = "def find_device(info):\n    return 'cpu:0'\n\n\ndef load_backbone"
+    assert breaches({"def load_backbone": device}) == {}
 
 
 def test_an_engine_that_runs_no_bert_is_told_how_to_be_examined(breaches):

@@ -3,7 +3,7 @@
 import pytest
 
 from poolkit.testing import check_plugin
-from sound_plugin import SOUND
+from sound_plugin import SOUND, SOUND_WRAPPER
 
 CORE = (
     SOUND.replace("poolkit_sound:", "fake_core:")
@@ -17,34 +17,9 @@ EMBED, TOKEN_EMBED, CLASSIFY, REWARD, TOKEN_CLASSIFY = (
 """
 )
 
-WRAPPER = """
-import dataclasses
-import random
-import threading
-import time
-
-from poolkit import hookimpl
-
-
-class Wrapper:
-    def __init__(self):
-        self.lock = threading.Lock()
-
-    @hookimpl(wrapper=True)
-    def pre_process(self, request):
-        prepared = yield
-        return prepared
-
-    @hookimpl(wrapper=True)
-    def post_process(self, prepared, outputs):
-        response = yield
-        return response
-
-
-@hookimpl
-def poolkit_wrap(context, settings):
-    return [Wrapper()] if context.task.name == "embed" else []
-"""
+WRAPPER = "import dataclasses\nimport random\nimport threading\nimport time\n" + SOUND_WRAPPER.replace(
+    "return [Wrapper(settings)]", 'return [Wrapper(settings)] if context.task.name == "embed" else []'
+).replace("self.suffix = settings.suffix", "self.lock = threading.Lock()")
 
 PRE = "prepared = yield\n        return prepared"
 POST = "response = yield\n        return response"
@@ -108,7 +83,7 @@ def test_a_lock_that_is_held_until_the_answer(breaches):
     )
     assert found.keys() == {"order_is_kept"}
     assert found["order_is_kept"] == (
-        f"there is no answer after {LIMIT_S:g} s. It hangs in Wrapper.pre_process (poolkit_wrap_it.py, line 16)."
+        f"there is no answer after {LIMIT_S:g} s. It hangs in Wrapper.pre_process (poolkit_wrap_it.py, line 23)."
     )
 
 
@@ -147,7 +122,7 @@ def test_a_response_that_is_none(breaches):
 def test_a_wrapper_that_sleeps(breaches):
     found = breaches({PRE: f"time.sleep(1.5)\n        {PRE}"})
     assert found.keys() == {"hooks_are_quick"}
-    assert found["hooks_are_quick"].endswith("After 1 s it was in Wrapper.pre_process (poolkit_wrap_it.py, line 16).")
+    assert found["hooks_are_quick"].endswith("After 1 s it was in Wrapper.pre_process (poolkit_wrap_it.py, line 23).")
 
 
 def test_a_wrapper_that_draws_lots(breaches):
@@ -251,5 +226,5 @@ def test_a_lock_that_is_held_while_the_model_runs(breaches_of_run):
     )
     assert found == {
         "requests_keep_apart": f"there is no answer after {LIMIT_S:g} s. It hangs in Wrapper.run (poolkit_wrap_it.py, "
-        "line 15)."
+        "line 22)."
     }

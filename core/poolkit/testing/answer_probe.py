@@ -15,7 +15,7 @@ __all__: list[str] = []
 
 
 def main() -> None:
-    """Answer the question on standard input: which plugin, and the requests of each of its cases."""
+    """Answer the question on standard input: a plugin, and the requests of each of its cases."""
     question, answer = take_question(output_to=2)
     logging.disable()
     bodies = cast("dict[str, dict[str, list[Body]]]", question)["bodies"]

@@ -83,7 +83,7 @@ class Fake:
     `poolkit.testing` reads it.
 
     Attributes:
-        model: what the task's processors get to know of the model.
+        model: the description of the model that the task's processors are given.
         draw: stands in for the task's head. By default the outputs are random numbers in the shape of `task.output`.
     """
 

@@ -28,7 +28,7 @@ class Question:
     Attributes:
         plugin: its name.
         settings: of its table.
-        limit_s: how long a check may take.
+        limit_s: the time that a check may take.
         results: of the checks that have been run.
         ended_in: the check in which the plugin hung, or ended the process, if it did.
     """
@@ -71,7 +71,7 @@ def check_plugin(
         name: of its distribution: "poolkit-gliner", or "gliner" for short; "poolkit" for the built-in tasks.
         settings: of the plugin, as in its table of poolkit.toml. By default the first example of its settings model, if
             that cannot do without.
-        limit_s: how long a check may take. One that takes longer fails, and its message says in which hook.
+        limit_s: the time that a check may take. One that takes longer fails, and its message says in which hook.
 
     Raises:
         PluginError: no such plugin is installed.

@@ -38,7 +38,7 @@ def parametrize_with_checks(
         name: of the plugin, as for `check_plugin`.
         expected_failures: by the name of a check, why it fails. Once it passes, its test fails.
         settings: of the plugin, as for `check_plugin`.
-        limit_s: how long a check may take.
+        limit_s: the time that a check may take.
 
     Raises:
         ValueError: there is no check of that name, or an expected failure has no reason.

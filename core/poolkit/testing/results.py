@@ -25,7 +25,7 @@ class CheckResult:
         name: of the check.
         verdict: WARNED is a piece of advice, or a failure of a check that is too new to count. SKIPPED means that the
             plugin was not examined in this respect.
-        message: what is wrong, or why it was skipped; empty for a check that passed.
+        message: the problem, or the reason why it was skipped; empty for a check that passed.
     """
 
     name: str

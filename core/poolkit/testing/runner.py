@@ -31,10 +31,10 @@ class Runner:
     Attributes:
         plugin: the plugin.
         running: the version of this poolkit.
-        limit_s: how long a check may take.
+        limit_s: the time that a check may take.
         ended_in: the check in which the plugin hung, or ended an earlier process: it is asked nothing more.
         give_up: called from another thread with the result of a check that takes longer. It ends the process.
-        results: what is known so far, by the check's name.
+        results: the results so far, by the check's name.
     """
 
     plugin: PluginUnderTest

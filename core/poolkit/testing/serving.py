@@ -91,7 +91,7 @@ def find_fake(plugin: str, task: str) -> Fake | None:
     """Return what a plugin, by its full name, says stands in for the model of its task, if it does.
 
     Raises:
-        PluginInvalidError: what it names is no `Fake`.
+        PluginInvalidError: it names something else than a `Fake`.
     """
     for entry_point in importlib_metadata.entry_points(group=FAKES, name=task):
         if entry_point.dist is not None and canonicalize_name(entry_point.dist.name) == plugin:

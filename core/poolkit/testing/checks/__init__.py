@@ -26,6 +26,13 @@ from poolkit.testing.checks.contract import (
     schemas_are_json,
     settings_can_be_given,
 )
+from poolkit.testing.checks.engine_resources import (
+    engine_caches_are_bounded,
+    engine_close_is_clean,
+    engine_leaves_nothing_open,
+    engine_memory_is_given_back,
+    engine_names_its_device,
+)
 from poolkit.testing.checks.engines import (
     engine_batches_equal_singles,
     engine_is_deterministic,
@@ -103,4 +110,9 @@ CHECKS = (
     engine_is_deterministic,
     engine_is_thread_safe,
     engine_leaves_batches_alone,
+    engine_names_its_device,
+    engine_close_is_clean,
+    engine_leaves_nothing_open,
+    engine_memory_is_given_back,
+    engine_caches_are_bounded,
 )

@@ -74,8 +74,8 @@ def _misplaced(texts: TextList, items: Sequence[object], places: Sequence[int | 
 
     Args:
         texts: the list.
-        items: what to ask.
-        places: which of the items of `texts` each is; None if it is none of them.
+        items: the items to ask for.
+        places: the place of each in `texts`; None if it is not there.
         what: sets them apart, for the message.
     """
     answer = texts.try_to_ask(items)

@@ -1,4 +1,4 @@
-"""Requests and responses as JSON: where their values stand, and how to put another one there."""
+"""Requests and responses as JSON: finds the places of values, and puts other values there."""
 
 from __future__ import annotations
 

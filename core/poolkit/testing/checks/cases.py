@@ -35,7 +35,7 @@ class Case:
     Attributes:
         where: operation and example, for messages.
         served: the model.
-        operation: what it is an example of.
+        operation: the operation that it is an example of.
         body: the example.
     """
 
@@ -85,8 +85,8 @@ class Case:
 
         Args:
             bodies: the requests.
-            gate: what the engine waits for: it is set once the prompts of all requests are there.
-            prompts: how many that are.
+            gate: lets the engine run: it is set once the prompts of all requests are there.
+            prompts: the number of those.
         """
 
         async def main() -> list[object]:

@@ -97,7 +97,7 @@ def heads_have_fakes(plugin: PluginUnderTest) -> Iterator[str]:
 
 @check(since="0.1", needs=(heads_have_fakes,))
 def heads_are_examined(plugin: PluginUnderTest) -> Iterator[str]:
-    """The heads of its tasks are run: not those that a fake stands in for."""
+    """The heads of the plugin's tasks are run, unless a fake stands in for them."""
     heads = sorted({task.head for task in plugin.tasks.values() if task.head is not None})
     if heads:
         shown = " and ".join(map(repr, heads))

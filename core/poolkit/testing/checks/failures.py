@@ -1,4 +1,4 @@
-"""Checks that a failure is told as one, and that unusual outputs of the model are no failure."""
+"""Checks that failures are reported as such, and that unusual outputs of the model are no failure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["engine_failures_are_told", "failures_are_told", "zeros_are_answered"
 
 @check(since="0.1", needs=(examples_are_answered,))
 def engine_failures_are_told(plugin: PluginUnderTest) -> Iterator[str]:
-    """Where the model fails the request fails too, and it is not the caller's fault."""
+    """A failure of the model fails the request, and is not blamed on the caller."""
     calls = 0
 
     class FailingBackbone(FakeBackbone):

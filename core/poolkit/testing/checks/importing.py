@@ -1,4 +1,4 @@
-"""Checks of what importing a plugin does. A fresh interpreter tries it first: what it does here cannot be undone."""
+"""Checks of the effects of importing a plugin. A fresh interpreter tries it first: they cannot be undone here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def import_is_survived(plugin: PluginUnderTest) -> Iterator[str]:
 
 @check(since="0.1", needs=(import_is_survived,))
 def import_is_light(plugin: PluginUnderTest) -> Iterator[str]:
-    """Importing them imports none of torch, transformers and fastapi."""
+    """Importing the plugin imports none of torch, transformers and fastapi."""
     _must_import(plugin)
     for heavy in plugin.import_effects["heavy"]:
         yield f"it imports {heavy}. Import that where it is used, in a function."
@@ -30,7 +30,7 @@ def import_is_light(plugin: PluginUnderTest) -> Iterator[str]:
 
 @check(since="0.1", needs=(import_is_survived,))
 def import_is_quiet(plugin: PluginUnderTest) -> Iterator[str]:
-    """Importing them starts, prints, writes and changes nothing."""
+    """Importing the plugin starts, prints, writes and changes nothing."""
     _must_import(plugin)
     for effect in plugin.import_effects["effects"]:
         yield f"importing it {effect}."

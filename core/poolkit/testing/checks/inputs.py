@@ -48,7 +48,7 @@ MAX_SHOWN = 40
 
 @check(since="0.1", needs=(examples_are_answered,))
 def bad_input_is_refused(plugin: PluginUnderTest) -> Iterator[str]:
-    """Whatever stands in a field, a request is answered or refused with a reason: it is never the server's fault."""
+    """An unusual value in any field is answered, or refused with a reason: it is never the server's fault."""
     for case in cases(plugin):
         for path in _fields(case):
             for value in WRONG_VALUES:
@@ -60,7 +60,7 @@ def bad_input_is_refused(plugin: PluginUnderTest) -> Iterator[str]:
 
 @check(since="0.1", needs=(bad_input_is_refused,))
 def any_script_is_answered(plugin: PluginUnderTest) -> Iterator[str]:
-    """A text that may be any may be written in any script."""
+    """A free text is accepted in any script."""
     for case in cases(plugin):
         for path in texts_in(case.body):
             text = value_at(case.body, path)

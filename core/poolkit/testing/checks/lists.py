@@ -1,4 +1,4 @@
-"""Finds the lists of texts in a request, by their type, and what a response has for each of their items."""
+"""Finds the lists of texts in a request, by their type, and the response's answer to each of their items."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class TextList:
     Attributes:
         case: the operation and its example.
         body: the example, or what it cannot do without.
-        path: where the list stands in the request.
+        path: the place of the list in the request.
         items: as many different ones as `BATCH`.
-        free: where the texts of an item stand that may be any.
-        fields: where the response has one item for each of them.
+        free: the places in an item of the texts that may be any.
+        fields: the places in the response of lists with one item for each of them.
         is_ranked: whether the response sorts what it says of them, and so may weigh them against each other.
     """
 

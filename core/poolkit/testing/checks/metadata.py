@@ -97,7 +97,7 @@ def settings_forbid_extras(plugin: PluginUnderTest) -> Iterator[str]:
 
 @check(since="0.1", needs=(entry_points_resolve, names_match, api_is_supported, settings_forbid_extras))
 def plugin_loads(plugin: PluginUnderTest) -> Iterator[str]:
-    """The registry takes the plugin: the rest of what it asks of a descriptor."""
+    """The registry accepts the plugin and its descriptors."""
     try:
         Registry.load(plugin.config)
     except PoolkitError as error:

@@ -15,7 +15,7 @@ __all__ = ["descriptors_pickle"]
 
 @check(since="0.1", needs=(settings_can_be_given,))
 def descriptors_pickle(plugin: PluginUnderTest) -> Iterator[str]:
-    """Descriptors and settings get from one process to another, and stay what they are."""
+    """Descriptors and settings can be pickled, and are the same in another process."""
     if not plugin.parts:
         raise NotApplicableError("the plugin has neither descriptors nor settings")
     if plugin.import_effects["failure"] is not None:

@@ -55,7 +55,7 @@ class ImportEffects(TypedDict):
 
     Attributes:
         heavy: big packages that the import imports.
-        effects: what it changes, each as the rest of a sentence: "changes sys.path".
+        effects: the changes that it makes, each as the rest of a sentence: "changes sys.path".
         failure: the type of what it raises.
         pickles: of each of the plugin's `parts`.
     """
@@ -71,10 +71,10 @@ class PluginUnderTest:
     """The plugin under test. It is enabled for the checks alone, whatever the user's configuration says.
 
     Attributes:
-        installed: what its metadata says.
-        given_settings: what its author wants in its table.
+        installed: its metadata.
+        given_settings: the settings that its author gives it.
         threads_at_start: those that ran before anything of it was imported.
-        files_at_start: what was open, by file descriptor.
+        files_at_start: the files that were open, by file descriptor.
     """
 
     installed: Plugin
@@ -144,7 +144,7 @@ class PluginUnderTest:
 
     @cached_property
     def settings(self) -> Mapping[str, object]:
-        """Its table: what was given, and the first example of each model that cannot do without."""
+        """Its table: the given settings, and the first example of each model that needs some."""
         table: dict[str, object] = {}
         for model in self.settings_models:
             try:

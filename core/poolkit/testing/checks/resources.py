@@ -6,19 +6,17 @@ import contextlib
 import gc
 import io
 import logging
-import sys
 import threading
-import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
 
 from poolkit.testing.checks.answers import examples_are_answered
 from poolkit.testing.checks.bodies import Body, texts_in, value_at
 from poolkit.testing.checks.cases import Case, cases
 from poolkit.testing.checks.check import check
 from poolkit.testing.checks.contract import hooks_bind
-from poolkit.testing.checks.plugin import NotApplicableError, PluginUnderTest, format_error, open_files
+from poolkit.testing.checks.leaks import Work, blocks_left, find_line, is_left_running, left_open
+from poolkit.testing.checks.plugin import NotApplicableError, PluginUnderTest, format_error
 from poolkit.testing.stacks import find_culprits
 
 __all__ = ["caches_are_bounded", "close_is_clean", "log_is_discreet", "memory_is_given_back", "nothing_is_left_open"]
@@ -46,11 +44,11 @@ MAX_SHOWN = 80
 def memory_is_given_back(plugin: PluginUnderTest) -> Iterator[str]:
     """A request that is asked again and again leaves nothing behind."""
     for case in _one_per_operation(plugin):
-        bodies = [case.body] * REQUESTS
-        if all(_blocks_left(case, bodies, bodies) > MAX_BLOCKS for _ in range(COUNTS)):
+        ask, ask_less = (_asking(case, [case.body] * count) for count in (REQUESTS, TRACED))
+        if all(blocks_left(ask, ask) > MAX_BLOCKS * REQUESTS for _ in range(COUNTS)):
             yield (
-                f"{case.where}: each time it is asked, memory is left behind{_find_line(plugin, case, bodies)}. What "
-                "belongs to a request goes into Prepared.state."
+                f"{case.where}: each time it is asked, memory is left behind{find_line(plugin, ask_less, ask_less)}. "
+                "What belongs to a request goes into Prepared.state."
             )
 
 
@@ -64,11 +62,12 @@ def caches_are_bounded(plugin: PluginUnderTest) -> Iterator[str]:
             continue
         examined += 1
         size = DISTINCT // PARTS
-        parts = [bodies[start : start + size] for start in range(0, DISTINCT, size)]
-        if all(_blocks_left(case, before, after) > MAX_BLOCKS for before, after in pairwise(parts)):
+        parts = [_asking(case, bodies[start : start + size]) for start in range(0, DISTINCT, size)]
+        if all(blocks_left(before, after) > MAX_BLOCKS * size for before, after in pairwise(parts)):
+            last = _asking(case, bodies[-2 * TRACED : -TRACED]), _asking(case, bodies[-TRACED:])
             yield (
                 f"{case.where}: {DISTINCT} different requests later each one still leaves memory behind"
-                f"{_find_line(plugin, case, bodies)}. If nothing bounds what keeps them, give it a bound."
+                f"{find_line(plugin, *last)}. If nothing bounds what keeps them, give it a bound."
             )
         if examined == MAX_OPERATIONS:
             return
@@ -94,7 +93,7 @@ def log_is_discreet(plugin: PluginUnderTest) -> Iterator[str]:
 def close_is_clean(plugin: PluginUnderTest) -> Iterator[str]:
     """Closing processors and wrappers raises nothing."""
     for task in plugin.served_tasks:
-        with _records() as records, plugin.serve(task):
+        with log_records() as records, plugin.serve(task):
             records.clear()
         for record in records:
             if record.exc_info is not None and record.exc_info[1] is not None:
@@ -108,13 +107,13 @@ def nothing_is_left_open(plugin: PluginUnderTest) -> Iterator[str]:
         case.try_to_ask(case.body)
     gc.collect()
     for thread in threading.enumerate():
-        if thread not in plugin.threads_at_start and thread is not threading.current_thread():
-            places = find_culprits(plugin.is_own, thread)
-            if places:
-                yield f"the thread {thread.name!r} still runs in {places[0]}. End it in close()."
-    for number, target in open_files().items():
-        if plugin.files_at_start.get(number) != target:
-            yield f"{target} is still open. Close it in close()."
+        if thread in (*plugin.threads_at_start, threading.current_thread()):
+            continue
+        places = find_culprits(plugin.is_own, thread)
+        if places and is_left_running(thread):
+            yield f"the thread {thread.name!r} still runs in {places[0]}. End it in close()."
+    for target in left_open(plugin.files_at_start):
+        yield f"{target} is still open. Close it in close()."
 
 
 def _one_per_operation(plugin: PluginUnderTest) -> Iterator[Case]:
@@ -126,41 +125,14 @@ def _one_per_operation(plugin: PluginUnderTest) -> Iterator[Case]:
             yield case
 
 
-def _blocks_left(case: Case, before: Sequence[Body], bodies: Sequence[Body]) -> float:
-    """Return how many blocks of memory each of several requests leaves behind, after others."""
-    gc.freeze()  # what is there already need not be looked through twice
-    try:
-        _run(case, before)
-        gc.collect()
-        blocks = sys.getallocatedblocks()
-        _run(case, bodies)
-        gc.collect()
-        return (sys.getallocatedblocks() - blocks) / len(bodies)
-    finally:
-        gc.unfreeze()
+def _asking(case: Case, bodies: Sequence[Body]) -> Work:
+    """Return what asks for an answer to each request."""
 
+    def ask() -> None:
+        for body in bodies:
+            case.served.run(case.operation.name, case.decode(body))
 
-def _find_line(plugin: PluginUnderTest, case: Case, bodies: Sequence[Body]) -> str:
-    """Return where in the plugin's code the last requests allocate memory and leave it behind, if they do it there."""
-    tracemalloc.start()
-    try:
-        _run(case, bodies[-2 * TRACED : -TRACED])
-        gc.collect()
-        before = tracemalloc.take_snapshot()
-        _run(case, bodies[-TRACED:])
-        gc.collect()
-        growth = tracemalloc.take_snapshot().compare_to(before, "lineno")
-    finally:
-        tracemalloc.stop()
-    own = [line for line in growth if line.size_diff > 0 and plugin.is_own(line.traceback[0].filename)]
-    if not own:
-        return ""
-    return f" in {Path(own[0].traceback[0].filename).name}, line {own[0].traceback[0].lineno}"
-
-
-def _run(case: Case, bodies: Sequence[Body]) -> None:
-    for body in bodies:
-        case.served.run(case.operation.name, case.decode(body))
+    return ask
 
 
 def _texts(body: Body) -> set[str]:
@@ -168,7 +140,7 @@ def _texts(body: Body) -> set[str]:
 
 
 @contextlib.contextmanager
-def _records() -> Iterator[list[logging.LogRecord]]:
+def log_records() -> Iterator[list[logging.LogRecord]]:
     """Collect what is logged at any level, by any logger that passes it on."""
     records: list[logging.LogRecord] = []
 
@@ -193,5 +165,5 @@ def _records() -> Iterator[list[logging.LogRecord]]:
 def _listening() -> Iterator[Callable[[], list[str]]]:
     """Collect what is logged or printed; yield a function that returns it."""
     printed = io.StringIO()
-    with _records() as records, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+    with log_records() as records, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         yield lambda: [*(record.getMessage() for record in records), *printed.getvalue().splitlines()]
