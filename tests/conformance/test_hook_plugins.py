@@ -49,6 +49,7 @@ def test_what_is_asked_of_tasks_alone_is_skipped(install):
         "examples_validate": no_tasks,
         "heads_have_fakes": no_tasks,
         "heads_are_examined": no_tasks,
+        "groups_stay_together": "no wrapper of the plugin surrounds the model",
         **dict.fromkeys(ENGINE_CHECKS, "the plugin has no engines"),
         "routes_are_free": no_tasks,
         "routes_are_prefixed": no_tasks,

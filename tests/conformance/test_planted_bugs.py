@@ -274,7 +274,7 @@ def test_labels_that_are_ranked_against_each_other_are_fine(install):
     )
     results = {result.name: result for result in check_plugin("poolkit-sound")}
     assert {result.verdict for result in results.values()} == {Verdict.PASSED, Verdict.SKIPPED}
-    assert results["batch_equals_singles"].message == "every list of texts is ranked"
+    assert results["batch_equals_singles"].message == "the items of every list of texts are weighed together"
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,38 @@ def test_outcomes_that_are_changed(breaches_of_run):
     }
 
 
+SPLIT = (
+    "embed/sum, example 0 with its prompts in a group: HookError: poolkit-wrap 1.0.0, wrapped around task 'embed' of "
+    "poolkit 0.1.0, failed in run. Caused by TypeError: yielded {} prompts of a group of {}. A group runs as a whole, "
+    "or not at all"
+)
+
+
+def test_equal_prompts_of_a_group_that_run_once(breaches_of_run):
+    keys = "keys = [(prompt.token_ids.tobytes(), prompt.params) for prompt in encoded]"
+    once = f"{keys}\n        outcomes = yield list(dict(zip(keys, encoded)).values())"
+    each = "found = dict(zip(dict.fromkeys(keys), outcomes))\n        return [found[key] for key in keys]"
+    assert breaches_of_run({YIELD: once, RETURN: each}) == {"groups_stay_together": SPLIT.format(2, 4)}
+
+
+def test_prompts_of_a_group_that_have_run_before(breaches_of_run):
+    keys = "keys = [prompt.token_ids.tobytes() for prompt in encoded]"
+    new = "new = [place for place, key in enumerate(keys) if key not in self.kept]"
+    run = f"{keys}\n        {new}\n        outcomes = yield [encoded[place] for place in new]"
+    known = "known = {**self.kept, **{keys[place]: outcome for place, outcome in zip(new, outcomes)}}"
+    keep = "self.kept = dict(list(known.items())[-8:])\n        return [known[key] for key in keys]"
+    found = breaches_of_run({"def run": "kept = {}\n\n    def run", YIELD: run, RETURN: f"{known}\n        {keep}"})
+    assert found == {"groups_stay_together": SPLIT.format(3, 5)}
+
+
+def test_prompts_that_lose_their_group(breaches_of_run):
+    found = breaches_of_run({YIELD: "outcomes = yield [dataclasses.replace(prompt, group=None) for prompt in encoded]"})
+    assert found == {
+        "groups_stay_together": "embed/sum, example 0 with its prompts in a group: a wrapper takes prompts out of it. "
+        "Give what runs in place of a prompt the group of that prompt."
+    }
+
+
 def test_prompts_on_the_wrapper(breaches_of_run):
     keep = "self.prompts = encoded\n        outcomes = yield encoded"
     use = "return [outcomes[place] for place in range(len(self.prompts))]"

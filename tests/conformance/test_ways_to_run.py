@@ -205,18 +205,18 @@ def test_a_suite_has_a_test_for_each_check(install, pytest_of_plugin):
     assert code == 1
     assert "FAILED test_plugin.py::test_conformance[batch_equals_singles] - Failed: " in out
     assert (
-        "\nSeveral inputs in one request get the answers that each gets alone, unless they are ranked against each "
-        "other.\nsound/sum, example 0: 'sums' of 5 items of 'texts' is not what each of them gets alone."
+        "\nSeveral inputs in one request get the answers that each gets alone, unless they are weighed "
+        "together.\nsound/sum, example 0: 'sums' of 5 items of 'texts' is not what each of them gets alone."
     ) in out
     assert "UserWarning: routes_are_prefixed: the route '/sum' may be another plugin's as well." in out
-    assert "1 failed, 36 passed, 13 skipped, 1 warning" in out
+    assert "1 failed, 36 passed, 14 skipped, 1 warning" in out
 
 
 def test_an_expected_failure_is_one(install, pytest_of_plugin):
     install({"output.data.sum()": "output.data.sum() / len(outputs)"})
     code, out = pytest_of_plugin("expected_failures={'batch_equals_singles': 'sums are shares'}")
     assert code == 0
-    assert "36 passed, 13 skipped, 1 xfailed" in out
+    assert "36 passed, 14 skipped, 1 xfailed" in out
 
 
 def test_an_expected_failure_that_passes_is_a_failure(install, pytest_of_plugin):

@@ -42,6 +42,7 @@ from poolkit.testing.checks.engines import (
     engine_states_fit,
 )
 from poolkit.testing.checks.failures import engine_failures_are_told, failures_are_told, zeros_are_answered
+from poolkit.testing.checks.groups import groups_stay_together
 from poolkit.testing.checks.importing import import_is_light, import_is_quiet, import_is_survived
 from poolkit.testing.checks.inputs import any_script_is_answered, bad_input_is_refused
 from poolkit.testing.checks.metadata import (
@@ -89,6 +90,7 @@ CHECKS = (
     duplicates_keep_their_place,
     blanks_keep_their_place,
     empty_batch_is_clear,
+    groups_stay_together,
     requests_keep_apart,
     input_is_not_mutated,
     answers_are_deterministic,

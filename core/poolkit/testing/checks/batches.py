@@ -34,10 +34,10 @@ def order_is_kept(plugin: PluginUnderTest) -> Iterator[str]:
 
 @check(since="0.1", needs=(examples_are_answered,))
 def batch_equals_singles(plugin: PluginUnderTest) -> Iterator[str]:
-    """Several inputs in one request get the answers that each gets alone, unless they are ranked against each other."""
+    """Several inputs in one request get the answers that each gets alone, unless they are weighed together."""
     is_examined = False
     for texts in text_lists(plugin):
-        if texts.is_ranked:
+        if texts.is_listwise:
             continue
         is_examined = True
         batch = texts.ask(texts.items)
@@ -50,7 +50,7 @@ def batch_equals_singles(plugin: PluginUnderTest) -> Iterator[str]:
                     "gets alone."
                 )
     if not is_examined:
-        raise NotApplicableError("every list of texts is ranked")
+        raise NotApplicableError("the items of every list of texts are weighed together")
 
 
 @check(since="0.1", needs=(order_is_kept, batch_equals_singles))
@@ -90,7 +90,7 @@ def _misplaced(texts: TextList, items: Sequence[object], places: Sequence[int | 
         rows, known = texts.rows(answer, field, items), texts.rows(expected, field, texts.items)
         if len(rows) != len(items):
             yield f"{where}: {_name(field)} has {len(rows)} items."
-        elif not texts.is_ranked and not all(
+        elif not texts.is_listwise and not all(
             place is None or is_same(row, known[place]) for row, place in zip(rows, places, strict=True)
         ):
             yield f"{where}: {_name(field)} does not give each what it gets in other company."

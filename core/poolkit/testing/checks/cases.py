@@ -19,7 +19,7 @@ from poolkit.testing.checks.bodies import Body, Path, paths, put, texts_in, valu
 from poolkit.testing.checks.plugin import BackboneMaker, PluginUnderTest, examples
 from poolkit.testing.fake_engine import ChangeOutputs, FakeBackbone
 
-__all__ = ["Case", "cases"]
+__all__ = ["Case", "cases", "one_per_operation"]
 
 HOLD_LIMIT_S = 5.0
 POLL_INTERVAL_S = 0.001
@@ -156,6 +156,15 @@ def cases(
     for task in plugin.served_tasks:
         with plugin.serve(task, backbone, outputs=outputs) as served:
             yield from _cases_of(served)
+
+
+def one_per_operation(plugin: PluginUnderTest) -> Iterator[Case]:
+    """Yield the first example of each operation."""
+    seen = set()
+    for case in cases(plugin):
+        if (key := (case.served.task.name, case.operation.name)) not in seen:
+            seen.add(key)
+            yield case
 
 
 def _cases_of(served: ServedModel) -> Iterator[Case]:

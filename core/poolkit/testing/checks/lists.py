@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from poolkit.contract import Prepared
 from poolkit.errors import PoolkitError, RequestError
 from poolkit.testing.checks.bodies import Body, Path, paths, put, show_path, texts_in, value_at
 from poolkit.testing.checks.cases import Case, cases
@@ -31,7 +33,8 @@ class TextList:
         items: as many different ones as `BATCH`.
         free: the places in an item of the texts that may be any.
         fields: the places in the response of lists with one item for each of them.
-        is_ranked: whether the response sorts what it says of them, and so may weigh them against each other.
+        is_listwise: True if the answer to an item may depend on the others: the response sorts them, or the model reads
+            them as a group.
     """
 
     case: Case
@@ -40,7 +43,7 @@ class TextList:
     items: tuple[object, ...]
     free: tuple[Path, ...]
     fields: tuple[Path, ...] = ()
-    is_ranked: bool = False
+    is_listwise: bool = False
 
     @property
     def where(self) -> str:
@@ -104,11 +107,11 @@ def _lists_of(case: Case) -> Iterator[TextList]:
 def _answered(texts: TextList) -> TextList | None:
     """Return the list with the fields that answer its items, if it is a list and there are any."""
     try:
-        counts = [_count_prompts(texts, count) for count in (1, 2, BATCH)]
+        one, two, many = (_prepare(texts, count) for count in (1, 2, BATCH))
     except PoolkitError:
         return None
-    per_item = counts[1] - counts[0]
-    if per_item == 0 or counts[2] - counts[0] != per_item * (BATCH - 1):
+    per_item = len(two.prompts) - len(one.prompts)
+    if per_item == 0 or len(many.prompts) - len(one.prompts) != per_item * (BATCH - 1):
         return None  # the model reads the items together
     single, batch = texts.try_to_ask(texts.items[:1]), texts.try_to_ask(texts.items)
     if isinstance(single, Exception) or isinstance(batch, Exception):
@@ -117,7 +120,8 @@ def _answered(texts: TextList) -> TextList | None:
     if not fields:
         return None
     is_ranked = any(_is_ranked(batch, field, texts.items) for field in fields)
-    return replace(texts, fields=fields, is_ranked=is_ranked)
+    is_group = _largest_group(many) > _largest_group(one)
+    return replace(texts, fields=fields, is_listwise=is_ranked or is_group)
 
 
 def _is_ranked(answer: object, field: Path, items: Sequence[object]) -> bool:
@@ -127,10 +131,15 @@ def _is_ranked(answer: object, field: Path, items: Sequence[object]) -> bool:
     return _order_of_indices(rows) is None and _order_of_texts(answer, field, items) not in (None, [*range(len(items))])
 
 
-def _count_prompts(texts: TextList, count: int) -> int:
+def _largest_group(prepared: Prepared) -> int:
+    """Return the number of prompts in the largest group."""
+    return max(Counter(group for group in prepared.groups or () if group is not None).values(), default=0)
+
+
+def _prepare(texts: TextList, count: int) -> Prepared:
     body = put(texts.body, texts.path, list(texts.items[:count]))
     operation = texts.case.served.operations[texts.case.operation.name]
-    return len(operation.pre_process(texts.case.decode(body)).prompts)
+    return operation.pre_process(texts.case.decode(body))
 
 
 def _shortest(case: Case, path: Path) -> Body:

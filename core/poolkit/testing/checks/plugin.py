@@ -17,7 +17,7 @@ from typing import Protocol, Self, TypedDict, cast
 import importlib_metadata
 from pydantic import BaseModel, ValidationError
 
-from poolkit.config import PluginConfig, Reference
+from poolkit.config import ModelConfig, PluginConfig, Reference
 from poolkit.contract import Operation, PoolingTask
 from poolkit.pipeline.served import ServedModel
 from poolkit.registry import HOOKS, TASKS, EntryPoint, Plugin, Registry, find_plugin
@@ -207,6 +207,7 @@ class PluginUnderTest:
             settings=self.settings,
             backbone=lambda chosen: backbone(chosen, fake=fake),
             outputs=outputs,
+            max_num_seqs=ModelConfig().max_num_seqs,  # room for a group of prompts, as in a server
         ) as served:
             yield served
 

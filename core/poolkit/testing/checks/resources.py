@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from poolkit.testing.checks.answers import examples_are_answered
 from poolkit.testing.checks.bodies import Body, texts_in, value_at
-from poolkit.testing.checks.cases import Case, cases
+from poolkit.testing.checks.cases import Case, cases, one_per_operation
 from poolkit.testing.checks.check import check
 from poolkit.testing.checks.contract import hooks_bind
 from poolkit.testing.checks.leaks import Work, blocks_left, find_line, is_left_running, left_open
@@ -43,7 +43,7 @@ MAX_SHOWN = 80
 @check(since="0.1", needs=(examples_are_answered,))
 def memory_is_given_back(plugin: PluginUnderTest) -> Iterator[str]:
     """A request that is asked again and again leaves nothing behind."""
-    for case in _one_per_operation(plugin):
+    for case in one_per_operation(plugin):
         ask, ask_less = (_asking(case, [case.body] * count) for count in (REQUESTS, TRACED))
         if all(blocks_left(ask, ask) > MAX_BLOCKS * REQUESTS for _ in range(COUNTS)):
             yield (
@@ -56,7 +56,7 @@ def memory_is_given_back(plugin: PluginUnderTest) -> Iterator[str]:
 def caches_are_bounded(plugin: PluginUnderTest) -> Iterator[str]:
     """The memory that different requests leave behind is bounded."""
     examined = 0
-    for case in _one_per_operation(plugin):
+    for case in one_per_operation(plugin):
         bodies = case.variants(DISTINCT + 2 * TRACED)
         if not bodies:
             continue
@@ -114,15 +114,6 @@ def nothing_is_left_open(plugin: PluginUnderTest) -> Iterator[str]:
             yield f"the thread {thread.name!r} still runs in {places[0]}. End it in close()."
     for target in left_open(plugin.files_at_start):
         yield f"{target} is still open. Close it in close()."
-
-
-def _one_per_operation(plugin: PluginUnderTest) -> Iterator[Case]:
-    """Yield the first example of each operation."""
-    seen = set()
-    for case in cases(plugin):
-        if (key := (case.served.task.name, case.operation.name)) not in seen:
-            seen.add(key)
-            yield case
 
 
 def _asking(case: Case, bodies: Sequence[Body]) -> Work:
