@@ -42,7 +42,7 @@ EXPECTED = {
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """What is wrong with one field.
+    """A fault of one field.
 
     Attributes:
         path: keys and indices that lead to the field.

@@ -186,7 +186,7 @@ class EncodedPrompt:
 
     @property
     def cost(self) -> int:
-        """What it counts for in the budget of a batch, in tokens."""
+        """The cost for the budget of a batch, in tokens."""
         return len(self.token_ids) + (self.input.cost if self.input is not None else 0)
 
     @property

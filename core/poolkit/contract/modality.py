@@ -21,7 +21,7 @@ class ModalityReader(Protocol[PromptT_contra]):
 
     @property
     def query_frame(self) -> tuple[str, str] | None:
-        """What stands before and after a text that prompts of this modality are searched with; None for nothing."""
+        """The strings before and after a text that prompts of this modality are searched with; None for none."""
         ...
 
     def read(self, prompt: PromptT_contra, /) -> tuple[TokenIds, ModalityInput]:

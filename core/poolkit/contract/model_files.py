@@ -189,14 +189,14 @@ class RerankerFamily:
 
 
 class HeadKind(StrEnum):
-    """What a checkpoint has on top of its base."""
+    """The head that a checkpoint has on top of its base."""
 
     SEQUENCE_CLASSIFIER = "sequence_classifier"
     """Logits of a text's labels, by transformers' AutoModelForSequenceClassification."""
     TOKEN_CLASSIFIER = "token_classifier"  # noqa: S105 - a head, not a secret
     """Logits of each token's labels, by transformers' AutoModelForTokenClassification."""
     REWARD = "reward"
-    """How good a text is, or each step of it."""
+    """A score of a text, or of each step of it."""
     CAUSAL_LM = "causal_lm"
     """Logits of the next token."""
 

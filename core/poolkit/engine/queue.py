@@ -22,7 +22,7 @@ class Item(Protocol):
 
     @property
     def prompt(self) -> EncodedPrompt:
-        """What is run."""
+        """The tokens that are run."""
         ...
 
     @property

@@ -43,10 +43,10 @@ LENGTHS = (1, 5, 5, 23, 160, 160)
 """Tokens of the prompts of the self-check: rows with and without padding, and past a window of attention."""
 
 ATTENDED = (1, 5, 5, 23, 160, 4)
-"""How many of them are attended to: the last prompt ends in a long expansion."""
+"""Tokens of each that are attended to: the last prompt ends in a long expansion."""
 
 OUT_OF_MEMORY = ("Failed to allocate", "can't alloc", "bad_alloc")
-"""What OpenVINO says where a tensor, the code of a kernel or anything else finds no memory."""
+"""Words of OpenVINO's errors where a tensor, the code of a kernel or anything else finds no memory."""
 
 
 def load(info: ModelInfo) -> PaddedBackbone | str:
