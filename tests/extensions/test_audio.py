@@ -13,7 +13,7 @@ import transformers
 
 from checkpoints import SPREAD, byte_level
 from poolkit import LLM, create_app
-from poolkit.errors import BatchError, ConfigError, RequestError
+from poolkit.errors import BatchError, ConfigError, ModelError, RequestError
 from serving import ask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -251,6 +251,22 @@ def test_a_model_of_texts_says_that_it_does_not_read_it(recording, checkpoint):
         llm.embed(recording(0), use_tqdm=False)
     assert str(caught.value) == (
         f"Prompt 0 is of modality 'audio'; {folder} reads text. Send that, or serve a model that reads 'audio'."
+    )
+
+
+def test_a_family_without_an_adapter_for_the_engine(install, clap):
+    family = CLAP.replace('    adapters={"torch": "poolkit_clap_torch:CLAP"},\n', "")
+    install(
+        "poolkit-clap",
+        modules={"poolkit_clap_audio": AUDIO, "poolkit_clap": family},
+        modalities={"audio": "poolkit_clap_audio:AUDIO"},
+        models={"family.clap": "poolkit_clap:CLAP"},
+    )
+    with pytest.raises(ModelError) as caught:
+        load(clap)
+    assert str(caught.value) == (
+        f"The engine 'torch' cannot run {clap}: it needs an adapter for modality audio, and the model's family has "
+        "none. Choose another engine."
     )
 
 

@@ -38,6 +38,8 @@ def load_backbone(info: ModelInfo, *, taps: Sequence[int] = ()) -> Backbone[torc
     family, placement = find_family(info), Placement.resolve(info.config)
     if family.load is not None:
         return family.load(info, placement, taps=taps)
+    if info.modalities:
+        return f"it needs an adapter for modality {' and '.join(info.modalities)}, and the model's family has none"
     model = load_weights(info, placement)
     forward, path = choose_forward(model, info, taps=taps, run=family.run_packed)
     return TorchBackbone({"text": forward}, decisions=(*placement.decisions, path))
