@@ -229,9 +229,10 @@ def test_equal_prompts_of_a_group_that_run_once(breaches_of_run):
 
 def test_prompts_of_a_group_that_have_run_before(breaches_of_run):
     keys = "keys = [prompt.token_ids.tobytes() for prompt in encoded]"
-    new = "new = [place for place, key in enumerate(keys) if key not in self.kept]"
-    run = f"{keys}\n        {new}\n        outcomes = yield [encoded[place] for place in new]"
-    known = "known = {**self.kept, **{keys[place]: outcome for place, outcome in zip(new, outcomes)}}"
+    before = "before = self.kept  # whatever another request keeps meanwhile"
+    new = "new = [place for place, key in enumerate(keys) if key not in before]"
+    run = f"{keys}\n        {before}\n        {new}\n        outcomes = yield [encoded[place] for place in new]"
+    known = "known = {**before, **{keys[place]: outcome for place, outcome in zip(new, outcomes)}}"
     keep = "self.kept = dict(list(known.items())[-8:])\n        return [known[key] for key in keys]"
     found = breaches_of_run({"def run": "kept = {}\n\n    def run", YIELD: run, RETURN: f"{known}\n        {keep}"})
     assert found == {"groups_stay_together": SPLIT.format(3, 5)}
