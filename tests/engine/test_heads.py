@@ -183,8 +183,12 @@ def test_a_head_that_gives_the_wrong_shapes_is_named(checkpoint, name, given):
 
 def test_an_infinite_part_is_not_an_answer(checkpoint):
     folder = checkpoint("bert")
-    with pytest.raises(EngineError, match="gave NaN or infinity"):
+    with pytest.raises(EngineError) as caught:
         run(load_engine(folder, task=task("infinite_part")))
+    assert str(caught.value) == (
+        f"The head on {folder} gave NaN or infinity, and the hidden states that it was given have none. That is the "
+        "fault of the head, or of the plugin that brings it, not the prompt's."
+    )
 
 
 def test_a_head_that_asks_to_exit_fails_its_prompts_and_not_the_engine(checkpoint):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,8 +16,7 @@ from poolkit.cli.options import MODEL_SETTINGS, takes_settings
 from poolkit.settings.settings import Resolved
 
 if TYPE_CHECKING:
-    from poolkit.config import ModelConfig
-    from poolkit.contract import Decision
+    from poolkit.contract import Decision, EngineProvider, ModelInfo
 
 __all__ = ["inspect"]
 
@@ -38,7 +37,7 @@ def inspect(
     with closing(prepared.task):
         decisions = [
             *report(prepared.info, prepared.task.task),
-            *_hardware(resolved.settings),
+            *_decide(prepared.provider, prepared.info),
             *report_quarantined(prepared.registry),
         ]
         tasks = prepared.registry.supported_tasks(prepared.info)
@@ -61,14 +60,10 @@ def inspect(
     )
 
 
-def _hardware(config: ModelConfig) -> Sequence[Decision]:
-    """Return where and in which dtype the weights would lie; other engines than our own say so when they start."""
-    if config.engine != "torch":
-        return ()
-    from poolkit.engine.torch.loading import resolve_device, resolve_dtype
-
-    device, device_decision = resolve_device(config)
-    return device_decision, resolve_dtype(config, device)[1]
+def _decide(engine: EngineProvider, info: ModelInfo) -> Sequence[Decision]:
+    """Return what an engine decides before the weights are read, if it says."""
+    decide: Callable[[ModelInfo], Sequence[Decision]] | None = getattr(engine, "decide", None)
+    return () if decide is None else decide(info)
 
 
 def _print(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

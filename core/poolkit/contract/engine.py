@@ -255,6 +255,8 @@ class EngineProvider(Protocol):
     * `describe(folder, *, config) -> ModelInfo | None`, for a folder that core cannot read. It is asked before any file
       is read, and returns None for a folder that is not its own;
     * `load_tokenizer(info) -> Tokenizer`, for a folder whose tokenizer transformers cannot load;
+    * `decide(info) -> Sequence[Decision]`, what it decides before weights are read (device, dtype), for
+      `poolkit inspect`;
     * `find_device(info) -> str`, the torch device that its hidden states come on, where that is not the CPU;
     * `load_with_head(info, *, encoder, per_token) -> tuple[Backbone, Pooler]`, which loads a classifier of texts, or of
       tokens where `per_token`, with its own head. Without it core loads that head and runs it with torch, or

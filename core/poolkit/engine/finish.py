@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from poolkit.contract import Batch, ResolvedParams
     from poolkit.engine.queries import QueryStore
 
-__all__ = ["Finish"]
+__all__ = ["Finish", "NotFiniteError"]
 
 ScalarT = TypeVar("ScalarT", bound=np.generic)
 
@@ -32,6 +32,10 @@ ACTIVATIONS: Mapping[Activation, Callable[[Operations[AnyArray], AnyArray], AnyA
     Activation.SOFTMAX: lambda operations, rows: operations.softmax(rows),
     Activation.SIGMOID: lambda operations, rows: operations.sigmoid(rows),
 }
+
+
+class NotFiniteError(EngineError):
+    """Some of a batch's numbers are NaN or infinite."""
 
 
 class _Treatment(NamedTuple):
@@ -90,7 +94,7 @@ class Finish(Generic[ArrayT]):
         is_finite = operations.concatenate([operations.is_finite(array) for array in (raw, *of_parts)])
         [checks, *numbers] = operations.to_numpy([is_finite, *of_parts, *arrays], np.float32)
         if not checks.all():
-            raise EngineError(
+            raise NotFiniteError(
                 f"The model {self.model} gave NaN or infinity. That is the server's fault, not the prompt's; dtype "
                 "float32 may help."
             )

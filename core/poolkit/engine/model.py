@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, Protocol
 
-from poolkit.engine.arrays import ArrayT, inference, is_out_of_memory
+from poolkit.engine.arrays import AnyArray, ArrayT, inference, is_out_of_memory, operations_of
 from poolkit.engine.batch import fit_states, lay_out
+from poolkit.engine.finish import NotFiniteError
 from poolkit.errors import EngineError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class LoadedModel(Generic[ArrayT]):
                 try:
                     with inference():
                         states = fit_states(backbone(batch), batch)
-                        finished = self._finish(self._pool(pooler, states, batch), batch)
+                        finished = self._finish_or_blame(states, self._pool(pooler, states, batch), batch)
                 except RuntimeError as exc:
                     if is_out_of_memory(exc):
                         raise MemoryError(str(exc)) from exc
@@ -134,11 +135,28 @@ class LoadedModel(Generic[ArrayT]):
         if parts is not None:
             close_backbone(parts[0], self._name)
 
+    def _finish_or_blame(self, states: States[ArrayT], pooled: PooledRows[ArrayT], batch: Batch) -> list[PooledOutput]:
+        """Finish a batch. Blame the head for numbers that are not finite, where those that it was given are."""
+        try:
+            return self._finish(pooled, batch)
+        except NotFiniteError as exc:
+            given = states.rows if states.tokens is None else states.tokens
+            if given is None or not _is_finite(given):
+                raise
+            raise EngineError(
+                f"The head on {self._name} gave NaN or infinity, and the hidden states that it was given have none. "
+                "That is the fault of the head, or of the plugin that brings it, not the prompt's."
+            ) from exc
+
     def _pool(self, pooler: Pooler[ArrayT], states: States[ArrayT], batch: Batch) -> PooledRows[ArrayT]:
         try:
             return pooler(states, batch)
         except SystemExit as exc:  # must not end the engine's thread
             raise EngineError(f"The task's head asked to exit while it served {self._name}.") from exc
+
+
+def _is_finite(array: AnyArray) -> bool:
+    return bool(operations_of(array).is_finite(array)[0])
 
 
 def close_backbone(backbone: Backbone[ArrayT], name: str) -> None:

@@ -14,12 +14,20 @@ from poolkit.engine.torch.split import split_classifier
 if TYPE_CHECKING:
     import torch
 
-    from poolkit.contract import Backbone, ModelInfo, Pooler, PromptEncoder
+    from poolkit.contract import Backbone, Decision, ModelInfo, Pooler, PromptEncoder
 
-__all__ = ["find_device", "load_backbone", "load_with_head"]
+__all__ = ["decide", "find_device", "load_backbone", "load_with_head"]
 
 SEQUENCE_CLASSIFIER = "AutoModelForSequenceClassification"
 TOKEN_CLASSIFIER = "AutoModelForTokenClassification"  # noqa: S105 - a class, not a secret
+
+
+def decide(info: ModelInfo) -> Sequence[Decision]:
+    """Return where the weights go, and in which dtype.
+
+    Raises ConfigError where torch cannot use the device.
+    """
+    return Placement.resolve(info.config).decisions
 
 
 def find_device(info: ModelInfo) -> str:
