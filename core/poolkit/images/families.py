@@ -67,10 +67,6 @@ def _patch_size(files: ModelFiles) -> int:
     return patch_size
 
 
-def _towers(files: ModelFiles) -> ImageSpec:
-    return ImageSpec(patch_size=_patch_size(files))
-
-
 def _expansion(side: Literal["left", "right"]) -> Callable[[ModelFiles], Expansion]:
     """Return what reads models whose texts are filled up to the longest there can be, as they were in training.
 
@@ -95,43 +91,32 @@ def _expansion(side: Literal["left", "right"]) -> Callable[[ModelFiles], Expansi
     return read
 
 
-def _one_vector(_: ModelFiles) -> tuple[Output, ...]:
-    return (Output.VECTOR,)
+def _two_towers(
+    architecture: str, width: str, adapter: str, *, expansion: Callable[[ModelFiles], Expansion] | None = None
+) -> ModelFamily:
+    """Return a family whose models give a text and an image one vector each, in one space.
+
+    Args:
+        architecture: of config.json.
+        width: the key of the vectors' width there.
+        adapter: its name in `poolkit.images.adapters`.
+        expansion: how texts are filled up.
+    """
+    return ModelFamily(
+        matches=lambda files: files.architecture == architecture,
+        config=_whole_config(width),
+        outputs=lambda _: (Output.VECTOR,),
+        pools_itself=True,
+        pooling=PoolingMode.LAST,
+        modalities={"image": lambda files: ImageSpec(patch_size=_patch_size(files))},
+        expansion=expansion,
+        adapters={"torch": f"poolkit.images.adapters:{adapter}"},
+    )
 
 
-def _vector_per_token(_: ModelFiles) -> tuple[Output, ...]:
-    return (Output.TOKEN_VECTORS,)
-
-
-CLIP = ModelFamily(
-    matches=lambda files: files.architecture == "CLIPModel",
-    config=_whole_config("projection_dim"),
-    outputs=_one_vector,
-    pools_itself=True,
-    pooling=PoolingMode.LAST,
-    modalities={"image": _towers},
-    adapters={"torch": "poolkit.images.adapters:CLIP"},
-)
-SIGLIP = ModelFamily(
-    matches=lambda files: files.architecture == "SiglipModel",
-    config=_whole_config("projection_size"),
-    outputs=_one_vector,
-    pools_itself=True,
-    pooling=PoolingMode.LAST,
-    modalities={"image": _towers},
-    expansion=_expansion("right"),
-    adapters={"torch": "poolkit.images.adapters:SIGLIP"},
-)
-SIGLIP2 = ModelFamily(
-    matches=lambda files: files.architecture == "Siglip2Model",
-    config=_whole_config("projection_size"),
-    outputs=_one_vector,
-    pools_itself=True,
-    pooling=PoolingMode.LAST,
-    modalities={"image": _towers},
-    expansion=_expansion("left"),
-    adapters={"torch": "poolkit.images.adapters:SIGLIP"},
-)
+CLIP = _two_towers("CLIPModel", "projection_dim", "CLIP")
+SIGLIP = _two_towers("SiglipModel", "projection_size", "SIGLIP", expansion=_expansion("right"))
+SIGLIP2 = _two_towers("Siglip2Model", "projection_size", "SIGLIP", expansion=_expansion("left"))
 
 
 def _retriever(architecture: str, *, repeats_bos: bool = False, ends_in_newline: bool = False) -> ModelFamily:
@@ -139,7 +124,7 @@ def _retriever(architecture: str, *, repeats_bos: bool = False, ends_in_newline:
     return ModelFamily(
         matches=lambda files: files.architecture == architecture,
         config=_whole_config("embedding_dim"),
-        outputs=_vector_per_token,
+        outputs=lambda _: (Output.TOKEN_VECTORS,),
         pools_itself=True,
         modalities={
             "image": lambda files: ImageSpec(
