@@ -79,10 +79,10 @@ def _run_packed_clip(
     The tower's attention must be packed.
     """
     clip = cast("CLIPTextModel", tower)
-    embeddings, arrays = clip.embeddings, batch.arrays
-    states = embeddings.token_embedding(arrays.token_ids) + embeddings.position_embedding(arrays.segments.positions)
+    embeddings = clip.embeddings
+    states = embeddings.token_embedding(batch.token_ids) + embeddings.position_embedding(batch.positions(0))
     output: BaseModelOutput = clip.encoder(
-        inputs_embeds=states[None],  # (1, tokens, hidden)
+        inputs_embeds=states[None],  # (1, rows, hidden)
         attention_mask=None,
         is_causal=True,
         **{BATCH_ARGUMENT: batch},

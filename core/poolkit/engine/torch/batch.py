@@ -1,4 +1,9 @@
-"""A batch on torch's device, as packed attention reads it: segments of one length together, without padding."""
+"""A batch on torch's device, as packed attention reads it: segments of one length together, without padding.
+
+On a CPU the rows of a batch are rounded up to one of a few sizes by filler rows after its last token: oneDNN makes and
+keeps an object for each number of rows that it multiplies. Filler rows are token 0 at the first position. They are in
+no group, so that no token sees them, and are cut off before hidden states leave the engine.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +11,30 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch.nn.functional import pad
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
     from poolkit.contract import Batch, BatchArrays
+    from poolkit.engine.torch.varlen import VarlenAttention
 
-__all__ = ["LengthGroup", "PackedBatch"]
+__all__ = ["LengthGroup", "PackedBatch", "round_up"]
+
+SIZES_PER_DOUBLING = 16
+"""Sizes between a number of rows and twice as many: at most one row in so many is filler."""
+
+LARGEST_EXACT = 32
+"""Batches of so few tokens, such as one short prompt, are not rounded."""
+
+
+def round_up(tokens: int) -> int:
+    """Return the number of rows that a batch of so many tokens is given on a CPU."""
+    if tokens <= LARGEST_EXACT:
+        return tokens
+    step = (1 << (tokens - 1).bit_length() - 1) // SIZES_PER_DOUBLING  # a power of two
+    return -(-tokens // step) * step
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +66,57 @@ class PackedBatch:
     """A batch on its device, with what packed attention needs of it.
 
     Attributes:
-        arrays: the batch's tensors.
+        arrays: the batch's tensors, without filler rows.
         groups: its segments by length.
+        rows: tokens and filler rows.
+        token_ids: of all rows. (rows,)
+        token_type_ids: of all rows; None where all tokens are of type 0. (rows,)
+        varlen: attends in segments of any lengths at once; None where that is done length by length.
+        cu_seqlens: where each segment starts, and where the last one ends, as `varlen` reads it. (segments + 1,), int32
     """
 
     arrays: BatchArrays[torch.Tensor]
     groups: tuple[LengthGroup, ...]
+    rows: int
+    token_ids: torch.Tensor
+    token_type_ids: torch.Tensor | None
+    varlen: VarlenAttention | None = None
+    cu_seqlens: torch.Tensor | None = None
     _masks: dict[tuple[LengthGroup, int | None, bool], torch.Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, batch: Batch, device: torch.device) -> PackedBatch:
+    def of(cls, batch: Batch, device: torch.device, *, varlen: VarlenAttention | None = None) -> PackedBatch:
         """Return a batch, copied to the device."""
-        return cls(batch.on(device), _groups(batch.segments.arrays.lengths, batch.attention_lengths))
+        arrays, tokens = batch.on(device), batch.segments.tokens
+        groups = _groups(batch.segments.arrays.lengths, batch.attention_lengths)
+        if not all(group.is_attended for group in groups):
+            varlen = None  # it knows no tokens that the others of their segment do not see
+        rows = round_up(tokens) if device.type == "cpu" and varlen is None else tokens
+        types = arrays.token_type_ids
+        return cls(
+            arrays,
+            groups,
+            rows,
+            token_ids=_extend(arrays.token_ids, rows),
+            token_type_ids=None if types is None else _extend(types, rows),
+            varlen=varlen,
+            cu_seqlens=None if varlen is None else pad(arrays.segments.ends, (1, 0)).int(),
+        )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens, which are all rows but the filler rows after them."""
+        return len(self.arrays.token_ids)
 
     def positions(self, offset: int) -> torch.Tensor:
-        """Return each token's position id: its place in its segment, from `offset` on. (tokens,)
+        """Return each row's position id: its token's place in its segment, from `offset` on. (rows,)
 
         Models with an offset have pad_id + 1 there, and leave padding tokens out of their count, also where a text
         itself holds one: it gets the position pad_id (transformers' `create_position_ids_from_input_ids`).
         """
+        return _extend(self._positions(offset), self.rows, offset)
+
+    def _positions(self, offset: int) -> torch.Tensor:
         segments = self.arrays.segments
         if offset == 0:
             return segments.positions
@@ -103,6 +156,11 @@ class PackedBatch:
             return sees
         is_seen = positions < lengths[group.first : group.first + group.count, None]  # (count, length)
         return sees & is_seen[:, None, None]  # (count, 1, length, length)
+
+
+def _extend(tokens: torch.Tensor, rows: int, value: int = 0) -> torch.Tensor:
+    """Return a number for each row. (tokens,) -> (rows,)"""
+    return tokens if len(tokens) == rows else pad(tokens, (0, rows - len(tokens)), value=value)
 
 
 def _groups(lengths: NDArray[np.int64], attention_lengths: NDArray[np.int32] | None) -> tuple[LengthGroup, ...]:

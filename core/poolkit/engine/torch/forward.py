@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers.modeling_outputs import BaseModelOutput
 
     from poolkit.contract import Batch, ModelInfo
+    from poolkit.engine.torch.varlen import VarlenAttention
 
 __all__ = [
     "Forward",
@@ -43,7 +44,10 @@ Forward: TypeAlias = Callable[["Batch"], States[torch.Tensor]]
 """Runs one batch."""
 
 RunPacked: TypeAlias = Callable[["PreTrainedModel", PackedBatch, int, Mapping[str, object]], "BaseModelOutput"]
-"""Runs all tokens of a batch as one row. It is given the position id of a first token, and further arguments."""
+"""Runs all rows of a batch as one: its tokens, and filler rows after them.
+
+It is given the position id of a first token, and further arguments.
+"""
 
 LAYER_WEIGHTS = "layer_weights"
 
@@ -128,11 +132,11 @@ def run_packed(
     model: PreTrainedModel, batch: PackedBatch, position_offset: int, arguments: Mapping[str, object]
 ) -> BaseModelOutput:
     """Run all tokens as one row; positions start over in each segment. The model's attention must be packed."""
-    types = batch.arrays.token_type_ids
+    types = batch.token_type_ids
     output: BaseModelOutput = model(
-        input_ids=batch.arrays.token_ids[None],  # (1, tokens)
-        position_ids=batch.positions(position_offset)[None],  # (1, tokens)
-        **({} if types is None or not takes_token_types(model) else {"token_type_ids": types[None]}),  # (1, tokens)
+        input_ids=batch.token_ids[None],  # (1, rows)
+        position_ids=batch.positions(position_offset)[None],  # (1, rows)
+        **({} if types is None or not takes_token_types(model) else {"token_type_ids": types[None]}),  # (1, rows)
         **{BATCH_ARGUMENT: batch},
         **arguments,
     )
@@ -140,11 +144,18 @@ def run_packed(
 
 
 def packed_forward(
-    model: PreTrainedModel, batch: Batch, *, position_offset: int, take: Take, run: RunPacked = run_packed
+    model: PreTrainedModel,
+    batch: Batch,
+    *,
+    position_offset: int,
+    take: Take,
+    run: RunPacked = run_packed,
+    varlen: VarlenAttention | None = None,
 ) -> States[torch.Tensor]:
-    """Run all tokens as one row."""
-    output = run(model, PackedBatch.of(batch, model.device), position_offset, take.arguments)
-    return take.states([part[0] for part in take(output)])  # (tokens, hidden) each
+    """Run all tokens as one row. `varlen` attends in all segments at once, where the device has such a kernel."""
+    packed = PackedBatch.of(batch, model.device, varlen=varlen)
+    output = run(model, packed, position_offset, take.arguments)
+    return take.states([part[0, : packed.tokens] for part in take(output)])  # (tokens, hidden) each
 
 
 def padded_forward(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from poolkit.engine.batch import lay_out
 from poolkit.engine.torch.attention import PACKED_ATTENTION, register_packed_attention
 from poolkit.engine.torch.forward import Forward, RunPacked, load_take, packed_forward, padded_forward, run_packed
 from poolkit.engine.torch.loading import quiet_transformers
+from poolkit.engine.torch.varlen import find_varlen
 from poolkit.errors import ModelError
 
 if TYPE_CHECKING:
@@ -74,18 +75,36 @@ def choose_forward(
     expected = padded(batch)
     plain_attention = model.config._attn_implementation
     packed = partial(packed_forward, model, position_offset=info.text.position_offset, take=take, run=run or run_packed)
-    try:
+
+    def prepare() -> Forward:
         if exchanges_attention or run is None:
             _exchange_attention(model)
-        problem = _difference(packed(batch), expected)
-    except Exception as exc:  # noqa: BLE001 - whatever a model's code raises is a reason to run it padded
+        return packed
+
+    problem = _problem(prepare, batch, expected)
+    if problem is not None:
+        refuse_packed(info, problem)
+        set_attention(model, plain_attention)
+        return padded, Decision("path", "padded", f"the self-check: {problem}")
+    source = "the self-check: packed agrees with padded"
+    varlen = find_varlen(model.device, model.dtype)
+    if varlen is not None:
+        at_once = partial(packed, varlen=varlen)
+        problem = _problem(lambda: at_once, batch, expected)
+        if problem is None:
+            packed, source = at_once, f"{source}, segments of all lengths at once"
+        else:
+            source = f"{source}, segments length by length: {problem}"
+    return packed, Decision("path", "packed", source)
+
+
+def _problem(prepare: Callable[[], Forward], batch: Batch, expected: States[torch.Tensor]) -> str | None:
+    """Return why a way to run the model is no good, or None if it gives what is expected."""
+    try:
+        return _difference(prepare()(batch), expected)
+    except Exception as exc:  # noqa: BLE001 - whatever a model's code raises is a reason not to run it so
         is_told = isinstance(exc, NotImplementedError) and str(exc)  # by this package, in a sentence of its own
-        problem = str(exc) if is_told else f"packed raised {type(exc).__name__}: {exc}"
-    if problem is None:
-        return packed, Decision("path", "packed", "the self-check: packed agrees with padded")
-    refuse_packed(info, problem)
-    set_attention(model, plain_attention)
-    return padded, Decision("path", "padded", f"the self-check: {problem}")
+        return str(exc) if is_told else f"packed raised {type(exc).__name__}: {exc}"
 
 
 def refuse_packed(info: ModelInfo, problem: str) -> None:

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
-from poolkit.engine.torch.attention import rectangle
+from poolkit.engine.torch.attention import attend_by_length
 from poolkit.engine.torch.families.family import TorchFamily
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def _run_packed(
     mpnet = cast("MPNetModel", model)
     groups = batch.groups
     hidden: torch.Tensor = mpnet.embeddings(
-        input_ids=batch.arrays.token_ids[None], position_ids=batch.positions(position_offset)[None]
+        input_ids=batch.token_ids[None], position_ids=batch.positions(position_offset)[None]
     )
     longest = mpnet.encoder.compute_position_bias(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
         hidden[:, : groups[-1].length]
@@ -41,7 +40,7 @@ def _run_packed(
     layers = [hidden]
     for layer in cast("list[MPNetLayer]", mpnet.encoder.layer):
         attention = layer.attention
-        attended = _attend(attention.attn, hidden, groups, biases)
+        attended = _attend(attention.attn, hidden, batch, biases)
         hidden = attention.LayerNorm(attended + hidden)
         hidden = layer.output(layer.intermediate(hidden), hidden)
         layers.append(hidden)
@@ -55,23 +54,15 @@ def _bias(longest: torch.Tensor, group: LengthGroup, batch: PackedBatch) -> torc
 
 
 def _attend(
-    attention: MPNetSelfAttention, hidden: torch.Tensor, groups: tuple[LengthGroup, ...], biases: list[torch.Tensor]
+    attention: MPNetSelfAttention, hidden: torch.Tensor, batch: PackedBatch, biases: list[torch.Tensor]
 ) -> torch.Tensor:
     heads = (attention.num_attention_heads, attention.attention_head_size)
     query, key, value = (
-        project(hidden).unflatten(-1, heads).transpose(1, 2)  # (1, heads, tokens, dim)
+        project(hidden).unflatten(-1, heads).transpose(1, 2)  # (1, heads, rows, dim)
         for project in (attention.q, attention.k, attention.v)
     )
-    attended = [
-        scaled_dot_product_attention(
-            rectangle(query, group), rectangle(key, group), rectangle(value, group), attn_mask=bias
-        )  # (count, heads, length, dim)
-        .transpose(1, 2)
-        .flatten(2)  # (count, length, hidden)
-        .flatten(0, 1)  # (count * length, hidden)
-        for group, bias in zip(groups, biases, strict=True)
-    ]
-    projected: torch.Tensor = attention.o(torch.cat(attended)[None])  # (1, tokens, hidden)
+    attended = attend_by_length(query, key, value, batch, masks=biases)  # (1, rows, heads, dim)
+    projected: torch.Tensor = attention.o(attended.flatten(2))  # (1, rows, hidden)
     return projected
 
 
