@@ -97,6 +97,17 @@ class ModelConfig(BaseModel):
     )
     max_num_batched_tokens: int = Field(default=8192, ge=1, description="Tokens in one forward pass.")
     max_num_seqs: int = Field(default=512, ge=1, description="Prompts in one forward pass.")
+    num_streams: int | None = Field(
+        default=None,
+        ge=1,
+        description="Threads that run forward passes at the same time. Default: as many as the engine gains from.",
+    )
+    threads_per_stream: int | None = Field(
+        default=None,
+        ge=1,
+        description="Threads that one forward pass uses on the CPU. Default: the engine's choice for one stream; the "
+        "cores are shared out among several.",
+    )
     pooler_config: PoolerConfig = Field(default_factory=PoolerConfig, description="Overrides of the model's pooling.")
     hf_overrides: dict[str, Any] = Field(default_factory=dict, description="Overrides of config.json.")
     score_template: Path | None = Field(

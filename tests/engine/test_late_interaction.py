@@ -34,6 +34,7 @@ from poolkit.contract import EncodedPrompt, NoSettings
 from poolkit.engine.job import Admission
 from poolkit.engine.model import Engine
 from poolkit.engine.scheduler import Scheduler
+from poolkit.engine.streams import Streams
 from poolkit.errors import ClosedError, EngineError, RequestError
 from poolkit.models import read_model
 from poolkit.pipeline.served import ServedModel
@@ -64,6 +65,8 @@ class Watched:
     Attributes:
         holds_at: how many batches run before one is held until `may_go`.
     """
+
+    num_streams = efficient_tokens = 1
 
     def __init__(self, engine: LoadedModel[torch.Tensor]) -> None:
         self.engine = engine
@@ -294,7 +297,6 @@ def test_nothing_is_left_when_the_client_leaves(model):
     scope |= {"method": "POST", "path": "/score", "raw_path": b"/score", "query_string": b"", "headers": []}
     scope |= {"client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)}
     asyncio.run(app(scope, receive, send))
-    assert engine.engine.queries_kept == 1
     assert queries_kept(served, engine) == 0
     assert len(engine.batches) == 4
 
@@ -303,6 +305,7 @@ class Keeping:
     """Keeps the keys of queries, and nothing of them; holds each batch until it may go on."""
 
     decisions = ()
+    num_streams = efficient_tokens = 1
 
     def __init__(self) -> None:
         self.model = load_fake(TOKEN_EMBED, FakeBackbone(TOKEN_EMBED))
@@ -329,7 +332,8 @@ class Keeping:
 
 
 def start(engine: Engine) -> Scheduler:
-    return Scheduler(engine, max_num_batched_tokens=100, max_num_seqs=8, max_waiting_prompts=1000)
+    streams = Streams(1, None, efficient_tokens=1, source="the test")
+    return Scheduler(engine, streams=streams, max_num_batched_tokens=100, max_num_seqs=8, max_waiting_prompts=1000)
 
 
 def of_length(length: int, wish: LateInteractionParams | None = None) -> EncodedPrompt:
@@ -352,7 +356,7 @@ def test_queries_run_before_documents_that_fit_a_batch_better():
         jobs.append(job)
     engine.may_go.set()
     for job in jobs:
-        assert all(isinstance(outcome, PooledOutput) for outcome in job.future.result(5))
+        assert all(isinstance(outcome, PooledOutput) for outcome in job.outcomes(5))
     scheduler.close()
     assert engine.batches == [[1], [3, 60], [3, 3, 3, 60, 3, 3, 3]]
 
@@ -373,7 +377,7 @@ def test_a_query_is_released_when_the_server_shuts_down():
     assert engine.kept == {"a"}
     closing = threading.Thread(target=scheduler.close, args=(0.01,))
     closing.start()
-    assert all(isinstance(outcome, ClosedError) for outcome in job.future.result(5))
+    assert all(isinstance(outcome, ClosedError) for outcome in job.outcomes(5))
     scheduler.end(admission)
     engine.may_go.set()
     closing.join(5)

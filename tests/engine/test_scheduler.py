@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from poolkit.contract import EncodedPrompt, Group, PooledOutput, ResolvedParams
 from poolkit.engine.job import Admission, Job
 from poolkit.engine.scheduler import Scheduler
+from poolkit.engine.streams import Streams
 from poolkit.errors import CancelledRequestError, ClosedError, EngineError, OverloadedError
 from poolkit.testing import FakeBackbone
 from poolkit.testing.fake_engine import load_fake
@@ -24,6 +25,7 @@ class RecordingEngine:
     """A model without weights that records the batches it is given; holds each one until `gate` opens."""
 
     decisions = ()
+    num_streams = efficient_tokens = 1
 
     def __init__(self, *, memory_tokens: int | None = None) -> None:
         backbone = FakeBackbone(EMBED, fails_on=lambda prompt: POISON in prompt.token_ids)
@@ -63,9 +65,9 @@ def scheduler(engine: RecordingEngine) -> Iterator[Scheduler]:
     scheduler.close()
 
 
-def start(engine: RecordingEngine, **limits: int) -> Scheduler:
+def start(engine: RecordingEngine, *, streams: int = 1, efficient_tokens: int = 1, **limits: int) -> Scheduler:
     settings = {"max_num_batched_tokens": 100, "max_num_seqs": 8, "max_waiting_prompts": 1000, **limits}
-    return Scheduler(engine, **settings)
+    return Scheduler(engine, streams=Streams(streams, None, efficient_tokens, "the test"), **settings)
 
 
 def prompt(*token_ids: int) -> EncodedPrompt:
@@ -98,7 +100,7 @@ def data_of(outcomes: Sequence[object]) -> list[NDArray[np.float32]]:
 
 def test_outcomes_come_back_in_prompt_order_whatever_the_batches(scheduler):
     prompts = [of_length(length) for length in (30, 2, 29, 3, 28, 1, 27, 5, 26, 7, 25)]
-    outcomes = submit(scheduler, prompts).future.result(5)
+    outcomes = submit(scheduler, prompts).outcomes(5)
     expected = load_fake(EMBED, FakeBackbone(EMBED)).forward(prompts)
     for got, want in zip(data_of(outcomes), expected, strict=True):
         np.testing.assert_array_equal(got, want.data)
@@ -109,7 +111,7 @@ def test_a_batch_keeps_the_token_budget_and_the_sequence_cap(scheduler, engine):
     hold_a_batch(scheduler, engine)
     job = submit(scheduler, [of_length(40)] * 5 + [of_length(2)] * 20)
     engine.gate.set()
-    job.future.result(5)
+    job.outcomes(5)
     assert all(sum(batch) <= 100 and len(batch) <= 8 for batch in engine.batches)
     assert sum(len(batch) for batch in engine.batches) == 26
 
@@ -118,7 +120,7 @@ def test_lengths_are_alike_inside_a_batch(scheduler, engine):
     hold_a_batch(scheduler, engine)
     job = submit(scheduler, [of_length(length) for length in (5, 90, 5, 90, 5, 90)])
     engine.gate.set()
-    job.future.result(5)
+    job.outcomes(5)
     assert engine.batches[1:] == [[5, 5, 5], [90], [90], [90]]
 
 
@@ -127,13 +129,13 @@ def test_the_prompt_that_waited_longest_is_always_in_the_next_batch(scheduler, e
     odd_one = submit(scheduler, [of_length(90)])
     others = submit(scheduler, [of_length(20)] * 50)
     engine.gate.set()
-    odd_one.future.result(5)
-    others.future.result(5)
+    odd_one.outcomes(5)
+    others.outcomes(5)
     assert engine.batches[1] == [90]
 
 
 def test_a_prompt_longer_than_the_budget_runs_alone(scheduler):
-    [outcome] = submit(scheduler, [of_length(150)]).future.result(5)
+    [outcome] = submit(scheduler, [of_length(150)]).outcomes(5)
     assert isinstance(outcome, PooledOutput)
 
 
@@ -142,8 +144,8 @@ def test_a_poisoned_prompt_fails_alone(scheduler, engine, caplog):
     good = submit(scheduler, [of_length(3), of_length(4)])
     bad = submit(scheduler, [of_length(3), prompt(5, POISON, 5), of_length(2)])
     engine.gate.set()
-    assert len(data_of(good.future.result(5))) == 2
-    first, failure, third = bad.future.result(5)
+    assert len(data_of(good.outcomes(5))) == 2
+    first, failure, third = bad.outcomes(5)
     assert len(data_of([first, third])) == 2
     assert isinstance(failure, EngineError)
     assert str(failure) == (
@@ -158,9 +160,9 @@ def test_a_job_that_fails_fast_does_not_wait_for_its_other_prompts(scheduler, en
     job = scheduler.open(2, fails_fast=True, admission=Admission())
     failure = ValueError("bad prompt")
     job.settle([(1, failure)])
-    assert job.future.result(5) == [failure, failure]
+    assert job.outcomes(5) == [failure, failure]
     scheduler.add(job, [(0, of_length(3))])
-    assert submit(scheduler, [of_length(4)]).future.result(5)
+    assert submit(scheduler, [of_length(4)]).outcomes(5)
     assert engine.batches == [[4]]
 
 
@@ -170,8 +172,8 @@ def test_out_of_memory_halves_the_budget_and_retries(caplog):
     hold_a_batch(scheduler, engine)
     job = submit(scheduler, [of_length(10)] * 16)
     engine.gate.set()
-    outcomes = job.future.result(5)
-    again = submit(scheduler, [of_length(10)] * 8).future.result(5)
+    outcomes = job.outcomes(5)
+    again = submit(scheduler, [of_length(10)] * 8).outcomes(5)
     scheduler.close()
     assert len(data_of(outcomes)) == 16
     assert len(data_of(again)) == 8
@@ -187,7 +189,7 @@ def test_a_group_that_does_not_fit_fails_as_one_and_is_never_halved(caplog):
     group = Group()
     job = submit(scheduler, [*(replace(of_length(10), group=group) for _ in range(3)), of_length(20)])
     engine.gate.set()
-    *failures, fitting = job.future.result(5)
+    *failures, fitting = job.outcomes(5)
     scheduler.close()
     assert {str(failure) for failure in failures} == {
         "The forward pass failed on 3 prompts of a group: MemoryError. Other prompts are not affected; the log has the "
@@ -208,9 +210,9 @@ def test_a_cancelled_job_frees_its_place(scheduler, engine):
     assert given_up.cancel(CancelledRequestError("gone")) == 3
     assert scheduler.stats().prompts_waiting == 2
     engine.gate.set()
-    kept.future.result(5)
+    kept.outcomes(5)
     assert engine.batches == [[1], [5]]
-    assert all(str(outcome) == "gone" for outcome in given_up.future.result(0))
+    assert all(str(outcome) == "gone" for outcome in given_up.outcomes(0))
     stats = scheduler.stats()
     assert (stats.prompts_done, stats.prompts_cancelled, stats.prompts_waiting) == (2, 3, 0)
 
@@ -223,8 +225,8 @@ def test_too_many_waiting_prompts_refuse_the_next_job_whatever_its_size():
     with pytest.raises(OverloadedError) as refusal:
         scheduler.open(1, fails_fast=True, admission=Admission())
     engine.gate.set()
-    assert len(data_of(large.future.result(5))) == 50
-    assert len(data_of(submit(scheduler, [of_length(2)]).future.result(5))) == 1
+    assert len(data_of(large.outcomes(5))) == 50
+    assert len(data_of(submit(scheduler, [of_length(2)]).outcomes(5))) == 1
     scheduler.close()
     assert str(refusal.value) == "51 prompts are waiting already and at most 10 may. Try again in 1 s."
     assert refusal.value.retry_after_s == 1
@@ -238,7 +240,7 @@ def test_closing_finishes_what_was_accepted_and_refuses_the_rest(engine):
     closing.start()
     engine.gate.set()
     closing.join(5)
-    assert len(data_of(accepted.future.result(0))) == 20
+    assert len(data_of(accepted.outcomes(0))) == 20
     with pytest.raises(ClosedError, match=r"^The model is shutting down and accepts nothing more\.$"):
         scheduler.open(1, fails_fast=False, admission=Admission())
 
@@ -248,7 +250,7 @@ def test_what_is_not_done_in_time_fails_when_closing(engine):
     held = hold_a_batch(scheduler, engine)
     waiting = submit(scheduler, [of_length(3)])
     scheduler.close(timeout_s=0.01)
-    assert [str(outcome) for outcome in (*held.future.result(0), *waiting.future.result(0))] == [
+    assert [str(outcome) for outcome in (*held.outcomes(0), *waiting.outcomes(0))] == [
         "The model was shut down before this prompt was run."
     ] * 2
     engine.gate.set()
@@ -261,20 +263,20 @@ def test_an_engine_that_gives_too_few_outputs_fails_its_prompts_and_goes_on():
 
     engine = Short()
     scheduler = start(engine)
-    [outcome] = submit(scheduler, [of_length(3)]).future.result(5)
+    [outcome] = submit(scheduler, [of_length(3)]).outcomes(5)
     scheduler.close()
     assert str(outcome) == "The engine gave 0 outputs for 1 prompts."
 
 
 def test_an_empty_job_is_done_at_once(scheduler):
-    assert submit(scheduler, []).future.result(0) == []
+    assert submit(scheduler, []).outcomes(0) == []
 
 
 def test_many_threads_each_get_their_own_outcome(scheduler):
     answers: dict[int, NDArray[np.float32]] = {}
 
     def ask(number: int) -> None:
-        [outcome] = submit(scheduler, [prompt(number, number % 7, number)]).future.result(10)
+        [outcome] = submit(scheduler, [prompt(number, number % 7, number)]).outcomes(10)
         answers[number] = outcome.data
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(200)]

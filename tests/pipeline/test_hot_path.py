@@ -17,6 +17,7 @@ from types import FrameType
 import pytest
 
 from poolkit import EmbeddingsRequest, RerankRequest
+from poolkit.engine.scheduler import _Stream
 from poolkit.testing import fake_model
 
 CALLS_PER_PROMPT = 32
@@ -105,6 +106,7 @@ def test_a_small_request_wakes_four_threads_and_the_loop_once(monkeypatch):
             notify(self, n)
 
         monkeypatch.setattr(threading.Condition, "notify", counted_notify)
+        monkeypatch.setattr(_Stream, "wake", counting(_Stream.wake, woken, "engine"))
         loop = asyncio.new_event_loop()
         monkeypatch.setattr(loop, "call_soon_threadsafe", counting(loop.call_soon_threadsafe, woken, "loop"))
         loop.run_until_complete(ask())
@@ -112,7 +114,8 @@ def test_a_small_request_wakes_four_threads_and_the_loop_once(monkeypatch):
         loop.close()
     assert during["worker"] == 2
     assert during["loop"] == 1
-    assert during["notify"] == 1  # the engine
+    assert during["engine"] == 1
+    assert during["notify"] == 0  # nobody else
 
 
 def spy(monkeypatch: pytest.MonkeyPatch, kind: type, name: str) -> list[tuple[list[str]]]:

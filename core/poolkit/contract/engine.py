@@ -231,6 +231,16 @@ class Backbone(Protocol[ArrayT_co]):
 
     It may also have `close()`, which ends the threads and gives back the connections, files and native memory that it
     holds. It is called once, when no batch runs any more, and no batch is run after it.
+
+    It may say how batches are best run, by further attributes:
+
+    * `num_streams`, an int: the threads that should run batches at the same time where the operator does not say
+      (`info.config.num_streams`). 1 by default: one that uses all cores by itself gains nothing from more.
+    * `efficient_tokens`, an int: the tokens of a batch from which on a larger one is hardly faster per token. Where
+      several streams share what waits, no batch is made smaller than that. 256 by default.
+
+    `info.config.threads_per_stream` is what the operator says of the threads of one batch. torch's are limited by
+    poolkit in each stream; an engine with threads of its own reads it.
     """
 
     @property

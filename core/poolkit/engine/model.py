@@ -21,6 +21,9 @@ __all__ = ["Engine", "LoadedModel", "close_backbone"]
 
 logger = logging.getLogger(__name__)
 
+EFFICIENT_TOKENS = 256
+"""Of a backbone that says nothing: more than the short texts of a few requests, less than pays to wait for."""
+
 
 class Engine(Protocol):
     """The part of a loaded model that the scheduler calls."""
@@ -28,6 +31,16 @@ class Engine(Protocol):
     @property
     def decisions(self) -> Sequence[Decision]:
         """Start-up decisions, for the start-up report."""
+        ...
+
+    @property
+    def num_streams(self) -> int:
+        """The threads that should run batches at the same time where the operator does not say."""
+        ...
+
+    @property
+    def efficient_tokens(self) -> int:
+        """The tokens of a batch from which on a larger one is hardly faster per token."""
         ...
 
     def forward(self, prompts: Sequence[EncodedPrompt]) -> Sequence[PooledOutput]:
@@ -66,6 +79,8 @@ class LoadedModel(Generic[ArrayT]):
         decisions: Sequence[Decision],
     ) -> None:
         self.decisions = tuple(decisions)
+        self.num_streams: int = getattr(backbone, "num_streams", 1)
+        self.efficient_tokens: int = getattr(backbone, "efficient_tokens", EFFICIENT_TOKENS)
         self._name = name
         self._parts: tuple[Backbone[ArrayT], Pooler[ArrayT]] | None = (backbone, pooler)
         self._finish = finish

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ class Item(Protocol):
 ItemT = TypeVar("ItemT", bound=Item)
 
 
-@dataclass(eq=False, slots=True)
 class Unit(Generic[ItemT]):
     """A prompt, or the prompts of a group, which are taken, cancelled and failed as a whole.
 
@@ -45,23 +43,21 @@ class Unit(Generic[ItemT]):
         bucket: of its longest prompt.
         kept_key: names the query that the model keeps for documents, if it is one.
         document_key: names the query that it is scored against inside the engine, if it is a document.
-        is_gone: True once it was taken.
+        is_gone: True once it was taken or dropped.
     """
 
-    items: Sequence[ItemT]
-    number: int = -1
-    tokens: int = field(init=False)
-    bucket: int = field(init=False)
-    kept_key: str | None = None
-    document_key: str | None = None
-    is_gone: bool = False
+    __slots__ = ("bucket", "document_key", "is_gone", "items", "kept_key", "number", "tokens")
 
-    def __post_init__(self) -> None:
-        """Work out what the queue asks again and again."""
-        costs = [item.prompt.cost for item in self.items]
+    def __init__(self, items: Sequence[ItemT]) -> None:
+        costs = [item.prompt.cost for item in items]
+        self.items = items
+        self.number = -1
         self.tokens = sum(costs)
         self.bucket = _bucket(max(costs))
-        late = self.items[0].prompt.params.late_interaction
+        self.kept_key: str | None = None
+        self.document_key: str | None = None
+        self.is_gone = False
+        late = items[0].prompt.params.late_interaction
         if late is not None and late.mode == "cache_query":
             self.kept_key = late.query_key
         elif late is not None:
@@ -75,11 +71,13 @@ class Unit(Generic[ItemT]):
     @property
     def is_wanted(self) -> bool:
         """True if it still waits and nobody has given it up."""
-        return not self.is_gone and not self.is_over
+        return not self.is_gone and not self.items[0].job.is_over
 
 
-def make_units(items: Iterable[ItemT]) -> list[Unit[ItemT]]:
+def make_units(items: Sequence[ItemT]) -> list[Unit[ItemT]]:
     """Return prompts as what is queued: those of one group, which come together, as one."""
+    if all(item.prompt.group is None for item in items):
+        return [Unit((item,)) for item in items]
     groups: dict[object, list[ItemT]] = {}
     for item in items:
         group = item.prompt.group
@@ -88,9 +86,14 @@ def make_units(items: Iterable[ItemT]) -> list[Unit[ItemT]]:
 
 
 class PromptQueue(Generic[ItemT]):
-    """Units that wait. A document waits apart until its query has run, or is about to run in the same batch."""
+    """Units that wait. A document waits apart until its query has run, or is about to run in the same batch.
+
+    Attributes:
+        tokens: of all units that wait, those that wait apart and those that were given up lately included.
+    """
 
     def __init__(self) -> None:
+        self.tokens = 0
         self._count = 0
         self._by_age: deque[Unit[ItemT]] = deque()
         self._buckets: defaultdict[int, deque[Unit[ItemT]]] = defaultdict(deque)
@@ -98,7 +101,7 @@ class PromptQueue(Generic[ItemT]):
         self._documents: dict[str, list[Unit[ItemT]]] = {}  # by the key of a query that has not run yet
 
     def __bool__(self) -> bool:
-        """Return whether there may be anything to take now."""
+        """Return whether there is anything to take now, but for what was given up since the last one was taken."""
         return bool(self._by_age)
 
     def add(self, units: Iterable[Unit[ItemT]]) -> None:
@@ -106,6 +109,7 @@ class PromptQueue(Generic[ItemT]):
         for unit in units:
             unit.number = self._count
             self._count += 1
+            self.tokens += unit.tokens
             if unit.document_key in self._documents:
                 self._documents[unit.document_key].append(unit)
                 continue
@@ -128,13 +132,14 @@ class PromptQueue(Generic[ItemT]):
             return []
         taken = [first]
         tokens, prompts = first.tokens, len(first.items)
-        first.is_gone = True
+        self._leave(first)
         for unit in self._candidates(first):
             tokens, prompts = tokens + unit.tokens, prompts + len(unit.items)
             if tokens > max_tokens or prompts > max_prompts:
                 break
-            unit.is_gone = True
+            self._leave(unit)
             taken.append(unit)
+        self._drop_leading()
         return sorted(taken, key=lambda unit: unit.number)
 
     def finish(self, units: Iterable[Unit[ItemT]]) -> None:
@@ -145,17 +150,24 @@ class PromptQueue(Generic[ItemT]):
                 if document.is_wanted:
                     self._by_age.appendleft(document)  # they are older than most
                     self._buckets[document.bucket].append(document)
+                elif not document.is_gone:
+                    self._leave(document)
 
     def _oldest(self) -> Unit[ItemT] | None:
-        while self._by_age:
-            unit = self._by_age.popleft()
-            if unit.is_wanted:
-                return unit
-            self._drop(unit)
-        return None
+        self._drop_leading()
+        return self._by_age.popleft() if self._by_age else None
+
+    def _drop_leading(self) -> None:
+        """Drop what is not wanted any more, until the oldest unit is one that is."""
+        while self._by_age and not self._by_age[0].is_wanted:
+            self._drop(self._by_age.popleft())
 
     def _candidates(self, first: Unit[ItemT]) -> Iterator[Unit[ItemT]]:
         """Yield what may go with the first one, best first. Whatever is yielded and not taken stays queued."""
+        if not self._by_age and first.kept_key is None:  # it was the last
+            self._buckets.clear()
+            self._queries.clear()
+            return
         keys = [] if first.kept_key is None else [first.kept_key]
         while self._queries:
             query = self._queries[0]
@@ -179,9 +191,16 @@ class PromptQueue(Generic[ItemT]):
             del self._buckets[bucket]
 
     def _drop(self, unit: Unit[ItemT]) -> None:
-        """Let the documents of a query go that was given up: so were they, or their processor scores them."""
-        if unit.kept_key is not None and not unit.is_gone:
+        """Drop a unit that was given up. So were the documents of a query, or their processor scores them."""
+        if unit.is_gone:
+            return
+        self._leave(unit)
+        if unit.kept_key is not None:
             self.finish([unit])
+
+    def _leave(self, unit: Unit[ItemT]) -> None:
+        unit.is_gone = True
+        self.tokens -= unit.tokens
 
 
 def _bucket(length: int) -> int:

@@ -72,6 +72,9 @@ class LLM(OfflineModel):
         batching: "auto" packs where the start-up self-check agrees with padded batches.
         max_num_batched_tokens: tokens in one forward pass.
         max_num_seqs: prompts in one forward pass.
+        num_streams: threads that run forward passes at the same time; as many as the engine gains from by default.
+        threads_per_stream: threads that one forward pass uses on the CPU; by default the engine's choice for one
+            stream, and a share of the cores for each of several.
         trust_remote_code: run Python code from the model's repository.
         engine: an entry point in group `poolkit.engines`.
 

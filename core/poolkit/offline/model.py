@@ -50,6 +50,8 @@ class OfflineModel:
         batching: Literal["auto", "packed", "padded"] = "auto",
         max_num_batched_tokens: int = 8192,
         max_num_seqs: int = 512,
+        num_streams: int | None = None,
+        threads_per_stream: int | None = None,
         trust_remote_code: bool = False,
         engine: str = "torch",
     ) -> None:
@@ -67,6 +69,8 @@ class OfflineModel:
             "batching": batching,
             "max_num_batched_tokens": max_num_batched_tokens,
             "max_num_seqs": max_num_seqs,
+            "num_streams": num_streams,
+            "threads_per_stream": threads_per_stream,
             "trust_remote_code": trust_remote_code,
             "engine": engine,
         }

@@ -169,7 +169,7 @@ class OnlineRequest(Generic[T]):
         self._job = job
         if self._is_cancelled:
             self.cancel()
-        job.future.add_done_callback(lambda _: self._submit(self._go_on))
+        job.add_done_callback(lambda: self._submit(self._go_on))
 
     def _go_on(self) -> None:
         if self._is_cancelled:

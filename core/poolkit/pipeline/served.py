@@ -13,7 +13,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import wait as wait_for_futures
 from contextlib import closing
 from dataclasses import replace
 from typing import TypeVar
@@ -37,6 +36,7 @@ from poolkit.contract import (
 from poolkit.engine.job import Admission, Job
 from poolkit.engine.model import Engine
 from poolkit.engine.scheduler import Scheduler, SchedulerStats
+from poolkit.engine.streams import Streams
 from poolkit.errors import CancelledRequestError, RequestError
 from poolkit.pipeline import prepare_model, report, report_quarantined
 from poolkit.pipeline.request import OnlineRequest, Rounds
@@ -93,9 +93,11 @@ class ServedModel:
         self.registry = registry
         self.modalities = {name: modality.prompt for name, modality in registry.modalities.items()}
         self.operations: Mapping[str, BoundOperation] = task.operations
+        streams = Streams.resolve(info.config, gains_from=engine.num_streams, efficient_tokens=engine.efficient_tokens)
         self.decisions: tuple[Decision, ...] = (
             *report(info, task.task),
             *engine.decisions,
+            streams.decision,
             *report_quarantined(registry),
         )
         self._bound = task
@@ -104,6 +106,7 @@ class ServedModel:
         self._max_num_seqs = info.config.max_num_seqs
         self._scheduler = Scheduler(
             engine,
+            streams=streams,
             max_num_batched_tokens=info.config.max_num_batched_tokens,
             max_num_seqs=info.config.max_num_seqs,
             max_waiting_prompts=max_waiting_prompts,
@@ -156,7 +159,7 @@ class ServedModel:
     def _wait_for(self, job: Job, done_before: int, on_progress: Callable[[int, int], None] | None) -> None:
         try:
             while not job.is_over:
-                wait_for_futures([job.future], timeout=PROGRESS_INTERVAL_S)
+                job.wait_until_done(job.size, PROGRESS_INTERVAL_S)
                 if on_progress is not None:
                     on_progress(done_before + job.done, done_before + job.size)
         except BaseException:

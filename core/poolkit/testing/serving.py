@@ -33,6 +33,7 @@ def fake_model(
     backbone: Callable[[PoolingTask], FakeBackbone] | None = None,
     outputs: ChangeOutputs | None = None,
     max_num_seqs: int = 1,
+    num_streams: int | None = 1,
     max_waiting_prompts: int = MAX_WAITING_PROMPTS,
 ) -> Iterator[ServedModel]:
     """Yield a served model that has no weights, and close it at the end.
@@ -50,6 +51,7 @@ def fake_model(
         backbone: makes the backbone for the task, in place of a `FakeBackbone`.
         outputs: sees the outputs of each batch, and returns those that are delivered.
         max_num_seqs: prompts in a batch; a task whose prompts come in groups needs as many as a group has.
+        num_streams: threads that run the engine at the same time; None for as many as the backbone says.
         max_waiting_prompts: as for a server.
 
     Raises:
@@ -62,7 +64,7 @@ def fake_model(
     chosen = registry.get_pooling_task(names, task)
     provider = next(loaded.plugin for loaded in registry.tasks if loaded.target is chosen)
     fake = find_fake(provider.name, chosen.name) or Fake()
-    config = fake.model.config.model_copy(update={"max_num_seqs": max_num_seqs})
+    config = fake.model.config.model_copy(update={"max_num_seqs": max_num_seqs, "num_streams": num_streams})
     fake = replace(fake, model=replace(fake.model, config=config))
     chosen = chosen.for_model(fake.model)
     encoder = Encoder(FakeTokenizer(), fake.model, ParamsResolver(chosen, fake.model))

@@ -19,7 +19,14 @@ __all__ = ["Keys"]
 FORMAT = 2
 """Raised when what is stored changes its form or meaning."""
 
-DECIDES_NO_RESULT = {"task", "batching", "max_num_batched_tokens", "max_num_seqs"}
+DECIDES_NO_RESULT = {
+    "task",
+    "batching",
+    "max_num_batched_tokens",
+    "max_num_seqs",
+    "num_streams",
+    "threads_per_stream",
+}
 """Settings of the model that only say how prompts are run; the task has its own place in the key."""
 
 DECIDES_POOLING = ("activates", "dimensions", "columns", "step_tag_id", "parts", "extra")
