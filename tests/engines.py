@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from checkpoints import real_texts
-from poolkit.config import ModelConfig, PoolerConfig
+from poolkit.config import ModelConfig, PluginConfig, PoolerConfig
 from poolkit.contract import (
     Activation,
     Decision,
@@ -25,10 +25,12 @@ from poolkit.contract import (
     Prompt,
     Tokenizer,
 )
+from poolkit.engine.choice import EngineChoice
 from poolkit.errors import RequestError
 from poolkit.models import read_model
 from poolkit.pipeline.params import ParamsResolver
 from poolkit.pipeline.weights import load_weights
+from poolkit.registry import ENGINES, Registry
 from poolkit.tokenization import Encoder
 from reading import read, tables
 
@@ -110,15 +112,18 @@ def load_engine(
     folder: Path | str, *, task: PoolingTask = EMBED, pooler: PoolerConfig | None = None, **settings: object
 ) -> LoadedTask:
     """Return the engine of the model in `folder`, in float32 unless `settings` say otherwise."""
-    from poolkit.engine import torch as torch_engine
-
     config = ModelConfig(
         **{"model": str(folder), "dtype": "float32", "pooler_config": pooler or PoolerConfig(), **settings}
     )
     info = read_model(config, tables())
     encoder = make_encoder(load_tokenizer(folder), info, task)
-    model = load_weights(torch_engine, info, task=task, settings=NoSettings(), encoder=encoder)
+    model = load_weights(choose("torch"), info, task=task, settings=NoSettings(), encoder=encoder)
     return LoadedTask(model, ParamsResolver(task, info))
+
+
+def choose(name: str) -> EngineChoice:
+    """Return the choice of one of poolkit's own engines."""
+    return EngineChoice(name, Registry.load(PluginConfig()).entries(ENGINES))
 
 
 def run(

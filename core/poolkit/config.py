@@ -80,8 +80,9 @@ class ModelConfig(BaseModel):
     )
     revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.")
     task: str | None = Field(default=None, description='The one task to serve: "embed" or "plugin:embed".')
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="auto: bfloat16 where the hardware runs it fast, else float32."
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
+        default="auto",
+        description="auto: bfloat16 where the hardware runs it fast, else float32. int8: for engines that have it.",
     )
     device: str = Field(default="auto", description="auto: cuda where there is one, else cpu.")
     max_model_len: int | None = Field(
@@ -116,7 +117,10 @@ class ModelConfig(BaseModel):
         "model's own, or the one that ships for its family.",
     )
     trust_remote_code: bool = Field(default=False, description="Run Python code from the model's repository.")
-    engine: str = Field(default="torch", description="An entry point in group poolkit.engines.")
+    engine: str = Field(
+        default="auto",
+        description="An entry point in group poolkit.engines. auto: the first engine that suits the model, else torch.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

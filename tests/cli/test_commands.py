@@ -103,7 +103,8 @@ def test_a_wrong_setting_ends_with_a_message_and_no_traceback(poolkit):
     code, out, err = poolkit("config", "--dtype", "fp16")
     assert (code, out) == (2, "")
     assert err == (
-        "ConfigError: dtype must be 'auto', 'float32', 'bfloat16' or 'float16', got 'fp16'. It comes from --dtype.\n"
+        "ConfigError: dtype must be 'auto', 'float32', 'bfloat16', 'float16' or 'int8', got 'fp16'. It comes from "
+        "--dtype.\n"
     )
 
 

@@ -49,7 +49,7 @@ def rows(table: str) -> list[list[str]]:
 
 
 def test_every_value_is_shown_with_where_it_comes_from_and_no_weights_are_read(poolkit, embedder):
-    code, out, err = poolkit("inspect", embedder, "--dtype", "float32", "--device", "cpu")
+    code, out, err = poolkit("inspect", embedder, "--engine", "torch", "--dtype", "float32", "--device", "cpu")
     assert (code, err) == (0, "")
     values, tasks = out.split("\n\n")
     assert [[cell.strip() for cell in row] for row in rows(values)] == [
@@ -64,6 +64,7 @@ def test_every_value_is_shown_with_where_it_comes_from_and_no_weights_are_read(p
         ["dimensions", "48", "config.json"],
         ["head", "none", "the model's files name none"],
         ["activation", "normalize", "task 'embed'"],
+        ["engine", "torch", "engine"],
         ["device", "cpu", "device"],
         ["dtype", "float32", "dtype"],
     ]

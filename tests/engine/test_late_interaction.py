@@ -15,7 +15,7 @@ import pytest
 
 from checkpoints import real_texts
 from closeness import assert_close, assert_ranks
-from engines import load_tokenizer, make_encoder
+from engines import choose, load_tokenizer, make_encoder
 from poolkit import (
     LateInteractionParams,
     ModelConfig,
@@ -104,13 +104,11 @@ class Watched:
 
 @contextmanager
 def serve(folder: Path, *, flash: bool = True, **settings: object) -> Iterator[tuple[ServedModel, Watched]]:
-    from poolkit.engine import torch as torch_engine
-
     pooler = PoolerConfig(enable_flash_late_interaction=flash)
     config = ModelConfig(**{"model": str(folder), "dtype": "float32", "pooler_config": pooler, **settings})
     info = read_model(config, tables())
     encoder = make_encoder(load_tokenizer(folder), info)
-    engine = Watched(load_weights(torch_engine, info, task=TOKEN_EMBED, settings=NoSettings(), encoder=encoder))
+    engine = Watched(load_weights(choose("torch"), info, task=TOKEN_EMBED, settings=NoSettings(), encoder=encoder))
     registry = Registry.load(PluginConfig())
     task = registry.bind(TOKEN_EMBED, info, encoder)
     served = ServedModel(info=info, task=task, registry=registry, encoder=encoder, engine=engine)

@@ -220,7 +220,7 @@ def test_a_closed_engine_says_so(checkpoint):
 
 def test_the_report_names_device_dtype_and_path(checkpoint):
     engine = load_engine(checkpoint("bert"), task=EMBED, device="cpu")
-    assert [one.name for one in engine.decisions] == ["device", "dtype", "path"]
+    assert [one.name for one in engine.decisions] == ["engine", "device", "dtype", "path"]
     assert decision(engine, "device") == ("cpu", "device")
     assert decision(engine, "dtype") == ("float32", "dtype")
 

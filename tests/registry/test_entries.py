@@ -27,27 +27,27 @@ def install_engine(site: Site, name: str, source: str, *, engine: str = "openvin
 def test_an_engine_is_found_by_its_name(site: Site):
     functions = "def load_tokenizer(info): ...\ndef load_backbone(info, *, taps=()): ...\n"
     install_engine(site, "poolkit-openvino", functions)
-    assert load("openvino").import_engine("openvino").__name__ == "poolkit_openvino"
-    assert load().import_engine("torch") is distributions
+    assert load("openvino").entries(ENGINES)["openvino"].__name__ == "poolkit_openvino"
+    assert load().entries(ENGINES)["torch"] is distributions
 
 
 def test_poolkits_own_engine_keeps_its_name_and_outlives_its_tasks(site: Site):
     install_engine(site, "poolkit-torch", "raise SystemExit", engine="torch")
     registry = load("poolkit-torch", disable=(Reference("poolkit", "--no-plugin poolkit"),))
-    assert registry.import_engine("torch") is distributions
+    assert registry.entries(ENGINES)["torch"] is distributions
 
 
 @pytest.mark.usefixtures("site")
 def test_a_misspelled_engine():
     with pytest.raises(ConfigError) as caught:
-        load().import_engine("trch")
+        load().entries(ENGINES)["trch"]
     assert str(caught.value) == "no engine named 'trch'. Did you mean 'torch'?\n  Engines: torch."
 
 
 def test_an_engine_that_is_installed_but_not_enabled(site: Site):
     install_engine(site, "poolkit-openvino", "")
     with pytest.raises(ConfigError) as caught:
-        load().import_engine("openvino")
+        load().entries(ENGINES)["openvino"]
     assert str(caught.value) == (
         "engine 'openvino' is provided by poolkit-openvino 1.0.0, which is installed but not enabled.\n"
         '  Enable it with  enable = ["poolkit-openvino"]  in poolkit.toml, or --plugin poolkit-openvino.'
@@ -58,7 +58,7 @@ def test_an_engine_that_two_plugins_provide(site: Site):
     for name in ("poolkit-openvino", "poolkit-intel"):
         install_engine(site, name, "")
     with pytest.raises(ConfigError) as caught:
-        load("openvino", "intel").import_engine("openvino")
+        load("openvino", "intel").entries(ENGINES)["openvino"]
     assert str(caught.value) == (
         "engine 'openvino' is provided by 2 enabled plugins: poolkit-openvino 1.0.0, poolkit-intel 1.0.0. Keep one."
     )
@@ -67,7 +67,7 @@ def test_an_engine_that_two_plugins_provide(site: Site):
 def test_an_engine_that_lacks_a_function(site: Site):
     install_engine(site, "poolkit-openvino", "def load_tokenizer(info): ...\n")
     with pytest.raises(PluginInvalidError) as caught:
-        load("openvino").import_engine("openvino")
+        load("openvino").entries(ENGINES)["openvino"]
     assert str(caught.value) == (
         "poolkit-openvino 1.0.0: engine 'openvino' (poolkit_openvino) has no function load_backbone."
     )
@@ -76,7 +76,7 @@ def test_an_engine_that_lacks_a_function(site: Site):
 def test_an_engine_that_cannot_be_imported(site: Site):
     install_engine(site, "poolkit-openvino", "raise RuntimeError('no device')")
     with pytest.raises(PluginLoadError) as caught:
-        load("openvino").import_engine("openvino")
+        load("openvino").entries(ENGINES)["openvino"]
     assert str(caught.value) == (
         "poolkit-openvino 1.0.0 failed to import: RuntimeError: no device\n"
         "  entry point  openvino = poolkit_openvino\n"

@@ -128,7 +128,7 @@ def test_wrong_values_are_reported_together_with_their_place(tmp_path: Path, mon
     with pytest.raises(ConfigError) as caught:
         resolve_settings({("max_model_len",): Given(0, "--max-model-len")})
     assert sorted(str(caught.value).splitlines()) == [
-        f"dtype must be 'auto', 'float32', 'bfloat16' or 'float16', got 'fp16'. It comes from {path}.",
+        f"dtype must be 'auto', 'float32', 'bfloat16', 'float16' or 'int8', got 'fp16'. It comes from {path}.",
         f"enable must be a string or a list of strings. It comes from {path}.",
         "max_model_len must be greater than or equal to 1, got 0. It comes from --max-model-len.",
         f"plugins is for tables such as [plugins.poolkit-gliner]; name the plugins to use in 'enable'. "

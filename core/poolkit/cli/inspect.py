@@ -16,7 +16,8 @@ from poolkit.cli.options import MODEL_SETTINGS, takes_settings
 from poolkit.settings.settings import Resolved
 
 if TYPE_CHECKING:
-    from poolkit.contract import Decision, EngineProvider, ModelInfo
+    from poolkit.contract import Decision, ModelInfo
+    from poolkit.engine.choice import EngineChoice
 
 __all__ = ["inspect"]
 
@@ -37,7 +38,7 @@ def inspect(
     with closing(prepared.task):
         decisions = [
             *report(prepared.info, prepared.task.task),
-            *_decide(prepared.provider, prepared.info),
+            *_decide(prepared.engines, prepared.info),
             *report_quarantined(prepared.registry),
         ]
         tasks = prepared.registry.supported_tasks(prepared.info)
@@ -60,10 +61,11 @@ def inspect(
     )
 
 
-def _decide(engine: EngineProvider, info: ModelInfo) -> Sequence[Decision]:
-    """Return what an engine decides before the weights are read, if it says."""
-    decide: Callable[[ModelInfo], Sequence[Decision]] | None = getattr(engine, "decide", None)
-    return () if decide is None else decide(info)
+def _decide(engines: EngineChoice, info: ModelInfo) -> Sequence[Decision]:
+    """Return which engine it is, and what it decides before the weights are read, if it says."""
+    decide: Callable[[ModelInfo], Sequence[Decision]] | None
+    decide = getattr(engines.current(info).provider, "decide", None)
+    return (engines.decision(info), *(() if decide is None else decide(info)))
 
 
 def _print(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

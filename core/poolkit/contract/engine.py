@@ -229,8 +229,20 @@ class States(Generic[ArrayT_co]):
 class Backbone(Protocol[ArrayT_co]):
     """Runs batches through a model's layers. May be called from several threads at a time.
 
-    It may also have `close()`, which ends the threads and gives back the connections, files and native memory that it
-    holds. It is called once, when no batch runs any more, and no batch is run after it.
+    It may also have
+
+    * `close()`, which ends the threads and gives back the connections, files and native memory that it holds. It is
+      called once, when no batch runs any more, and no batch is run after it;
+    * `linear(weight, bias) -> Callable`, which runs the linear layers of a head in place of torch, for an engine that
+      gives a prompt the same bits in every batch: torch's depend on the number of rows. `weight` (outputs, inputs) and
+      `bias` (outputs,) or None are numpy's in float32, and the function that it returns turns float32 (rows, inputs)
+      into (rows, outputs);
+    * `maxsim(query, documents, segments) -> scores`, which scores the documents of late interaction that come out of
+      the model: the sum, over the query's vectors, of the largest product with any of a document's. `query` (vectors,
+      dim) and `documents` (tokens, dim) are numpy's in float32, `Segments` say where each document's vectors lie, and
+      `scores` is (documents,) in float32, of any value where a document has no vectors.
+
+    `linear` and `maxsim` are called from several threads at a time, and not after `close`.
 
     It may say how batches are best run, by further attributes:
 
@@ -265,12 +277,16 @@ class EngineProvider(Protocol):
     * `describe(folder, *, config) -> ModelInfo | None`, for a folder that core cannot read. It is asked before any file
       is read, and returns None for a folder that is not its own;
     * `load_tokenizer(info) -> Tokenizer`, for a folder whose tokenizer transformers cannot load;
+    * `suits(info) -> str | None`, for the choice that `--engine auto` makes: None if it wants to run the model, else
+      why not, as "its attention is not one that this engine has". It reads no weights. An engine without it runs the
+      models alone for which it is named. An engine that suits may still refuse in `load_backbone`: then the next is
+      asked, and at last the engine `torch`;
     * `decide(info) -> Sequence[Decision]`, what it decides before weights are read (device, dtype), for
       `poolkit inspect`;
     * `find_device(info) -> str`, the torch device that its hidden states come on, where that is not the CPU;
-    * `load_with_head(info, *, encoder, per_token) -> tuple[Backbone, Pooler]`, which loads a classifier of texts, or of
-      tokens where `per_token`, with its own head. Without it core loads that head and runs it with torch, or
-      refuses the model where the head cannot be run alone.
+    * `load_with_head(info, *, encoder, per_token) -> tuple[Backbone, Pooler] | str`, which loads a classifier of texts,
+      or of tokens where `per_token`, with its own head, or returns why the engine cannot. Without it core loads that
+      head and runs it with torch, or refuses the model where the head cannot be run alone.
     """
 
     def load_backbone(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 from poolkit.contract import Activation, HeadContext, Output
 from poolkit.engine.arrays import ArrayT
@@ -16,13 +16,15 @@ from poolkit.engine.poolers.task_head import OnTorch
 from poolkit.engine.poolers.tokens import TokenPooler
 from poolkit.engine.poolers.vector import VectorPooler
 from poolkit.engine.queries import QueryStore
-from poolkit.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
     from pydantic import BaseModel
 
     from poolkit.contract import Backbone, EngineProvider, ModelInfo, OutputKind, Pooler, PromptEncoder
+    from poolkit.engine.choice import EngineChoice
+
+    Parts: TypeAlias = tuple[Backbone[torch.Tensor], Pooler[torch.Tensor]]
 
 __all__ = ["load_model", "make_finish"]
 
@@ -32,15 +34,16 @@ CLASSIFIES = (Output.LOGITS, Output.TOKEN_LOGITS)
 class LoadWithHead(Protocol):
     """Loads a classifier with its own head: what an engine may have beside `load_backbone`."""
 
-    def __call__(
-        self, info: ModelInfo, *, encoder: PromptEncoder, per_token: bool
-    ) -> tuple[Backbone[torch.Tensor], Pooler[torch.Tensor]]:
-        """Return what runs the base, and what gives the logits of each prompt, or of each token where `per_token`."""
+    def __call__(self, info: ModelInfo, *, encoder: PromptEncoder, per_token: bool) -> Parts | str:
+        """Return what runs the base, and what gives the logits of each prompt, or of each token where `per_token`.
+
+        A string is the reason why the engine cannot.
+        """
         ...
 
 
 def load_model(
-    provider: EngineProvider,
+    engines: EngineChoice,
     info: ModelInfo,
     *,
     output: Output,
@@ -55,7 +58,7 @@ def load_model(
     """Load the weights of the model that `info` describes, with what makes `output` of its hidden states.
 
     Args:
-        provider: the engine.
+        engines: those that may run it; each that cannot is left out.
         info: what the model's files say.
         output: what is asked of the model.
         activation: as in `PoolingTask`.
@@ -66,17 +69,24 @@ def load_model(
         taps: layers whose hidden states the task's head needs.
         pooling: the pooling modes by name; by default poolkit's own.
 
-    Raises ModelError where the model cannot be loaded, or the engine cannot run it.
+    Raises ModelError where the model cannot be loaded, or no engine can run it.
     """
-    if create_head is None and output in CLASSIFIES:
-        backbone, pooler = _load_with_head(provider, info, encoder, per_token=output is Output.TOKEN_LOGITS)
-    else:
+
+    def load(provider: EngineProvider) -> Parts | str:
+        if create_head is None and output in CLASSIFIES:
+            return _load_with_head(provider, info, encoder, per_token=output is Output.TOKEN_LOGITS)
         # First what is small: a head that cannot be made is told before the weights are read.
         context = HeadContext(info, settings, encoder, _device(provider, info))
         pooler = _load_pooler(context, output, pooling) if create_head is None else OnTorch(create_head(context))
         backbone = _load_backbone(provider, info, taps)
+        return backbone if isinstance(backbone, str) else (backbone, pooler)
+
+    while isinstance(found := load(engines.current(info).provider), str):
+        engines.refuse(found)
+    backbone, pooler = found
+    decisions = (engines.decision(info), *backbone.decisions)
     finish: Finish[torch.Tensor] = make_finish(info, output, activation, kind)
-    return LoadedModel(info.name, backbone, pooler, finish, queries=finish.queries, decisions=backbone.decisions)
+    return LoadedModel(info.name, backbone, pooler, finish, queries=finish.queries, decisions=decisions)
 
 
 def make_finish(info: ModelInfo, output: Output, activation: Activation, kind: OutputKind) -> Finish[ArrayT]:
@@ -92,16 +102,9 @@ def make_finish(info: ModelInfo, output: Output, activation: Activation, kind: O
     )
 
 
-def _load_backbone(provider: EngineProvider, info: ModelInfo, taps: Sequence[int] = ()) -> Backbone[torch.Tensor]:
-    found = provider.load_backbone(info, taps=tuple(taps))
-    if isinstance(found, str):
-        raise _refusal(info, found)
+def _load_backbone(provider: EngineProvider, info: ModelInfo, taps: Sequence[int] = ()) -> Backbone[torch.Tensor] | str:
     # Numpy's arrays go the same way: poolers and finish find out for themselves what they are given.
-    return cast("Backbone[torch.Tensor]", found)
-
-
-def _refusal(info: ModelInfo, reason: str) -> ModelError:
-    return ModelError(f"The engine {info.config.engine!r} cannot run {info.name}: {reason}. Choose another engine.")
+    return cast("Backbone[torch.Tensor] | str", provider.load_backbone(info, taps=tuple(taps)))
 
 
 def _device(provider: EngineProvider, info: ModelInfo) -> str:
@@ -112,10 +115,10 @@ def _device(provider: EngineProvider, info: ModelInfo) -> str:
 
 def _load_with_head(
     provider: EngineProvider, info: ModelInfo, encoder: PromptEncoder, *, per_token: bool
-) -> tuple[Backbone[torch.Tensor], Pooler[torch.Tensor]]:
+) -> Parts | str:
     """Return the model with its own head, which runs with torch where the engine does not bring it.
 
-    Raises ModelError where it does not, and the head cannot be run alone.
+    Returns the reason where the engine cannot run the model, or the head cannot be run alone.
     """
     load: LoadWithHead | None = getattr(provider, "load_with_head", None)
     if load is not None:
@@ -123,14 +126,18 @@ def _load_with_head(
     from poolkit.engine.torch import load_with_head
 
     backbone = _load_backbone(provider, info)
+    if isinstance(backbone, str):
+        return backbone
     try:
         config = info.config.model_copy(update={"device": _device(provider, info), "dtype": "float32"})
-        _, pooler = load_with_head(replace(info, config=config), encoder=encoder, per_token=per_token)
-        if isinstance(pooler, VectorPooler | TokenPooler):  # they pass through what the whole model gives
-            raise _refusal(info, "its head cannot be run without the rest of the model")
+        with_head = load_with_head(replace(info, config=config), encoder=encoder, per_token=per_token)
     except BaseException:
         close_backbone(backbone, info.name)
         raise
+    pooler = None if isinstance(with_head, str) else with_head[1]
+    if pooler is None or isinstance(pooler, VectorPooler | TokenPooler):  # they pass through what the whole model gives
+        close_backbone(backbone, info.name)
+        return "its head cannot be run without the rest of the model"
     return backbone, OnTorch(pooler)
 
 

@@ -76,7 +76,7 @@ class LLM(OfflineModel):
         threads_per_stream: threads that one forward pass uses on the CPU; by default the engine's choice for one
             stream, and a share of the cores for each of several.
         trust_remote_code: run Python code from the model's repository.
-        engine: an entry point in group `poolkit.engines`.
+        engine: an entry point in group `poolkit.engines`; "auto" is the first that suits the model, else "torch".
 
     Raises:
         ConfigError: an argument cannot be used.

@@ -36,7 +36,7 @@ class OfflineModel:
         model: str = DEFAULT_MODEL,
         *,
         task: str | None = None,
-        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto",
         device: str = "auto",
         max_model_len: int | None = None,
         auto_truncate: bool = False,
@@ -53,7 +53,7 @@ class OfflineModel:
         num_streams: int | None = None,
         threads_per_stream: int | None = None,
         trust_remote_code: bool = False,
-        engine: str = "torch",
+        engine: str = "auto",
     ) -> None:
         settings: dict[str, object] = {
             "model": model,

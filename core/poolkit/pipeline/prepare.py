@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Protocol
 
 from poolkit.config import ModelConfig, PluginConfig
-from poolkit.contract import EngineProvider, ModelInfo, Output, Tokenizer
-from poolkit.errors import ConfigError, ModelError, PoolkitError
+from poolkit.contract import ModelInfo, Output, Tokenizer
+from poolkit.engine.choice import EngineChoice
+from poolkit.errors import ConfigError
 from poolkit.models import ModelTables, find_model_folder, read_model
 from poolkit.pipeline.params import ParamsResolver
 from poolkit.pipeline.pooler_config import check_pooler
-from poolkit.registry import MODELS, BoundTask, Registry
+from poolkit.registry import ENGINES, MODELS, BoundTask, Registry
 from poolkit.tokenization import Encoder
 from poolkit.tokenization.score_template import ScoreTemplate
 
@@ -21,14 +20,6 @@ __all__ = ["PreparedModel", "prepare_model"]
 
 
 MODEL_KINDS = ("family", "module", "pooling", "reranker")
-
-
-class Describe(Protocol):
-    """Describes a model whose folder core cannot read."""
-
-    def __call__(self, folder: Path, *, config: ModelConfig) -> ModelInfo | None:
-        """Return what the model is, or None if it is none of the engine's own."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +30,14 @@ class PreparedModel:
         info: what its files say.
         task: the one that it will serve, bound.
         encoder: makes token ids of prompts.
-        provider: loads the engine.
+        engines: those that may run it.
         registry: the enabled plugins.
     """
 
     info: ModelInfo
     task: BoundTask
     encoder: Encoder
-    provider: EngineProvider
+    engines: EngineChoice
     registry: Registry
 
 
@@ -63,8 +54,8 @@ def prepare_model(config: ModelConfig, plugins: PluginConfig) -> PreparedModel:
     if len(named) > 1:
         raise ConfigError(f"task is {config.task!r} and pooler_config.task is {pooler.task!r}. Name one task.")
     registry = Registry.load(plugins, needs=("enable_chunked_processing",) if pooler.enable_chunked_processing else ())
-    provider = registry.import_engine(config.engine)
-    info = _read(config, registry, provider)
+    engines = EngineChoice(config.engine, registry.entries(ENGINES))
+    info = _read(config, registry, engines)
     task = registry.get_pooling_task(registry.supported_tasks(info), *named, model=info)
     check_pooler(info, task=task)
     if config.score_template is not None and task.output is not Output.LOGITS:
@@ -76,24 +67,17 @@ def prepare_model(config: ModelConfig, plugins: PluginConfig) -> PreparedModel:
         ScoreTemplate.of(info)  # a bad template is told as such, not as the failure of the task that would use it
     modalities = registry.modalities
     readers = {name: modalities[name].load_reader(info) for name in info.modalities}
+    provider = engines.current(info).provider
     load: Callable[[ModelInfo], Tokenizer] = getattr(provider, "load_tokenizer", None) or _tokenizer_loader()
     encoder = Encoder(load(info), info, ParamsResolver(task, info), readers=readers)
     bound = registry.bind(task, info, encoder)
-    return PreparedModel(info, bound, encoder, provider, registry)
+    return PreparedModel(info, bound, encoder, engines, registry)
 
 
-def _read(config: ModelConfig, registry: Registry, provider: EngineProvider) -> ModelInfo:
-    """Return what the model's files say: by the engine, if it knows the folder, else as all other models are read."""
+def _read(config: ModelConfig, registry: Registry, engines: EngineChoice) -> ModelInfo:
+    """Return what the model's files say: by an engine, if one knows the folder, else as all other models are read."""
     folder = find_model_folder(config)
-    describe: Describe | None = getattr(provider, "describe", None)
-    try:
-        described = describe(folder, config=config) if describe is not None else None
-    except PoolkitError:
-        raise
-    except Exception as exc:
-        raise ModelError(
-            f"Engine {config.engine!r} failed to describe the model in {folder}: {type(exc).__name__}: {exc}"
-        ) from exc
+    described = engines.describe(folder, config)
     if described is not None:
         return replace(described, config=config)
     family, module, pooling, reranker = (registry.entries(MODELS, kind) for kind in MODEL_KINDS)

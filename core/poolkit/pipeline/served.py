@@ -323,7 +323,7 @@ def load_model(
     prepared = prepare_model(config, plugins)
     try:
         engine = load_weights(
-            prepared.provider,
+            prepared.engines,
             prepared.info,
             task=prepared.task.task,
             settings=prepared.task.settings,

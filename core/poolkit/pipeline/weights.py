@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     import torch
     from pydantic import BaseModel
 
-    from poolkit.contract import EngineProvider, HeadContext, ModelInfo, Pooler, PoolingTask, PromptEncoder
+    from poolkit.contract import HeadContext, ModelInfo, Pooler, PoolingTask, PromptEncoder
+    from poolkit.engine.choice import EngineChoice
     from poolkit.engine.model import LoadedModel
 
 __all__ = ["load_weights"]
 
 
 def load_weights(
-    provider: EngineProvider,
+    engines: EngineChoice,
     info: ModelInfo,
     *,
     task: PoolingTask,
@@ -42,7 +43,7 @@ def load_weights(
             "another task or another model."
         )
     return load_model(
-        provider,
+        engines,
         info,
         output=task.output,
         activation=task.activation,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Self, cast
 
 from poolkit.config import PluginConfig
-from poolkit.contract import EngineProvider, Modality, ModalityPrompt
+from poolkit.contract import Modality, ModalityPrompt
 from poolkit.registry import bind, resolve
 from poolkit.registry.bind import BoundOperation, BoundTask
 from poolkit.registry.call import Observe
@@ -107,10 +107,6 @@ class Registry(Loaded):
             kind: of `MODELS`, what stands in front of the dot: "family", "module", "pooling" or "reranker".
         """
         return Entries(self.selection, group, kind, quarantined=self.quarantined)
-
-    def import_engine(self, name: str) -> EngineProvider:
-        """Return the provider of an engine. Raises ConfigError and PluginError as its table does."""
-        return cast("EngineProvider", self.entries(ENGINES)[name])
 
     @property
     def modalities(self) -> Mapping[str, Modality[ModalityPrompt]]:

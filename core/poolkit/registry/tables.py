@@ -56,6 +56,25 @@ class Entries(Mapping[str, object]):
         enabled, entry_point = self._find(name)
         return load_entry(entry_point, enabled, self._selection.installed.core)
 
+    def find(self, name: str) -> object | None:
+        """Import an entry, or set it aside with a warning and return None where it cannot be used.
+
+        Raises ConfigError and PluginError as `[name]` does unless only `"*"` enabled it.
+        """
+        try:
+            return self[name]
+        except PoolkitError as error:
+            providers = self._providers[name]
+            if any(enabled.must_load for enabled, _ in providers):
+                raise
+            for enabled, entry_point in providers:
+                self._set_aside(Failure(entry_point, enabled, error))
+            return None
+
+    def is_core(self, name: str) -> bool:
+        """Return whether an entry is one of poolkit's own, without an import."""
+        return self._providers[name][0][0].plugin.is_builtin
+
     def provider(self, name: str) -> Plugin:
         """Return the plugin that provides an entry, without an import. Raises ConfigError as `[name]` does."""
         return self._find(name)[0].plugin
@@ -87,16 +106,8 @@ class Entries(Mapping[str, object]):
         return candidates[0]
 
     def _load_all(self) -> dict[str, object]:
-        entries: dict[str, object] = {}
-        for name, providers in self._providers.items():
-            try:
-                entries[name] = self[name]
-            except PoolkitError as error:
-                if any(enabled.must_load for enabled, _ in providers):
-                    raise
-                for enabled, entry_point in providers:
-                    self._set_aside(Failure(entry_point, enabled, error))
-        return entries
+        found = {name: self.find(name) for name in self._providers}
+        return {name: entry for name, entry in found.items() if entry is not None}
 
     def _set_aside(self, failure: Failure) -> None:
         """Quarantine an entry and tell so, once: several tables and models may meet it."""

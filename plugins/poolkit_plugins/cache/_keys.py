@@ -45,7 +45,7 @@ class Keys:
         decides = {
             "format": FORMAT,
             "task": [task.name, task.output, task.activation],
-            "plugins": [*_providers("poolkit.tasks", task.name), *_providers("poolkit.engines", config.engine)],
+            "plugins": [*_providers("poolkit.tasks", task.name), *_engine_providers(config.engine)],
             "model": context.model.name,
             "config": config.model_dump(mode="json", exclude=DECIDES_NO_RESULT),
             "files": sorted(_files(context.model.path)),
@@ -76,9 +76,14 @@ def _dump(extra: object) -> object:
     return extra.model_dump(mode="json")
 
 
-def _providers(group: str, name: str) -> list[str]:
+def _engine_providers(name: str) -> list[str]:
+    """Return what provides the engine; with "auto" any may be the one."""
+    return _providers("poolkit.engines") if name == "auto" else _providers("poolkit.engines", name)
+
+
+def _providers(group: str, *names: str) -> list[str]:
     """Return name and version of every distribution with such an entry point, enabled or not: too many do no harm."""
-    found = importlib_metadata.entry_points(group=group, name=name)
+    found = [one for one in importlib_metadata.entry_points(group=group) if not names or one.name in names]
     return sorted(f"{one.dist.name} {one.dist.version}" for one in found if one.dist is not None)
 
 

@@ -47,6 +47,8 @@ def _reason_not_to(info: ModelInfo, taps: Sequence[int]) -> str | None:
         return f"it reads texts alone, and the model reads modality {' and '.join(info.modalities)}"
     if info.config.device not in ("auto", "cpu"):
         return f"it runs on the CPU, and device is {info.config.device!r}"
+    if info.config.dtype == "int8":
+        return "it does not compute in int8"
     if info.config.batching == "packed":
         return "it pads rows, and batching is 'packed'"
     return None

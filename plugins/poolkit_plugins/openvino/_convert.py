@@ -83,7 +83,7 @@ def load(info: ModelInfo) -> PaddedBackbone | str:
         if runnable.get_property("INFERENCE_PRECISION_HINT") != PRECISIONS[dtype]:
             return f"OpenVINO does not compute in {dtype} on this CPU"
         decisions = (
-            Decision("engine", f"openvino {openvino.__version__.partition('-')[0]}", "engine"),
+            Decision("library", f"openvino {openvino.__version__.partition('-')[0]}", "the engine openvino"),
             Decision("device", "cpu", "the engine openvino"),
             Decision("dtype", dtype, source),
             Decision("path", "padded", "the self-check: converted it agrees with transformers"),

@@ -21,6 +21,8 @@ __all__ = ["decide", "find_device", "load_backbone", "load_with_head"]
 SEQUENCE_CLASSIFIER = "AutoModelForSequenceClassification"
 TOKEN_CLASSIFIER = "AutoModelForTokenClassification"  # noqa: S105 - a class, not a secret
 
+NO_INT8 = "it does not compute in int8; set dtype to auto, float32 or bfloat16"
+
 
 def decide(info: ModelInfo) -> Sequence[Decision]:
     """Return where the weights go, and in which dtype.
@@ -43,6 +45,8 @@ def load_backbone(info: ModelInfo, *, taps: Sequence[int] = ()) -> Backbone[torc
 
     Raises ModelError where they cannot be loaded, or where packed was asked for and the model cannot run so.
     """
+    if info.config.dtype == "int8":
+        return NO_INT8
     family, placement = find_family(info), Placement.resolve(info.config)
     if family.load is not None:
         return family.load(info, placement, taps=taps)
@@ -55,7 +59,7 @@ def load_backbone(info: ModelInfo, *, taps: Sequence[int] = ()) -> Backbone[torc
 
 def load_with_head(
     info: ModelInfo, *, encoder: PromptEncoder, per_token: bool
-) -> tuple[Backbone[torch.Tensor], Pooler[torch.Tensor]]:
+) -> tuple[Backbone[torch.Tensor], Pooler[torch.Tensor]] | str:
     """Load the weights of a model with its own head.
 
     Returns what runs its base, and what gives the logits of each prompt in float32, or of each token where `per_token`.
@@ -63,6 +67,8 @@ def load_with_head(
 
     Raises ModelError as `load_backbone` does.
     """
+    if info.config.dtype == "int8":
+        return NO_INT8
     family, placement = find_family(info), Placement.resolve(info.config)
     if family.load_head is not None:
         return family.load_head(info, placement, encoder=encoder, per_token=per_token)

@@ -61,7 +61,11 @@ def resolve_device(config: ModelConfig) -> tuple[torch.device, Decision]:
 
 
 def resolve_dtype(config: ModelConfig, device: torch.device) -> tuple[torch.dtype, Decision]:
-    """Return the dtype of the weights, and why."""
+    """Return the dtype of the weights, and why. Raises ConfigError where torch has no such weights."""
+    if config.dtype == "int8":
+        raise ConfigError(
+            "dtype is 'int8', which the engine 'torch' does not have. Set it to auto, float32 or bfloat16."
+        )
     if config.dtype != "auto":
         return getattr(torch, config.dtype), Decision("dtype", config.dtype, "dtype")
     hardware = _fast_bfloat16(device)

@@ -89,7 +89,8 @@ def load_engine(plugin: PluginUnderTest, entry: EntryPoint) -> Iterator[LoadedEn
         config = ModelConfig(model=folder, engine=entry.name, dtype="float32")
         prepared = prepare_model(config, plugin.config)
         try:
-            found = prepared.provider.load_backbone(prepared.info)
+            provider = prepared.engines.current(prepared.info).provider
+            found = provider.load_backbone(prepared.info)
             if isinstance(found, str):
                 raise NotApplicableError(
                     f"engine {entry.name!r} cannot run the model that it was tried with: {found}. Name a function "
@@ -112,7 +113,7 @@ def load_engine(plugin: PluginUnderTest, entry: EntryPoint) -> Iterator[LoadedEn
                     for name, prompt in zip(texts, encoded, strict=True)
                     if isinstance(prompt, EncodedPrompt)
                 }
-                yield LoadedEngine(entry.name, prepared.provider, prepared.info, backbone, prompts)
+                yield LoadedEngine(entry.name, provider, prepared.info, backbone, prompts)
             finally:
                 close_backbone(backbone, entry.name)
         finally:
