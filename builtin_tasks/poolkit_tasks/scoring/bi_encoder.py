@@ -9,8 +9,8 @@ from typing import TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from poolkit import PooledOutput, Prepared
-from poolkit_tasks.scoring.pairs import Pair, ScoringRequest
+from poolkit import PooledOutput, PoolingParams, Prepared
+from poolkit_tasks.scoring.pairs import Pairs, ScoringRequest, change_params
 from poolkit_tasks.scoring.processors import Scored, ScoringIOProcessor
 from poolkit_tasks.scoring.sides import Sides, part
 
@@ -25,10 +25,10 @@ SMALLEST_NORM = 1e-12
 class BiEncoderIOProcessor(ScoringIOProcessor):
     """Embeds each text once and compares queries with documents as the model's files say, by cosine without them."""
 
-    def prepare(self, pairs: Sequence[Pair], request: ScoringRequest) -> Prepared:
+    def prepare(self, pairs: Pairs, request: ScoringRequest) -> Prepared:
         """Return the documents, then the queries."""
         self.refuse_instruction(request)
-        sides = part([self._as_trained(pair) for pair in pairs])
+        sides = part(replace(pairs, params=change_params(pairs.params, self._as_trained)))
         return Prepared(sides.prompts, sides.params, sides, outputs_map_to_inputs=False)
 
     def score(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> Scored:
@@ -38,17 +38,19 @@ class BiEncoderIOProcessor(ScoringIOProcessor):
         # What a multi-vector model's files say holds for its token vectors.
         compare = SIMILARITIES.get(self.context.model.vector.similarity, _cosine)
         scores = np.empty(len(documents), np.float32)
-        for query, pairs in zip(queries, sides.pairs_of, strict=True):
-            scores[pairs] = compare(query.data, np.stack([documents[pair].data for pair in pairs]))
+        if documents:
+            vectors = np.concatenate([document.data for document in documents]).reshape(len(documents), -1)
+            for query, pairs in zip(queries, sides.pairs_of, strict=True):
+                scores[pairs] = compare(query.data, vectors[pairs])
         return Scored(scores, sides.prompt_token_ids(outputs))
 
-    def _as_trained(self, pair: Pair) -> Pair:
+    def _as_trained(self, params: PoolingParams) -> PoolingParams:
         """Leave vectors as long as the model makes them where the similarity depends on that, unless somebody asked."""
         model = self.context.model
-        wishes = (pair.params.use_activation, model.config.pooler_config.use_activation)
+        wishes = (params.use_activation, model.config.pooler_config.use_activation)
         if model.vector.similarity == "cosine" or wishes != (None, None):
-            return pair
-        return replace(pair, params=replace(pair.params, use_activation=model.pooling.normalizes))
+            return params
+        return replace(params, use_activation=model.pooling.normalizes)
 
 
 def _cosine(query: Array, documents: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, islice
 
 import numpy as np
 
@@ -15,10 +15,9 @@ from poolkit import (
     ScoreRequest,
     ScoreTemplate,
     TextPair,
-    require_text,
 )
 from poolkit.errors import RequestError
-from poolkit_tasks.scoring.pairs import Pair, ScoringRequest
+from poolkit_tasks.scoring.pairs import Pairs, ScoringRequest, require_texts
 from poolkit_tasks.scoring.processors import Scored, ScoringIOProcessor
 
 __all__ = ["CrossEncoderIOProcessor"]
@@ -31,7 +30,7 @@ class CrossEncoderIOProcessor(ScoringIOProcessor):
         super().__init__(context)
         self._template = ScoreTemplate.of(context.model)
 
-    def prepare(self, pairs: Sequence[Pair], request: ScoringRequest) -> Prepared:
+    def prepare(self, pairs: Pairs, request: ScoringRequest) -> Prepared:
         """Return a prompt for each pair."""
         model = self.context.model
         if model.num_labels != 1:
@@ -39,29 +38,33 @@ class CrossEncoderIOProcessor(ScoringIOProcessor):
                 f"{model.name} has {model.num_labels} labels, and only a model with one label can score pairs. Ask it "
                 "to classify, or serve another model."
             )
-        prompts = self._render(pairs, request)
+        prompts = self._pair(pairs, request) if self._template is None else self._render(self._template, pairs, request)
         # Sorted documents are not what was asked, one for one: rerank is answered whole or not at all.
-        return Prepared(
-            prompts, [pair.params for pair in pairs], outputs_map_to_inputs=isinstance(request, ScoreRequest)
-        )
+        return Prepared(prompts, pairs.params, outputs_map_to_inputs=isinstance(request, ScoreRequest))
 
     def score(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> Scored:  # noqa: ARG002
         """Return the label's score for each pair."""
         scores = np.array([output.data.item() for output in outputs], np.float32)
         return Scored(scores, [output.prompt_token_ids for output in outputs])
 
-    def _render(self, pairs: Sequence[Pair], request: ScoringRequest) -> list[Prompt]:
-        """Return what the model reads of each pair: two texts, where it has no template for them."""
-        if self._template is None:
-            self.refuse_instruction(request)
-            # As sentence-transformers does, the model's own prompt goes before the first text.
-            model = self.context.model
-            prompt = model.text.prompts.get(model.text.default_prompt_name or "", "")
-            return [TextPair(prompt + require_text(pair.query), require_text(pair.document)) for pair in pairs]
+    def _pair(self, pairs: Pairs, request: ScoringRequest) -> Sequence[Prompt]:
+        """Return the two texts of each pair, which the model joins itself."""
+        self.refuse_instruction(request)
+        # As sentence-transformers does, the model's own prompt goes before the first text.
+        model = self.context.model
+        prompt = model.text.prompts.get(model.text.default_prompt_name or "", "")
+        queries = require_texts(pairs.queries)
+        behind_prompt = {query: prompt + query for query in dict.fromkeys(queries)}
+        documents = require_texts(pairs.documents)
+        return [TextPair(behind_prompt[query], document) for query, document in zip(queries, documents, strict=True)]
+
+    def _render(self, template: ScoreTemplate, pairs: Pairs, request: ScoringRequest) -> Sequence[Prompt]:
+        """Return a text for each pair, made by the model's template."""
         prompts: list[Prompt] = []
-        for (query, limit), alike in groupby(pairs, lambda pair: (pair.query, pair.params.max_tokens_per_query)):
-            text = require_text(query)
-            shortened = text if limit is None else self.context.encoder.shorten(text, tokens=limit)
-            documents = [require_text(pair.document) for pair in alike]
-            prompts += self._template.render(shortened, documents, instruction=request.instruction)
+        queries, documents = require_texts(pairs.queries), iter(require_texts(pairs.documents))
+        limits = [params.max_tokens_per_query for params in pairs.params]
+        for (query, limit), alike in groupby(zip(queries, limits, strict=True)):
+            shortened = query if limit is None else self.context.encoder.shorten(query, tokens=limit)
+            count = len(list(alike))
+            prompts += template.render(shortened, list(islice(documents, count)), instruction=request.instruction)
         return prompts

@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 
 from poolkit import LateInteractionParams, PooledOutput, PoolingParams, Prepared, compute_maxsim_score_batched
-from poolkit_tasks.scoring.pairs import Pair, ScoringRequest
+from poolkit_tasks.scoring.pairs import Pairs, ScoringRequest
 from poolkit_tasks.scoring.processors import Scored, ScoringIOProcessor
 from poolkit_tasks.scoring.sides import Sides, part
 
@@ -22,7 +22,7 @@ class LateInteractionIOProcessor(ScoringIOProcessor):
     The sum becomes a mean where the model's files say so.
     """
 
-    def prepare(self, pairs: Sequence[Pair], request: ScoringRequest) -> Prepared:
+    def prepare(self, pairs: Pairs, request: ScoringRequest) -> Prepared:
         """Return the documents, then the queries."""
         self.refuse_instruction(request)
         sides = part(pairs)
@@ -34,15 +34,15 @@ class LateInteractionIOProcessor(ScoringIOProcessor):
         """Return the scores; those of documents that came back as vectors are made here."""
         sides = cast("Sides", prepared.state)
         queries, documents = sides.split(outputs)
-        own_query = [queries[query].data for query in sides.query_of]
         scores = np.array([document.data[0] if document.data.ndim == 1 else 0 for document in documents], np.float32)
         as_vectors = [pair for pair, document in enumerate(documents) if document.data.ndim == 2]
         if as_vectors:
             scores[as_vectors] = compute_maxsim_score_batched(
-                [own_query[pair] for pair in as_vectors], [documents[pair].data for pair in as_vectors]
+                [queries[query].data for query in sides.query_of[as_vectors]],
+                [documents[pair].data for pair in as_vectors],
             )
         if self.context.model.vector.similarity == "meanmaxsim":
-            scores /= np.array([max(1, len(query)) for query in own_query], np.float32)
+            scores /= np.array([max(1, len(query.data)) for query in queries], np.float32)[sides.query_of]
         return Scored(scores, sides.prompt_token_ids(outputs))
 
 
@@ -51,10 +51,14 @@ def _keep_queries(sides: Sides) -> list[PoolingParams]:
     keys = [str(number) for number in range(len(sides.queries))]
     queries = [
         replace(params, late_interaction=LateInteractionParams("cache_query", key, len(pairs)))
-        for key, (_, params), pairs in zip(keys, sides.queries, sides.pairs_of, strict=True)
+        for key, params, pairs in zip(keys, sides.query_params, sides.pairs_of, strict=True)
     ]
-    documents = [
-        replace(params, late_interaction=LateInteractionParams("score_doc", keys[query]))
-        for query, (_, params) in zip(sides.query_of, sides.documents, strict=True)
-    ]
+    documents: list[PoolingParams] = []
+    made: dict[tuple[int, int], PoolingParams] = {}
+    for query, params in zip(sides.query_of.tolist(), sides.document_params, strict=True):
+        known = made.get((query, id(params)))
+        if known is None:
+            late_interaction = LateInteractionParams("score_doc", keys[query])
+            known = made[query, id(params)] = replace(params, late_interaction=late_interaction)
+        documents.append(known)
     return [*documents, *queries]

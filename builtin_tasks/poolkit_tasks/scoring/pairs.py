@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from poolkit import ModalityPrompt, PoolingParams, RerankRequest, ScoreRequest
+from poolkit import ModalityPrompt, PoolingParams, RerankRequest, ScoreRequest, require_text
 from poolkit.errors import RequestError
 
-__all__ = ["Pair", "ScoringRequest", "read_pairs"]
+__all__ = ["Pairs", "ScoringRequest", "Text", "change_params", "read_pairs", "require_texts"]
 
 ScoringRequest: TypeAlias = ScoreRequest | RerankRequest
 
+Text: TypeAlias = str | ModalityPrompt
+"""A text, or what stands in its place."""
+
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """A query and a document to score, and how both are read."""
+class Pairs:
+    """Queries and documents to score, and how both are read.
 
-    query: str | ModalityPrompt
-    document: str | ModalityPrompt
-    params: PoolingParams
+    Attributes:
+        queries: of each pair.
+        documents: of each pair.
+        params: of each pair. Those of many pairs are mostly one object.
+    """
+
+    queries: Sequence[Text]
+    documents: Sequence[Text]
+    params: Sequence[PoolingParams]
 
 
-def read_pairs(request: ScoringRequest) -> list[Pair]:
+def read_pairs(request: ScoringRequest) -> Pairs:
     """Return the pairs of a request, in the order of its documents.
 
-    Raises RequestError where the numbers of queries and documents are neither 1:1, 1:N nor N:N, and ValueError where
-    there are parameters for another number of pairs.
+    Raises RequestError where the numbers of queries and documents are neither 1:1, 1:N nor N:N, or there are
+    parameters for another number of pairs.
     """
-    queries: Sequence[str | ModalityPrompt] = [request.query] if isinstance(request, RerankRequest) else request.queries
+    queries: Sequence[Text] = [request.query] if isinstance(request, RerankRequest) else request.queries
     documents = request.documents
     if len(queries) not in (1, len(documents)):
         raise RequestError(
@@ -40,5 +49,21 @@ def read_pairs(request: ScoringRequest) -> list[Pair]:
     if len(queries) == 1:
         queries = [queries[0]] * len(documents)
     params = request.params(prompts=len(documents))
-    of_each = [params] * len(documents) if isinstance(params, PoolingParams) else params
-    return [Pair(*each) for each in zip(queries, documents, of_each, strict=True)]
+    return Pairs(queries, documents, [params] * len(documents) if isinstance(params, PoolingParams) else params)
+
+
+def require_texts(prompts: Sequence[Text]) -> list[str]:
+    """Return prompts that are all texts. Raises RequestError where one is not."""
+    return [prompt if isinstance(prompt, str) else require_text(prompt) for prompt in prompts]
+
+
+def change_params(
+    params: Sequence[PoolingParams], change: Callable[[PoolingParams], PoolingParams]
+) -> list[PoolingParams]:
+    """Return changed parameters. Each different one is changed once, and equal ones are one object afterwards."""
+    changed: dict[int, PoolingParams] = {}
+    distinct: dict[PoolingParams, PoolingParams] = {}
+    for number, one in {id(one): one for one in params}.items():
+        made = change(one)
+        changed[number] = distinct.setdefault(made, made)
+    return [changed[id(one)] for one in params]

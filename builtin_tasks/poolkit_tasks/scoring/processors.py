@@ -21,7 +21,7 @@ from poolkit import (
     Usage,
 )
 from poolkit.errors import RequestError
-from poolkit_tasks.scoring.pairs import Pair, ScoringRequest, read_pairs
+from poolkit_tasks.scoring.pairs import Pairs, ScoringRequest, read_pairs
 
 __all__ = ["Scored", "ScoringIOProcessor"]
 
@@ -52,7 +52,7 @@ class _Asked:
 class ScoringIOProcessor(PoolingIOProcessor[ScoringRequest, ScoringResponse]):
     """Serves `score` and `rerank`, each by an instance of its own. A scorer says how, in `prepare` and `score`."""
 
-    def prepare(self, pairs: Sequence[Pair], request: ScoringRequest) -> Prepared:
+    def prepare(self, pairs: Pairs, request: ScoringRequest) -> Prepared:
         """Return the prompts of some pairs."""
         raise NotImplementedError
 
@@ -87,11 +87,12 @@ class ScoringIOProcessor(PoolingIOProcessor[ScoringRequest, ScoringResponse]):
 def _sort(scores: NDArray[np.float32], request: RerankRequest) -> list[RerankResult]:
     """Return the best documents, most relevant first and equals by index."""
     order = np.argsort(-scores, kind="stable")[: request.top_n or None]
+    documents = request.documents
     return [
         RerankResult(
             index=index,
-            relevance_score=float(scores[index]),
-            document=document if isinstance(document := request.documents[index], str) else None,
+            relevance_score=score,
+            document=document if isinstance(document := documents[index], str) else None,
         )
-        for index in order.tolist()
+        for index, score in zip(order.tolist(), scores[order].tolist(), strict=True)
     ]

@@ -4,47 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import overload
 
 import numpy as np
+from numpy.typing import NDArray
 
-from poolkit import ModalityPrompt, PooledOutput, PoolingParams, TokenIds
-from poolkit_tasks.scoring.pairs import Pair
+from poolkit import PooledOutput, PoolingParams, TokenIds
+from poolkit_tasks.scoring.pairs import Pairs, Text, change_params
 
 __all__ = ["PairTokenIds", "Sides", "part"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Sides:
     """The prompts of some pairs: the documents, so that a failure's index is theirs, then each different query once.
 
     Attributes:
-        queries: texts or other prompts with their parameters. The same text read in two ways is two queries.
-        documents: of each pair, with its parameters.
-        query_of: of each pair, the place of its query in `queries`.
+        queries: each different one. The same text read in two ways is two queries.
+        query_params: of each query.
+        documents: of each pair.
+        document_params: of each document.
+        query_of: of each pair, the place of its query in `queries`. (pairs,)
     """
 
-    queries: tuple[tuple[str | ModalityPrompt, PoolingParams], ...]
-    documents: tuple[tuple[str | ModalityPrompt, PoolingParams], ...]
-    query_of: tuple[int, ...]
+    queries: Sequence[Text]
+    query_params: Sequence[PoolingParams]
+    documents: Sequence[Text]
+    document_params: Sequence[PoolingParams]
+    query_of: NDArray[np.intp]
 
     @property
-    def pairs_of(self) -> list[list[int]]:
+    def pairs_of(self) -> list[NDArray[np.intp]]:
         """The pairs that each query stands in."""
-        pairs: list[list[int]] = [[] for _ in self.queries]
-        for pair, query in enumerate(self.query_of):
-            pairs[query].append(pair)
-        return pairs
+        order = np.argsort(self.query_of, kind="stable")
+        counts = np.bincount(self.query_of, minlength=len(self.queries))
+        return np.split(order, counts.cumsum())[:-1]
 
     @property
-    def prompts(self) -> list[str | ModalityPrompt]:
+    def prompts(self) -> list[Text]:
         """Each document, then each query."""
-        return [prompt for prompt, _ in (*self.documents, *self.queries)]
+        return [*self.documents, *self.queries]
 
     @property
     def params(self) -> list[PoolingParams]:
         """The parameters of each."""
-        return [params for _, params in (*self.documents, *self.queries)]
+        return [*self.document_params, *self.query_params]
 
     def split(self, outputs: Sequence[PooledOutput]) -> tuple[Sequence[PooledOutput], Sequence[PooledOutput]]:
         """Return the queries' outputs and the documents'."""
@@ -63,7 +68,7 @@ class PairTokenIds(Sequence[TokenIds]):
     Over HTTP nobody reads them, and a query may stand in a thousand pairs.
     """
 
-    query_of: Sequence[int]
+    query_of: NDArray[np.intp]
     queries: Sequence[PooledOutput]
     documents: Sequence[PooledOutput]
 
@@ -83,11 +88,17 @@ class PairTokenIds(Sequence[TokenIds]):
         return np.concatenate([query.prompt_token_ids, document.prompt_token_ids])
 
 
-def part(pairs: Sequence[Pair]) -> Sides:
+def part(pairs: Pairs) -> Sides:
     """Return the two sides of some pairs."""
-    queries: dict[tuple[str | ModalityPrompt, PoolingParams], int] = {}
-    query_of = [
-        queries.setdefault((pair.query, replace(pair.params, input_type="query")), len(queries)) for pair in pairs
-    ]
-    documents = tuple((pair.document, replace(pair.params, input_type="document")) for pair in pairs)
-    return Sides(tuple(queries), documents, tuple(query_of))
+    of_queries = change_params(pairs.params, lambda params: replace(params, input_type="query"))
+    of_documents = change_params(pairs.params, lambda params: replace(params, input_type="document"))
+    params_of_id = {id(params): params for params in of_queries}
+    keys = list(zip(pairs.queries, map(id, of_queries), strict=True))
+    place_of = dict(zip(dict.fromkeys(keys), count(), strict=False))
+    return Sides(
+        queries=[query for query, _ in place_of],
+        query_params=[params_of_id[number] for _, number in place_of],
+        documents=pairs.documents,
+        document_params=of_documents,
+        query_of=np.fromiter(map(place_of.__getitem__, keys), np.intp, len(keys)),
+    )

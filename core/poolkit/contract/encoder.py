@@ -93,25 +93,6 @@ class PairTemplate:
         """Return what joins two texts where the tokenizer is to add nothing."""
         return PairTemplate(second_type=self.second_type)
 
-    def join(self, first: TokenIds, second: TokenIds) -> tuple[TokenIds, TokenIds | None]:
-        """Return the token ids of a pair and their types; None where all types are 0."""
-        import numpy as np
-
-        (before, before_types), (between, between_types), (after, after_types) = (
-            np.array(specials, np.int32).reshape(-1, 2).T for specials in (self.before, self.between, self.after)
-        )
-        ids = np.concatenate([before, first, between, second, after])
-        types = np.concatenate(
-            [
-                before_types,
-                np.zeros(len(first), np.int32),
-                between_types,
-                np.full(len(second), self.second_type, np.int32),
-                after_types,
-            ]
-        )
-        return ids, types if types.any() else None
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModalityInput:

@@ -11,7 +11,7 @@ from poolkit.contract import Call, Dialect, Reply, Served
 from poolkit.dialects.shapes import ModelFields
 from poolkit.errors import RequestError
 from poolkit.operations import RerankRequest, RerankResponse
-from poolkit.operations.modalities import TextOrModality
+from poolkit.operations.modalities import TAKES_TEXTS, TextOrModality
 
 __all__ = ["RERANK"]
 
@@ -36,8 +36,9 @@ class JinaRerankRequest(RerankRequest, ModelFields):
         },
     )
 
-    documents: list[
-        Annotated[TextOrModality, BeforeValidator(_text_of, json_schema_input_type=str | dict[str, str])]
+    documents: Annotated[
+        list[Annotated[TextOrModality, BeforeValidator(_text_of, json_schema_input_type=str | dict[str, str])]],
+        TAKES_TEXTS,
     ] = Field(description='What is sorted: texts, objects {"text": …}, or objects of another modality.')
     return_documents: bool = Field(default=True, description="Answer each document with its score.")
 

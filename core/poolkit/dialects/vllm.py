@@ -147,7 +147,7 @@ def decode_score(request: VLLMScoreRequest, call: Call, served: Served) -> VLLMS
 
 def encode_score(response: ScoreResponse, request: VLLMScoreRequest, call: Call) -> Reply:  # noqa: ARG001
     """Write one item per pair."""
-    data = ({"object": "score", "score": score} for score in response.scores.tolist())
+    data = [{"object": "score", "score": score} for score in response.scores.tolist()]
     return list_answer("score", call, data=data, usage=response.usage)
 
 

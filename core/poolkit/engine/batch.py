@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,57 +15,59 @@ from poolkit.errors import EngineError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from poolkit.contract import EncodedPrompt
+    from poolkit.contract import EncodedPrompt, Group
 
 __all__ = ["fit_states", "lay_out"]
 
 
 def lay_out(prompts: Sequence[EncodedPrompt]) -> tuple[Batch, list[int]]:
     """Return prompts of one modality as a batch, and the index in `prompts` of each prompt of the batch."""
-    order = np.argsort([len(prompt.token_ids) for prompt in prompts], kind="stable").tolist()
-    ordered = [prompts[i] for i in order]
-    lengths = [len(prompt.token_ids) for prompt in ordered]
+    lengths = np.array([len(prompt.token_ids) for prompt in prompts], np.int32)
+    order = np.argsort(lengths, kind="stable")
+    places = order.tolist()
+    ordered, lengths = [prompts[i] for i in places], lengths[order]
     cu_seqlens = np.zeros(len(prompts) + 1, np.int32)
     np.cumsum(lengths, out=cu_seqlens[1:])
+    types_of_each = [prompt.token_type_ids for prompt in ordered]
     types = None
-    if any(prompt.token_type_ids is not None for prompt in ordered):
+    if len([given for given in types_of_each if given is not None]):
         types = np.concatenate(
             [
-                np.zeros(length, np.int32) if prompt.token_type_ids is None else prompt.token_type_ids
-                for prompt, length in zip(ordered, lengths, strict=True)
+                np.zeros(length, np.int32) if given is None else given
+                for given, length in zip(types_of_each, lengths, strict=True)
             ]
         ).astype(np.int32, copy=False)
-
-    def numbers(of: Callable[[EncodedPrompt], int | None], default: Sequence[int]) -> NDArray[np.int32] | None:
-        """Return a number for each prompt; None where each has the default."""
-        given = [of(prompt) for prompt in ordered]
-        if not any(given):
-            return None
-        return np.array(
-            [other if number is None else number for number, other in zip(given, default, strict=True)], np.int32
-        )
-
     batch = Batch(
         token_ids=np.concatenate([prompt.token_ids for prompt in ordered]).astype(np.int32, copy=False),
         cu_seqlens=cu_seqlens,
         is_query=np.array([prompt.is_query for prompt in ordered], np.bool_),
         params=[prompt.params for prompt in ordered],
         token_type_ids=types,
-        attention_lengths=numbers(lambda prompt: prompt.attention_length, lengths),
-        prompt_lengths=numbers(lambda prompt: prompt.prompt_length, lengths),
-        groups=_number_groups(ordered),
+        attention_lengths=_numbers([prompt.attention_length for prompt in ordered], lengths),
+        prompt_lengths=_numbers([prompt.prompt_length for prompt in ordered], lengths),
+        groups=_number_groups([prompt.group for prompt in ordered]),
         modality=ordered[0].modality if ordered else "text",
         inputs=[prompt.input for prompt in ordered if prompt.input is not None],
     )
-    return batch, order
+    return batch, places
 
 
-def _number_groups(prompts: Sequence[EncodedPrompt]) -> NDArray[np.int32] | None:
-    """Return the number of each prompt's group, -1 for none; None where none has one."""
-    if not any(prompt.group for prompt in prompts):
+def _numbers(given: Sequence[int | None], default: NDArray[np.int32]) -> NDArray[np.int32] | None:
+    """Return a number for each prompt; None where none has one but 0 or the default."""
+    if not any(given):
         return None
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(p.group for p in prompts if p.group))}
-    return np.array([-1 if prompt.group is None else numbers[prompt.group] for prompt in prompts], np.int32)
+    return np.array(
+        [other if number is None else number for number, other in zip(given, default, strict=True)], np.int32
+    )
+
+
+def _number_groups(groups: Sequence[Group | None]) -> NDArray[np.int32] | None:
+    """Return the number of each prompt's group, -1 for none; None where none has one."""
+    distinct = [group for group in dict.fromkeys(groups) if group is not None]
+    if not distinct:
+        return None
+    number_of: dict[Group | None, int] = {None: -1, **{group: number for number, group in enumerate(distinct)}}
+    return np.array([number_of[group] for group in groups], np.int32)
 
 
 def fit_states(states: States[ArrayT], batch: Batch) -> States[ArrayT]:

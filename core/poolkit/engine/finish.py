@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -82,7 +83,7 @@ class Finish(Generic[ArrayT]):
         for part in parts.values():
             _check(part, prompts=len(batch), is_part=True)
         raw = self._calibrate(operations.float32(pooled.rows), is_sparse=pooled.indices is not None)
-        treatments = [_treatment(params, is_sparse=pooled.indices is not None) for params in batch.params]
+        treatments = _treatments(batch.params, is_sparse=pooled.indices is not None)
         treated = {treatment: self._treat(raw, treatment) for treatment in dict.fromkeys(treatments)}
         late = [params.late_interaction for params in batch.params]
         is_late = pooled.lengths is not None and any(late)
@@ -122,13 +123,18 @@ class Finish(Generic[ArrayT]):
         return ACTIVATIONS[activation](operations_of(rows), rows) if treatment.activates else rows
 
 
-def _treatment(params: ResolvedParams, *, is_sparse: bool) -> _Treatment:
-    return AS_IT_IS if is_sparse else _Treatment(params.activates, params.dimensions, params.columns)
+def _treatments(params: Sequence[ResolvedParams], *, is_sparse: bool) -> list[_Treatment]:
+    """Return the treatment of each prompt. Those of one request mostly share their parameters."""
+    treatments = {
+        number: AS_IT_IS if is_sparse else _Treatment(one.activates, one.dimensions, one.columns)
+        for number, one in {id(one): one for one in params}.items()
+    }
+    return [treatments[id(one)] for one in params]
 
 
 def _asked_parts(pooled: PooledRows[ArrayT], batch: Batch) -> dict[str, PooledRows[ArrayT]]:
     """Return the parts that any prompt asks for: the others are not even copied."""
-    asked = {params.parts for params in batch.params}
+    asked = set(map(attrgetter("parts"), batch.params))
     names = dict.fromkeys(pooled.parts if None in asked else (name for some in asked for name in some or ()))
     unknown = [name for name in names if name not in pooled.parts]
     if unknown:
@@ -170,10 +176,13 @@ def _outputs(
     own = _indices(pooled) if pooled.indices is not None else None
     outputs = []
     for i, (params, token_ids) in enumerate(zip(batch.params, batch.segments.split(batch.token_ids), strict=True)):
-        names = parts if params.parts is None else params.parts
         rows = data[i]
         if params.step_tag_id is not None:
             rows = rows[token_ids == params.step_tag_id]
+        if own is None and not parts:
+            outputs.append(PooledOutput(rows, token_ids))
+            continue
+        names = parts if params.parts is None else params.parts
         outputs.append(
             PooledOutput(
                 rows,

@@ -108,7 +108,7 @@ class LoadedModel(Generic[ArrayT]):
                     raise
                 except SystemExit as exc:  # of a plugin: it must not end the engine's thread
                     raise EngineError("The engine, or what the task does to its outputs, asked to exit.") from exc
-                outputs.update(zip((places[i] for i in order), finished, strict=True))
+                outputs.update(zip([places[i] for i in order], finished, strict=True))
         return [outputs[place] for place in range(len(prompts))]
 
     def release(self, keys: Sequence[str]) -> None:
@@ -192,6 +192,8 @@ def close_backbone(backbone: Backbone[ArrayT], name: str) -> None:
 
 def _by_modality(prompts: Sequence[EncodedPrompt]) -> list[list[int]]:
     """Return the places of the prompts of each modality, texts first: others may be scored against one of them."""
+    if not [prompt for prompt in prompts if prompt.input is not None]:
+        return [list(range(len(prompts)))] if prompts else []
     found: dict[str, list[int]] = {"text": []}
     for place, prompt in enumerate(prompts):
         found.setdefault(prompt.modality, []).append(place)

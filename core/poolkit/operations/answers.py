@@ -39,5 +39,5 @@ class Usage(BaseModel):
     @classmethod
     def of(cls, outputs: Sequence[PooledOutput]) -> Usage:
         """Return the tokens of all prompts together."""
-        tokens = sum(len(output.prompt_token_ids) for output in outputs)
+        tokens = sum([len(output.prompt_token_ids) for output in outputs])
         return cls(prompt_tokens=tokens, total_tokens=tokens)

@@ -15,15 +15,19 @@ from pydantic import (
     Tag,
     TypeAdapter,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
 )
 
 from poolkit.contract import ModalityPrompt
 from poolkit.errors import RequestError
 
 __all__ = [
+    "TAKES_TEXTS",
     "ModalityObject",
     "OfModality",
     "TextOrModality",
+    "TextsOrModalities",
     "is_of_modality",
     "prompt_schema",
     "request_context",
@@ -126,3 +130,14 @@ TextOrModality = Annotated[
     ),
 ]
 """A text or a prompt of another modality, for models that compare both."""
+
+
+def _take_texts(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+    return list(value) if isinstance(value, list) and set(map(type, value)) == {str} else validate(value)
+
+
+TAKES_TEXTS = WrapValidator(_take_texts)
+"""Takes a list of texts as it is, without Python code for each; other lists are validated item by item."""
+
+TextsOrModalities = Annotated[list[TextOrModality], TAKES_TEXTS]
+"""A list of texts, or of prompts of other modalities."""

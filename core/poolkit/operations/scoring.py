@@ -7,14 +7,14 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from poolkit.operations.answers import FloatArray, Usage
-from poolkit.operations.modalities import TextOrModality, is_of_modality
+from poolkit.operations.modalities import TextOrModality, TextsOrModalities, is_of_modality
 from poolkit.operations.prompts import PoolingFields
 from poolkit.operations.token_ids import PromptTokenIds
 
 __all__ = ["RerankRequest", "RerankResponse", "RerankResult", "ScoreRequest", "ScoreResponse"]
 
 Texts = Annotated[
-    list[TextOrModality],
+    TextsOrModalities,
     BeforeValidator(lambda value: [value] if isinstance(value, str) or is_of_modality(value) else value),
 ]
 """A text or a prompt of another modality, or a list of them."""
@@ -80,7 +80,7 @@ class RerankRequest(ScoringFields):
     )
 
     query: TextOrModality = Field(description="What is searched with: a text, or an object of another modality.")
-    documents: list[TextOrModality] = Field(description="What is sorted: texts, or objects of another modality.")
+    documents: TextsOrModalities = Field(description="What is sorted: texts, or objects of another modality.")
     top_n: int | None = Field(default=None, ge=0, description="Return only so many; none and 0 return all.")
 
 

@@ -24,6 +24,7 @@ from poolkit.contract import (
     Decision,
     ModalityPrompt,
     ModelInfo,
+    PoolingParams,
     PoolingTask,
     Prepared,
     Prompt,
@@ -220,19 +221,15 @@ class ServedModel:
         Queries that are kept for documents stand last. They are tokenized first, and here, so that none comes too late.
         So are texts that stand in several pairs, so that each is tokenized once.
         """
-        prompts = prepared.prompts
-        resolved = {
-            params: _name_query(self._encoder.resolve(params), admission)
-            for params in dict.fromkeys(prepared.params_of_each)
-        }
-        params = [resolved[each] for each in prepared.params_of_each]
+        prompts, given = prepared.prompts, prepared.params_of_each
+        resolved = self._resolve(given, admission)
+        params = [resolved[id(each)] for each in given]
         size = len(prompts)
         self._check_groups(prepared)
-        known = self._encoder.tokenize_shared(prompts, params)
+        known = self._encoder.tokenize_shared(prompts, params) if size > TOKENIZE_CHUNK else {}
         job = self._scheduler.open(size, fails_fast=fails_fast, admission=admission)
-        others = size - sum(
-            one.late_interaction is not None and one.late_interaction.mode == "cache_query" for one in params
-        )
+        kept = {id(one) for one in resolved.values() if _keeps_query(one)}
+        others = size - len([one for one in params if id(one) in kept]) if kept else size
         scope, pool = current_request(), self._io_pools[bound.operation.name]
         tokenization = Tokenization(
             job,
@@ -260,6 +257,12 @@ class ServedModel:
                 self._tokenizer_pool.submit(tokenize, start, min(start + TOKENIZE_CHUNK, others))
         return job
 
+    def _resolve(self, params: Sequence[PoolingParams], admission: Admission) -> Mapping[int, ResolvedParams]:
+        """Return resolved parameters by the `id` of those that they were made of. Equal ones are resolved once."""
+        distinct = {id(one): one for one in params}
+        resolved = {one: _name_query(self._encoder.resolve(one), admission) for one in dict.fromkeys(distinct.values())}
+        return {number: resolved[one] for number, one in distinct.items()}
+
     def _check_groups(self, prepared: Prepared) -> None:
         """Raise RequestError for a group that is larger than a batch may be, or holds what no batch holds together."""
         sizes = Counter(group for group in prepared.groups or () if group is not None)
@@ -279,6 +282,10 @@ class ServedModel:
                     f"{size} prompts belong together (group {group!r}), and at most {self._max_num_seqs} run in one "
                     "batch (max_num_seqs). Send fewer in one request."
                 )
+
+
+def _keeps_query(params: ResolvedParams) -> bool:
+    return params.late_interaction is not None and params.late_interaction.mode == "cache_query"
 
 
 def _name_query(params: ResolvedParams, admission: Admission) -> ResolvedParams:

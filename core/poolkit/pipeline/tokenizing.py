@@ -82,7 +82,10 @@ class Tokenization:
             self._job.keep_text_tokens(_text_tokens(encoded))
         if not self._wrappers:
             encoded = [
-                self._encoder.read(prompt) if isinstance(prompt, EncodedPrompt) else prompt for prompt in encoded
+                self._encoder.read(prompt)
+                if isinstance(prompt, EncodedPrompt) and prompt.unread is not None
+                else prompt
+                for prompt in encoded
             ]
         for index in self._refused.keys() & range(start, stop):
             encoded[index - start] = self._refused[index]

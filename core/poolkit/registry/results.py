@@ -119,7 +119,7 @@ def _find_not_finite(value: object) -> str | None:
         for key, item in value.items():
             if (place := _find_not_finite(item)) is not None:
                 return f"[{key!r}]{place}"
-    elif isinstance(value, list | tuple) and not _has_finite_sum(value):
+    elif isinstance(value, list | tuple) and not (_has_finite_sum(value) or _has_finite_columns(value)):
         for index, item in enumerate(value):
             if (place := _find_not_finite(item)) is not None:
                 return f"[{index}]{place}"
@@ -139,6 +139,16 @@ def _has_finite_sum(values: list[object] | tuple[object, ...]) -> bool:
         return isfinite(sum(values))  # type: ignore[arg-type]  # what is no number raises
     except TypeError:
         return False
+
+
+def _has_finite_columns(values: list[object] | tuple[object, ...]) -> bool:
+    """Return True for models of one type whose fields that may hold floats all hold finite ones."""
+    kind = type(values[0]) if values else None
+    if kind is None or not issubclass(kind, BaseModel) or kind.model_config.get("extra") == "allow":
+        return False
+    if set(map(type, values)) != {kind}:
+        return False
+    return all(_has_finite_sum([getattr(value, name) for value in values]) for name in _inexact_fields(kind))
 
 
 @lru_cache(maxsize=256)

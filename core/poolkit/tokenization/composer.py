@@ -14,7 +14,6 @@ from poolkit.contract import (
     ModalityPrompt,
     ModalityReader,
     ModelInfo,
-    PairTemplate,
     Prompt,
     ResolvedParams,
     TemplatedText,
@@ -26,7 +25,7 @@ from poolkit.contract import (
     UnreadInput,
 )
 from poolkit.errors import RequestError
-from poolkit.tokenization.pairs import compose_pair, pair_requests
+from poolkit.tokenization.pairs import PairBatch
 from poolkit.tokenization.templated import truncate_templated
 from poolkit.tokenization.truncation import (
     TokenizedText,
@@ -77,10 +76,8 @@ class PromptComposer:
         prompts = list(info.text.prompts.values())
         self._prompt_ids = dict(zip(prompts, tokenizer.encode_batch(prompts, add_special_tokens=False), strict=True))
 
-    def as_query(self, prompt: Prompt, params: ResolvedParams) -> Prompt | RequestError:
-        """Put around a text what the model reads around every query; leave other prompts."""
-        if not isinstance(prompt, str):
-            return prompt
+    def as_query(self, text: str, params: ResolvedParams) -> Prompt | RequestError:
+        """Put around a text what the model reads around every query."""
         if self._info.text.only_queries and params.input_type == "document":
             others = " or ".join(self._readers)
             return RequestError(
@@ -88,12 +85,20 @@ class PromptComposer:
                 param="documents",
             )
         if self.query_frame is None:
-            return prompt
+            return text
         prefix, suffix = self.query_frame
-        return TemplatedText(prefix + params.prompt, prompt, suffix)
+        return TemplatedText(prefix + params.prompt, text, suffix)
+
+    def pairs(self, pairs: Sequence[TextPair], params: ResolvedParams) -> PairBatch:
+        """Return what composes pairs of texts.
+
+        Raises RequestError where they cannot be truncated as is asked.
+        """
+        template = self._pair_template if params.add_special_tokens else self._pair_template.without_special_tokens()
+        return PairBatch(pairs, params, template=template, room=self._room(params, special_tokens=template.size))
 
     def requests(self, prompt: Prompt, params: ResolvedParams) -> tuple[TokenizeRequest, ...]:
-        """Return which texts have to be tokenized for a prompt, and how much of each."""
+        """Return which texts have to be tokenized for a prompt that is no pair, and how much of each."""
         side = params.truncation_side
         match prompt:
             case str():
@@ -101,10 +106,6 @@ class PromptComposer:
                 of_text = None if limit is None else len(self._prompt_ids.get(params.prompt, ())) + limit
                 count = min_or_none(of_text, self._room(params, special_tokens=specials))
                 return (TokenizeRequest(params.prompt + prompt, count, side),)
-            case TextPair():
-                return pair_requests(
-                    prompt, params, room=self._room(params, special_tokens=self._template(params).size)
-                )
             case TemplatedText():
                 count = min_or_none(self._max_text_of_templated(params), self._room(params, special_tokens=0))
                 is_cut = count is not None and is_long(prompt.text, count)
@@ -114,21 +115,18 @@ class PromptComposer:
     def compose(
         self, prompt: Prompt, params: ResolvedParams, texts: Sequence[TokenizedText], index: int
     ) -> EncodedPrompt:
-        """Return a prompt as token ids, given what `requests` asked for.
+        """Return a prompt that is no pair as token ids, given what `requests` asked for.
 
         Raises RequestError where that cannot be.
         """
         match prompt:
             case str():
                 return self._text(prompt, params, *texts)
-            case TextPair():
-                template = self._template(params)
-                room = self._room(params, special_tokens=template.size)
-                return compose_pair(prompt, params, *texts, template=template, room=room, truncating=self._truncating)
             case TemplatedText():
                 return _encoded(self._templated(prompt, params, texts, index), params)
             case ModalityPrompt():
                 return self._unread(prompt, params, index)
+        assert not isinstance(prompt, TextPair)
         return self._token_inputs(prompt, params, index)
 
     def compose_with_offsets(self, text: str, params: ResolvedParams, index: int) -> EncodedPrompt:
@@ -199,9 +197,6 @@ class PromptComposer:
         before, after = self.affixes(params)
         # The count of sentence-transformers: the prompt between special tokens, but for the last of these.
         return len(prompt_ids) + len(before) + max(0, len(after) - 1)
-
-    def _template(self, params: ResolvedParams) -> PairTemplate:
-        return self._pair_template if params.add_special_tokens else self._pair_template.without_special_tokens()
 
     def _templated(
         self, templated: TemplatedText, params: ResolvedParams, texts: Sequence[TokenizedText], index: int

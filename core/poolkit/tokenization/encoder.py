@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import repeat
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 from poolkit.contract import (
     EncodedPrompt,
+    InputType,
     ModalityReader,
     ModelInfo,
     PoolingParams,
@@ -21,12 +23,15 @@ from poolkit.contract import (
 )
 from poolkit.errors import RequestError
 from poolkit.tokenization.composer import PromptComposer
+from poolkit.tokenization.pairs import PairBatch
 from poolkit.tokenization.query_expansion import QueryExpansion
 from poolkit.tokenization.truncation import (
     TokenizedText,
     TokenizedTexts,
     TokenizeRequest,
     TruncatingTokenizer,
+    is_long,
+    min_or_none,
     truncate,
 )
 
@@ -34,6 +39,7 @@ __all__ = ["Encoder"]
 
 NO_READERS: Mapping[str, ModalityReader[Any]] = MappingProxyType({})
 NO_TEXTS: TokenizedTexts = MappingProxyType({})
+INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
 
 
 class Encoder:
@@ -60,6 +66,7 @@ class Encoder:
         self._resolve = resolve
         self._composer = PromptComposer(tokenizer, self._truncating, info, readers)
         self._expansion = QueryExpansion(tokenizer, info)
+        self._always_fits = min(map(info.longest, INPUT_TYPES))
 
     def resolve(self, params: PoolingParams) -> ResolvedParams:
         """Return the parameters with every default filled in.
@@ -91,32 +98,23 @@ class Encoder:
             known: what `tokenize_shared` has tokenized already.
         """
         if not refuses_long:
-            params = [one if one.truncates else replace(one, max_tokens=None) for one in params]
+            params = _without_limits(params)
         if not with_text_tokens and (encoded := self._encode_plain_texts(prompts, params, first_index)) is not None:
             return self._finish(encoded, fits=refuses_long)
-        prepared = [self._composer.as_query(*each) for each in zip(prompts, params, strict=True)]
-        if with_text_tokens:
-            return self._finish(self._encode_text_tokens(prepared, params, first_index), fits=refuses_long)
-        requests = [self._requests_or_error(*each) for each in zip(prepared, params, strict=True)]
-        wanted = (one for some in requests if not isinstance(some, RequestError) for one in some)
-        texts = {**known, **self._truncating.tokenize(one for one in wanted if one not in known)}
-        each = enumerate(zip(prepared, params, requests, strict=True), first_index)
-        return self._finish(
-            [self._encode_or_error(prompt, one, some, texts, index) for index, (prompt, one, some) in each],
-            fits=refuses_long,
-        )
+        prepared = [
+            self._composer.as_query(prompt, one) if isinstance(prompt, str) else prompt
+            for prompt, one in zip(prompts, params, strict=True)
+        ]
+        encode = self._encode_text_tokens if with_text_tokens else partial(self._encode_any, known=known)
+        return self._finish(encode(prepared, params, first_index), fits=refuses_long)
 
     def tokenize_shared(self, prompts: Sequence[Prompt], params: Sequence[ResolvedParams]) -> TokenizedTexts:
         """Tokenize the texts that stand in several pairs, a query with its documents, for `encode` to know them.
 
         So each is tokenized once, however many slices the prompts are encoded in.
         """
-        counts: Counter[TokenizeRequest] = Counter()
-        for prompt, one in zip(prompts, params, strict=True):
-            if isinstance(prompt, TextPair):
-                requests = self._requests_or_error(prompt, one)
-                counts.update(() if isinstance(requests, RequestError) else requests)
-        return self._truncating.tokenize(one for one, count in counts.items() if count > 1)
+        batches = [batch for _, batch in self._pair_batches(prompts, params) if isinstance(batch, PairBatch)]
+        return self._truncating.tokenize(request for batch in batches for request in batch.shared_requests())
 
     def special_ids(self) -> tuple[TokenIds, TokenIds]:
         """Return the special tokens that the tokenizer puts before and after a text."""
@@ -149,28 +147,97 @@ class Encoder:
     def _encode_plain_texts(
         self, prompts: Sequence[Prompt], params: Sequence[ResolvedParams], first_index: int
     ) -> list[EncodedPrompt | RequestError] | None:
-        """Encode texts that are neither truncated nor put behind a prompt, in one call of the tokenizer.
+        """Encode texts that no prompt is put before and that are not far too long, in one call of the tokenizer.
 
         None where that is not all that there is to do: the general way then finds out what is.
         """
-        if not prompts or self._composer.query_frame is not None or len(set(map(id, params))) > 1:
-            return None
-        one = params[0]
-        if one.max_tokens is not None or one.max_text_tokens is not None or one.prompt:
-            return None
         texts = [prompt for prompt in prompts if isinstance(prompt, str)]
-        if len(texts) < len(prompts):
+        if not texts or len(texts) < len(prompts) or self._composer.query_frame is not None:
+            return None
+        limits = self._plain_limits(params)
+        if limits is None:
+            return None
+        tightest = min_or_none(*limits.values())
+        if tightest is not None and is_long(max(texts, key=len), tightest):
             return None
         try:
-            ids_of_each = self._tokenizer.encode_batch(texts, add_special_tokens=one.add_special_tokens)
+            ids_of_each = self._tokenizer.encode_batch(texts, add_special_tokens=params[0].add_special_tokens)
         except RequestError:
             return None
-        before, after = map(len, self._composer.affixes(one))
-        is_query = one.input_type == "query"
-        return [
-            EncodedPrompt(ids, one, is_query=is_query, cuttable=(before, len(ids) - after), index=index)
-            for index, ids in enumerate(ids_of_each, first_index)
+        before, after = map(len, self._composer.affixes(params[0]))
+        encoded: list[EncodedPrompt | RequestError] = []
+        for text, one, ids in zip(texts, params, ids_of_each, strict=True):
+            index, end, limit = first_index + len(encoded), len(ids) - after, limits[id(one)]
+            is_query = one.input_type == "query"
+            prompt = EncodedPrompt(ids, one, is_query=is_query, cuttable=(before, end), index=index)
+            if limit is not None and end - before > limit:
+                whole = TokenizedText(ids[before:end], is_whole=True)
+                prompt = replace(self._composer.compose(text, one, [whole], index), index=index)
+            encoded.append(prompt)
+        return encoded
+
+    def _plain_limits(self, params: Sequence[ResolvedParams]) -> Mapping[int, int | None] | None:
+        """Return how many tokens of a text each different one of these keeps beside special tokens, by its `id`.
+
+        None where they put a prompt before a text, ask for what cannot be, or differ in their special tokens.
+        """
+        distinct = {id(one): one for one in params}
+        if len({one.add_special_tokens for one in distinct.values()}) > 1:
+            return None
+        if any(one.prompt for one in distinct.values()):
+            return None
+        try:
+            return {number: self._composer.requests("", one)[0].max_tokens for number, one in distinct.items()}
+        except RequestError:
+            return None
+
+    def _encode_any(
+        self,
+        prompts: Sequence[Prompt | RequestError],
+        params: Sequence[ResolvedParams],
+        first_index: int,
+        *,
+        known: TokenizedTexts,
+    ) -> list[EncodedPrompt | RequestError]:
+        """Encode prompts in any mix: the texts of all of them in one call of the tokenizer, pairs together."""
+        batches = self._pair_batches(prompts, params)
+        requests: list[tuple[TokenizeRequest, ...] | RequestError] = [
+            () if isinstance(prompt, TextPair) else self._requests_or_error(prompt, one)
+            for prompt, one in zip(prompts, params, strict=True)
         ]
+        wanted = [one for some in requests if not isinstance(some, RequestError) for one in some]
+        wanted += [one for _, batch in batches if isinstance(batch, PairBatch) for one in batch.requests()]
+        texts = {**known, **self._truncating.tokenize([one for one in wanted if one not in known])}
+        of_pairs: dict[int, EncodedPrompt | RequestError] = {}
+        for places, batch in batches:
+            indices = [first_index + place for place in places]
+            composed = (
+                repeat(batch) if isinstance(batch, RequestError) else batch.compose(texts, self._truncating, indices)
+            )
+            of_pairs.update(zip(places, composed, strict=False))
+        return [
+            of_pairs[place]
+            if isinstance(prompt, TextPair)
+            else self._encode_or_error(prompt, one, some, texts, first_index + place)
+            for place, (prompt, one, some) in enumerate(zip(prompts, params, requests, strict=True))
+        ]
+
+    def _pair_batches(
+        self, prompts: Sequence[Prompt | RequestError], params: Sequence[ResolvedParams]
+    ) -> list[tuple[list[int], PairBatch | RequestError]]:
+        """Return the pairs of texts among some prompts, those with the same parameters together, with their places."""
+        places_of: dict[int, list[int]] = {}
+        for place, (prompt, one) in enumerate(zip(prompts, params, strict=True)):
+            if isinstance(prompt, TextPair):
+                places_of.setdefault(id(one), []).append(place)
+        batches: list[tuple[list[int], PairBatch | RequestError]] = []
+        for places in places_of.values():
+            pairs = [pair for place in places if isinstance(pair := prompts[place], TextPair)]
+            try:
+                batches.append((places, self._composer.pairs(pairs, params[places[0]])))
+            except RequestError as error:
+                batches.append((places, error))
+        return batches
 
     def _encode_or_error(
         self,
@@ -245,14 +312,14 @@ class Encoder:
         for place, prompt in enumerate(encoded):
             if isinstance(prompt, RequestError) or prompt.unread is not None:
                 continue
-            error = self._emptiness(prompt)
-            if error is not None:
-                encoded[place] = error
-            elif fits:
+            count = len(prompt.token_ids)
+            if count <= prompt.prompt_length:
+                encoded[place] = self._emptiness(prompt)
+            elif fits and (count > self._always_fits or self._expansion.is_needed):
                 encoded[place] = self.fit(prompt)
         return encoded
 
-    def _emptiness(self, prompt: EncodedPrompt) -> RequestError | None:
+    def _emptiness(self, prompt: EncodedPrompt) -> RequestError:
         count = len(prompt.token_ids)
         if count == 0:
             return RequestError(
@@ -260,13 +327,11 @@ class Encoder:
                 "text.",
                 param="input",
             )
-        if count <= prompt.prompt_length:
-            return RequestError(
-                f"Prompt {prompt.index} has {count} tokens, all of them the prompt's that {self._info.name} puts "
-                "before a text and leaves out of pooling. Send a text, and allow more than so many tokens.",
-                param="input",
-            )
-        return None
+        return RequestError(
+            f"Prompt {prompt.index} has {count} tokens, all of them the prompt's that {self._info.name} puts "
+            "before a text and leaves out of pooling. Send a text, and allow more than so many tokens.",
+            param="input",
+        )
 
     def _requests_or_error(
         self, prompt: Prompt | RequestError, params: ResolvedParams
@@ -277,3 +342,12 @@ class Encoder:
             return self._composer.requests(prompt, params)
         except RequestError as error:
             return error
+
+
+def _without_limits(params: Sequence[ResolvedParams]) -> list[ResolvedParams]:
+    """Return parameters that cut nothing but for a request that asks for it. What was one object stays one."""
+    changed = {
+        number: one if one.truncates else replace(one, max_tokens=None)
+        for number, one in {id(one): one for one in params}.items()
+    }
+    return [changed[id(one)] for one in params]

@@ -25,12 +25,16 @@ __all__ = ["QueryExpansion", "keep_markers_whole"]
 class QueryExpansion:
     """Expands the queries of one model, or all its texts, with mask tokens; a no-op for models that do not.
 
+    Attributes:
+        is_needed: True if any prompt of the model is expanded.
+
     Raises ModelError where the tokenizer does not know the mask token.
     """
 
     def __init__(self, tokenizer: Tokenizer, info: ModelInfo) -> None:
         of_queries = info.multi_vector.expansion if info.multi_vector is not None else None
         self._expansion: Expansion | None = info.text.expansion or of_queries
+        self.is_needed = self._expansion is not None
         self._is_of_queries = info.text.expansion is None
         self._mask_token_id = _find_id(tokenizer, self._expansion.token, info) if self._expansion is not None else 0
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -49,8 +49,7 @@ UNCERTAIN_WORDS = 2
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class TokenizeRequest:
+class TokenizeRequest(NamedTuple):
     """A text to tokenize, without special tokens.
 
     Attributes:
