@@ -5,7 +5,11 @@ import pytest
 import torch
 from sentence_transformers.util import maxsim_pairwise
 
-from poolkit import compute_maxsim_score_batched
+from poolkit import ScoreRequest, compute_maxsim_score_batched
+from poolkit.contract import Segments
+from poolkit.engine.maxsim import maxsim
+from poolkit.testing import FakeBackbone, fake_model
+from poolkit_tasks.token_embed import TOKEN_EMBED
 
 DIM = 16
 
@@ -77,3 +81,57 @@ def test_each_query_needs_its_document():
     with pytest.raises(ValueError, match="queries") as error:
         compute_maxsim_score_batched(vectors(3, 1), vectors(50))
     assert str(error.value) == "There are 2 queries and 1 documents; give one for each."
+
+
+class Counting(FakeBackbone):
+    """A backbone with a MaxSim of its own, which keeps what it was given."""
+
+    def __init__(self, task) -> None:
+        super().__init__(task)
+        self.given: list[tuple[np.ndarray, np.ndarray, list[int]]] = []
+
+    def maxsim(self, query: np.ndarray, documents: np.ndarray, segments: Segments) -> np.ndarray:
+        self.given.append((query, documents, segments.sizes))
+        return np.array([reference(query, rows) if len(rows) else 7 for rows in segments.split(documents)], np.float32)
+
+
+def scored_by(backbone, request: ScoreRequest) -> np.ndarray:
+    with fake_model("token_embed", backbone=backbone, max_num_seqs=16) as served:
+        return served.run("score", request).scores
+
+
+def test_an_engines_own_maxsim_scores_the_documents_of_a_batch_where_they_lie():
+    request = ScoreRequest(queries="the query", documents=["word " * (1 + number % 20) for number in range(60)])
+    made = []
+
+    def backbone(task) -> Counting:
+        made.append(Counting(task))
+        return made[0]
+
+    np.testing.assert_allclose(scored_by(backbone, request), scored_by(FakeBackbone, request), rtol=1e-5)
+    assert len(made[0].given) == 4  # once a batch of 16: 60 documents and their query
+    for _, documents, sizes in made[0].given:
+        assert documents.base is not None  # a view of the batch's rows, not a copy
+        assert documents.flags.c_contiguous
+        assert len(documents) == sum(sizes)
+
+
+def test_documents_of_several_queries_in_one_batch_each_meet_their_own():
+    texts = [f"{number} " + "word " * (number % 7) for number in range(24)]
+    request = ScoreRequest(queries=["one", "two two", "three"] * 8, documents=texts)
+    np.testing.assert_allclose(scored_by(Counting, request), scored_by(FakeBackbone, request), rtol=1e-5)
+    alone = [
+        scored_by(FakeBackbone, ScoreRequest(queries=query, documents=document))[0]
+        for query, document in zip(request.queries, texts, strict=True)
+    ]
+    np.testing.assert_allclose(scored_by(FakeBackbone, request), alone, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor], ids=["numpy", "torch"])
+def test_an_engine_need_not_know_the_score_of_a_document_without_vectors(kind):
+    engine = Counting(TOKEN_EMBED)
+    query, *documents = vectors(3, 4, 0, 9)
+    scores = maxsim(kind(query), kind(np.concatenate(documents)), Segments.of([4, 0, 9]), engine=engine.maxsim)
+    expected = [reference(query, documents[0]), -1e9, reference(query, documents[2])]
+    np.testing.assert_allclose(np.asarray(scores), expected, rtol=1e-5)
+    assert len(engine.given) == 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from poolkit.contract import Activation, PooledOutput, PooledRows
+from poolkit.contract import Activation, PooledOutput, PooledRows, Segments
 from poolkit.engine.arrays import NUMPY, AnyArray, ArrayT, Operations, operations_of
 from poolkit.errors import EngineError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from poolkit.contract import Batch, ResolvedParams
-    from poolkit.engine.queries import QueryStore
+    from poolkit.engine.queries import QueryStore, ScoredDocuments
 
 __all__ = ["Finish", "NotFiniteError"]
 
@@ -85,12 +85,12 @@ class Finish(Generic[ArrayT]):
         raw = self._calibrate(operations.float32(pooled.rows), is_sparse=pooled.indices is not None)
         treatments = _treatments(batch.params, is_sparse=pooled.indices is not None)
         treated = {treatment: self._treat(raw, treatment) for treatment in dict.fromkeys(treatments)}
-        late = [params.late_interaction for params in batch.params]
-        is_late = pooled.lengths is not None and any(late)
-        arrays, uses = list(treated.values()), dict[str, int]()
-        if is_late:
-            vectors = {treatment: operations.split(rows, pooled.lengths or ()) for treatment, rows in treated.items()}
-            arrays, uses = self.queries.score(late, [vectors[wanted][i] for i, wanted in enumerate(treatments)])
+        scored = self._score(treated, treatments, pooled, batch)
+        if scored:
+            left = _left(scored, treated, treatments, pooled)
+            arrays = [*(documents.scores for documents in scored), *left.values()]
+        else:
+            arrays = list(treated.values())
         of_parts = [part.rows for part in parts.values()]
         is_finite = operations.concatenate([operations.is_finite(array) for array in (raw, *of_parts)])
         [checks, *numbers] = operations.to_numpy([is_finite, *of_parts, *arrays], np.float32)
@@ -99,15 +99,33 @@ class Finish(Generic[ArrayT]):
                 f"The model {self.model} gave NaN or infinity. That is the server's fault, not the prompt's; dtype "
                 "float32 may help."
             )
-        self.queries.count_uses(uses)
+        self.queries.count_uses(scored)
         data = numbers[len(parts) :]
-        if not is_late:
+        if scored:
+            of_prompt = dict(zip(left, data[len(scored) :], strict=True))
+            for documents, scores in zip(scored, data, strict=False):
+                of_prompt.update(zip(documents.prompts, scores[:, None], strict=True))  # (1,) each
+            data = [of_prompt[i] for i in range(len(batch))]
+        else:
             rows_of = {wanted: _split(rows, pooled.lengths) for wanted, rows in zip(treated, data, strict=True)}
             data = [rows_of[wanted][i] for i, wanted in enumerate(treatments)]
         outputs = _outputs(pooled, data, dict(zip(parts, numbers, strict=False)), batch)
         if self.last is None:
             return outputs
         return [self.last(output, params) for output, params in zip(outputs, batch.params, strict=True)]
+
+    def _score(
+        self,
+        treated: Mapping[_Treatment, ArrayT],
+        treatments: Sequence[_Treatment],
+        pooled: PooledRows[ArrayT],
+        batch: Batch,
+    ) -> list[ScoredDocuments[ArrayT]]:
+        """Score the documents of late interaction, and keep the queries."""
+        late = [params.late_interaction for params in batch.params]
+        if pooled.lengths is None or not any(late):
+            return []
+        return self.queries.score(late, [treated[wanted] for wanted in treatments], Segments.of(pooled.lengths))
 
     def _calibrate(self, rows: AnyArray, *, is_sparse: bool) -> AnyArray:
         if is_sparse or (self.mean, self.sigma) == (None, None):
@@ -121,6 +139,18 @@ class Finish(Generic[ArrayT]):
         if treatment.dimensions is not None:
             rows = rows[:, : treatment.dimensions]
         return ACTIVATIONS[activation](operations_of(rows), rows) if treatment.activates else rows
+
+
+def _left(
+    scored: Sequence[ScoredDocuments[ArrayT]],
+    treated: Mapping[_Treatment, ArrayT],
+    treatments: Sequence[_Treatment],
+    pooled: PooledRows[ArrayT],
+) -> dict[int, ArrayT]:
+    """Return the rows of each prompt that was not scored, by its place."""
+    is_scored = {prompt for documents in scored for prompt in documents.prompts}
+    rows_of = {wanted: operations_of(rows).split(rows, pooled.lengths or ()) for wanted, rows in treated.items()}
+    return {i: rows_of[wanted][i] for i, wanted in enumerate(treatments) if i not in is_scored}
 
 
 def _treatments(params: Sequence[ResolvedParams], *, is_sparse: bool) -> list[_Treatment]:

@@ -85,17 +85,19 @@ def load_model(
         engines.refuse(found)
     backbone, pooler = found
     decisions = (engines.decision(info), *backbone.decisions)
-    finish: Finish[torch.Tensor] = make_finish(info, output, activation, kind)
+    finish: Finish[torch.Tensor] = make_finish(info, output, activation, kind, backbone=backbone)
     return LoadedModel(info.name, backbone, pooler, finish, queries=finish.queries, decisions=decisions)
 
 
-def make_finish(info: ModelInfo, output: Output, activation: Activation, kind: OutputKind) -> Finish[ArrayT]:
+def make_finish(
+    info: ModelInfo, output: Output, activation: Activation, kind: OutputKind, *, backbone: Backbone[ArrayT]
+) -> Finish[ArrayT]:
     """Return what is done to the rows of one task of a model."""
     pooler = info.config.pooler_config
     return Finish(
         info.name,
         info.label_activation if activation is Activation.MODEL else activation,
-        QueryStore(),
+        QueryStore(getattr(backbone, "maxsim", None)),
         mean=pooler.logit_mean if output is Output.LOGITS else None,
         sigma=pooler.logit_sigma if output is Output.LOGITS else None,
         last=kind.finish,

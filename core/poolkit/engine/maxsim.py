@@ -6,19 +6,23 @@ https://arxiv.org/abs/2004.12832; the numbers are those of sentence-transformers
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
-from typing import TYPE_CHECKING, TypeAlias, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
 
+    from poolkit.contract import Segments
     from poolkit.engine.arrays import AnyArray, ArrayT
 
     Vectors: TypeAlias = NDArray[np.floating] | torch.Tensor
 
-__all__ = ["compute_maxsim_score_batched", "maxsim"]
+__all__ = ["EngineMaxsim", "compute_maxsim_score_batched", "maxsim"]
+
+EngineMaxsim: TypeAlias = "Callable[[NDArray[Any], NDArray[Any], Segments], NDArray[Any]]"
+"""What an engine may score documents with (`Backbone.maxsim`)."""
 
 NOTHING_TO_MATCH = -1e9
 """The score of a document without any vectors: below every other, and JSON can write it. sentence-transformers' own."""
@@ -46,6 +50,7 @@ def compute_maxsim_score_batched(queries: Sequence[Vectors], documents: Sequence
     """
     import numpy as np
 
+    from poolkit.contract import Segments
     from poolkit.engine.arrays import inference, operations_of
 
     if len(queries) != len(documents):
@@ -57,31 +62,47 @@ def compute_maxsim_score_batched(queries: Sequence[Vectors], documents: Sequence
     with inference():
         for pairs in pairs_of_query.values():
             query = queries[pairs[0]]
+            operations = operations_of(query)
             for portion in _portions(pairs, documents):
-                found = maxsim(query, [_like(documents[pair], query) for pair in portion])
-                [scores[portion]] = operations_of(found).to_numpy([found], np.float32)
+                rows = operations.concatenate([_like(documents[pair], query) for pair in portion])
+                found = maxsim(query, rows, Segments.of([len(documents[pair]) for pair in portion]))
+                [scores[portion]] = operations.to_numpy([found], np.float32)
     return scores
 
 
-def maxsim(query: ArrayT, documents: Sequence[ArrayT]) -> ArrayT:
-    """Return the MaxSim score of each of some documents with one query, in float32.
+def maxsim(query: ArrayT, documents: ArrayT, segments: Segments, *, engine: EngineMaxsim | None = None) -> ArrayT:
+    """Return the MaxSim score of each of some documents with one query, in float32. (documents,)
 
     Args:
         query: (query tokens, dim)
-        documents: at least one, on the query's device. (document tokens, dim) each
-
-    Returns (documents,).
+        documents: of all documents end to end, on the query's device. (document tokens, dim)
+        segments: where each document lies. At least one.
+        engine: scores the documents where they lie on the host.
     """
-    from poolkit.contract import Segments
     from poolkit.engine.arrays import operations_of
 
     operations = operations_of(query)
-    lengths = Segments.of([len(cast("Sized", document)) for document in documents])
-    segments = operations.segments(lengths, query)
-    similarities = operations.product(operations.concatenate(documents), query)  # (tokens, query tokens)
-    best: AnyArray = operations.segment_max(similarities, segments)  # (documents, query tokens)
-    counts: AnyArray = segments.lengths
-    return operations.where(counts > 0, best.sum(-1), NOTHING_TO_MATCH)
+    index = operations.segments(segments, query)
+    scores: AnyArray = None if engine is None else _score_on_host(query, documents, segments, engine)
+    if scores is None:
+        similarities = operations.product(documents, query)  # (tokens, query tokens)
+        best: AnyArray = operations.segment_max(similarities, index)  # (documents, query tokens)
+        scores = best.sum(-1)
+    counts: AnyArray = index.lengths
+    return operations.where(counts > 0, scores, NOTHING_TO_MATCH)
+
+
+def _score_on_host(query: AnyArray, documents: AnyArray, segments: Segments, engine: EngineMaxsim) -> AnyArray:
+    """Return an engine's scores as the kind of array that the query is; None where that lies on a device."""
+    import numpy as np
+
+    if isinstance(query, np.ndarray):
+        return engine(np.ascontiguousarray(query), np.ascontiguousarray(documents), segments)
+    import torch
+
+    if query.device.type != "cpu":
+        return None
+    return torch.from_numpy(engine(query.contiguous().numpy(), documents.contiguous().numpy(), segments))
 
 
 def _portions(pairs: Sequence[int], documents: Sequence[Vectors]) -> Iterator[list[int]]:

@@ -191,7 +191,9 @@ def load_fake(
     outputs: ChangeOutputs | None = None,
 ) -> LoadedModel[NDArray[np.float32]]:
     """Return a model without weights for a task. `outputs` returns what is delivered of each batch's outputs."""
-    finish: Finish[NDArray[np.float32]] = make_finish(backbone.model, task.output, task.activation, task.output_kind)
+    finish: Finish[NDArray[np.float32]] = make_finish(
+        backbone.model, task.output, task.activation, task.output_kind, backbone=backbone
+    )
 
     def delivered(pooled: PooledRows[NDArray[np.float32]], batch: Batch) -> list[PooledOutput]:
         finished = finish(pooled, batch)
