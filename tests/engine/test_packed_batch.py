@@ -11,7 +11,7 @@ from checkpoints import make_checkpoint
 from engines import load_engine, run
 from poolkit.contract import EncodedPrompt, ResolvedParams
 from poolkit.engine.batch import lay_out
-from poolkit.engine.torch.batch import LARGEST_EXACT, SIZES_PER_DOUBLING, PackedBatch, round_up
+from poolkit.engine.torch.batch import LARGEST_EXACT, SIZES_PER_DOUBLING, SMALLEST, PackedBatch, round_up
 from poolkit.engine.torch.loading import Placement, load_weights
 from reading import read
 
@@ -22,11 +22,11 @@ LARGEST = 16384
 
 def test_sizes_are_few_and_close_to_what_is_asked():
     sizes = [round_up(tokens) for tokens in range(LARGEST + 1)]
-    assert sizes[: LARGEST_EXACT + 1] == list(range(LARGEST_EXACT + 1))
+    assert sizes[SMALLEST : LARGEST_EXACT + 1] == list(range(SMALLEST, LARGEST_EXACT + 1))
     assert sizes == sorted(sizes)
-    for tokens, rows in enumerate(sizes):
+    for tokens, rows in enumerate(sizes[SMALLEST:], SMALLEST):
         assert tokens <= rows == round_up(rows)
-        assert (rows - tokens) * SIZES_PER_DOUBLING < max(tokens, 1)
+        assert (rows - tokens) * SIZES_PER_DOUBLING < tokens
     assert len(set(sizes)) <= LARGEST_EXACT + 1 + SIZES_PER_DOUBLING * 9  # 32 to 16384 doubles nine times
 
 

@@ -25,7 +25,7 @@ def qwen3(tmp_path_factory, checkpoint):
 
 def test_only_the_rows_of_the_answer_tokens_are_kept(qwen3):
     engine = load_engine(qwen3, task=LOGITS)
-    assert decision(engine, "path") == ("packed", "the self-check: packed agrees with padded")
+    assert decision(engine, "path")[0] == "packed"
     assert decision(engine, "head") == ("the answer tokens' rows, on the last token", "the answer tokens")
     assert [score.shape for score in run(engine, PROMPTS)] == [(1,)] * len(PROMPTS)
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.mark.timeout(300)
 def test_minilm_answers_as_sentence_transformers_does(minilm):
     engine = load_engine(minilm)
-    assert decision(engine, "path") == ("packed", "the self-check: packed agrees with padded")
+    assert decision(engine, "path")[0] == "packed"
     texts, prompts = texts_and_ids(minilm, 500)
     reference = SentenceTransformer(str(minilm), device="cpu").encode(texts)
 

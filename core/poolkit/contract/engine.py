@@ -319,7 +319,8 @@ def _copy_to(device: torch.device | str, columns: Mapping[str, NDArray[np.generi
     import torch
 
     flat = torch.from_numpy(np.concatenate([column.astype(np.int64, copy=False) for column in columns.values()]))
-    if torch.device(device).type == "cuda":
-        flat = flat.pin_memory()  # copied while the GPU still runs what came before
-    parts = torch.split(flat.to(device, non_blocking=True), [len(column) for column in columns.values()])
+    is_cuda = torch.device(device).type == "cuda"
+    if is_cuda:
+        flat = flat.pin_memory()  # so that nothing waits for what the GPU runs before
+    parts = torch.split(flat.to(device, non_blocking=is_cuda), [len(column) for column in columns.values()])
     return dict(zip(columns, parts, strict=True))

@@ -25,6 +25,9 @@ __all__ = ["LengthGroup", "PackedBatch", "round_up"]
 SIZES_PER_DOUBLING = 16
 """Sizes between a number of rows and twice as many: at most one row in so many is filler."""
 
+SMALLEST = 2
+"""For one row oneDNN wants weights in another layout than for more."""
+
 LARGEST_EXACT = 32
 """Batches of so few tokens, such as one short prompt, are not rounded."""
 
@@ -32,7 +35,7 @@ LARGEST_EXACT = 32
 def round_up(tokens: int) -> int:
     """Return the number of rows that a batch of so many tokens is given on a CPU."""
     if tokens <= LARGEST_EXACT:
-        return tokens
+        return max(tokens, SMALLEST)
     step = (1 << (tokens - 1).bit_length() - 1) // SIZES_PER_DOUBLING  # a power of two
     return -(-tokens // step) * step
 

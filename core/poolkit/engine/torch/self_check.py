@@ -14,6 +14,7 @@ from poolkit.engine.batch import lay_out
 from poolkit.engine.torch.attention import PACKED_ATTENTION, register_packed_attention
 from poolkit.engine.torch.forward import Forward, RunPacked, load_take, packed_forward, padded_forward, run_packed
 from poolkit.engine.torch.loading import quiet_transformers
+from poolkit.engine.torch.prepack import prepack
 from poolkit.engine.torch.varlen import find_varlen
 from poolkit.errors import ModelError
 
@@ -91,11 +92,26 @@ def choose_forward(
     if varlen is not None:
         at_once = partial(packed, varlen=varlen)
         problem = _problem(lambda: at_once, batch, expected)
-        if problem is None:
-            packed, source = at_once, f"{source}, segments of all lengths at once"
-        else:
-            source = f"{source}, segments length by length: {problem}"
-    return packed, Decision("path", "packed", source)
+        packed = at_once if problem is None else packed
+        source += f", segments {'at once' if problem is None else f'by length ({problem})'}"
+    return packed, Decision("path", "packed", source + _prepack(model, packed, batch, expected))
+
+
+def _prepack(model: PreTrainedModel, packed: Forward, batch: Batch, expected: States[torch.Tensor]) -> str:
+    """Prepack the weights if that agrees too. Returns what to add to the report."""
+    put_back: Callable[[], None] | None = None
+
+    def prepare() -> Forward:
+        nonlocal put_back
+        put_back = prepack(model, lambda: packed(batch))
+        return packed
+
+    problem = _problem(prepare, batch, expected)
+    if problem is not None:
+        if put_back is not None:
+            put_back()
+        return f", weights not prepacked ({problem})"
+    return "" if put_back is None else ", weights prepacked"
 
 
 def _problem(prepare: Callable[[], Forward], batch: Batch, expected: States[torch.Tensor]) -> str | None:
