@@ -157,8 +157,10 @@ class _Numpy:
     def _reduce(
         self, ufunc: np.ufunc, rows: NDArray[Any], segments: SegmentArrays[NDArray[Any]], *, nothing: float
     ) -> NDArray[Any]:
-        reduced = np.full((len(segments.lengths), *rows.shape[1:]), nothing, rows.dtype)
         has_rows = segments.lengths > 0
+        if has_rows.all() and len(has_rows):
+            return ufunc.reduceat(rows, segments.starts, axis=0)
+        reduced = np.full((len(segments.lengths), *rows.shape[1:]), nothing, rows.dtype)
         if has_rows.any():
             reduced[has_rows] = ufunc.reduceat(rows, segments.starts[has_rows], axis=0)
         return reduced

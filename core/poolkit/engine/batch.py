@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,37 +23,40 @@ __all__ = ["fit_states", "lay_out"]
 
 def lay_out(prompts: Sequence[EncodedPrompt]) -> tuple[Batch, list[int]]:
     """Return prompts of one modality as a batch, and the index in `prompts` of each prompt of the batch."""
-    lengths = np.array([len(prompt.token_ids) for prompt in prompts], np.int32)
-    order = np.argsort(lengths, kind="stable")
-    places = order.tolist()
-    ordered, lengths = [prompts[i] for i in places], lengths[order]
-    cu_seqlens = np.zeros(len(prompts) + 1, np.int32)
-    np.cumsum(lengths, out=cu_seqlens[1:])
-    types_of_each = [prompt.token_type_ids for prompt in ordered]
-    types = None
-    if len([given for given in types_of_each if given is not None]):
-        types = np.concatenate(
-            [
-                np.zeros(length, np.int32) if given is None else given
-                for given, length in zip(types_of_each, lengths, strict=True)
-            ]
-        ).astype(np.int32, copy=False)
+    lengths = [len(prompt.token_ids) for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lengths.__getitem__)
+    ordered, lengths = [prompts[i] for i in order], [lengths[i] for i in order]
     batch = Batch(
-        token_ids=np.concatenate([prompt.token_ids for prompt in ordered]).astype(np.int32, copy=False),
-        cu_seqlens=cu_seqlens,
+        token_ids=_join([prompt.token_ids for prompt in ordered]),
+        cu_seqlens=np.array([0, *accumulate(lengths)], np.int32),
         is_query=np.array([prompt.is_query for prompt in ordered], np.bool_),
         params=[prompt.params for prompt in ordered],
-        token_type_ids=types,
+        token_type_ids=_token_types([prompt.token_type_ids for prompt in ordered], lengths),
         attention_lengths=_numbers([prompt.attention_length for prompt in ordered], lengths),
         prompt_lengths=_numbers([prompt.prompt_length for prompt in ordered], lengths),
         groups=_number_groups([prompt.group for prompt in ordered]),
         modality=ordered[0].modality if ordered else "text",
         inputs=[prompt.input for prompt in ordered if prompt.input is not None],
     )
-    return batch, places
+    return batch, order
 
 
-def _numbers(given: Sequence[int | None], default: NDArray[np.int32]) -> NDArray[np.int32] | None:
+def _join(arrays: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
+    """Return the arrays end to end; one alone as it is."""
+    joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    return joined.astype(np.int32, copy=False)
+
+
+def _token_types(types: Sequence[NDArray[np.int32] | None], lengths: Sequence[int]) -> NDArray[np.int32] | None:
+    """Return the type of each token; None where all are of type 0."""
+    if not [given for given in types if given is not None]:
+        return None
+    return _join(
+        [np.zeros(length, np.int32) if given is None else given for given, length in zip(types, lengths, strict=True)]
+    )
+
+
+def _numbers(given: Sequence[int | None], default: Sequence[int]) -> NDArray[np.int32] | None:
     """Return a number for each prompt; None where none has one but 0 or the default."""
     if not any(given):
         return None
@@ -81,4 +85,4 @@ def fit_states(states: States[ArrayT], batch: Batch) -> States[ArrayT]:
             f"The engine gave {'rows' if states.tokens is None else 'tokens'} of shape {shape} for {len(batch)} "
             f"prompts of {segments.tokens} tokens. It must give one row for each prompt, or for each token."
         )
-    return replace(states, segments=segments)
+    return states if states.segments is segments else replace(states, segments=segments)

@@ -92,7 +92,9 @@ class Finish(Generic[ArrayT]):
         else:
             arrays = list(treated.values())
         of_parts = [part.rows for part in parts.values()]
-        is_finite = operations.concatenate([operations.is_finite(array) for array in (raw, *of_parts)])
+        is_finite = operations.is_finite(raw)
+        if of_parts:
+            is_finite = operations.concatenate([is_finite, *map(operations.is_finite, of_parts)])
         [checks, *numbers] = operations.to_numpy([is_finite, *of_parts, *arrays], np.float32)
         if not checks.all():
             raise NotFiniteError(
@@ -106,6 +108,8 @@ class Finish(Generic[ArrayT]):
             for documents, scores in zip(scored, data, strict=False):
                 of_prompt.update(zip(documents.prompts, scores[:, None], strict=True))  # (1,) each
             data = [of_prompt[i] for i in range(len(batch))]
+        elif len(treated) == 1:
+            data = list(_split(data[0], pooled.lengths))
         else:
             rows_of = {wanted: _split(rows, pooled.lengths) for wanted, rows in zip(treated, data, strict=True)}
             data = [rows_of[wanted][i] for i, wanted in enumerate(treatments)]

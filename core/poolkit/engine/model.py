@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Generic, Protocol
 
 from poolkit.engine.arrays import AnyArray, ArrayT, inference, is_out_of_memory, operations_of
@@ -94,22 +93,16 @@ class LoadedModel(Generic[ArrayT]):
 
         Raises MemoryError where the batch does not fit, and EngineError where the model gives NaN or infinity.
         """
-        outputs: dict[int, PooledOutput] = {}
-        with self._in_use() as (backbone, pooler):
+        backbone, pooler = self._begin_use()
+        try:
+            outputs: list[PooledOutput | None] = [None] * len(prompts)
             for places in _by_modality(prompts):
                 batch, order = lay_out([prompts[place] for place in places])
-                try:
-                    with inference():
-                        states = fit_states(backbone(batch), batch)
-                        finished = self._finish_or_blame(states, self._pool(pooler, states, batch), batch)
-                except RuntimeError as exc:
-                    if is_out_of_memory(exc):
-                        raise MemoryError(str(exc)) from exc
-                    raise
-                except SystemExit as exc:  # of a plugin: it must not end the engine's thread
-                    raise EngineError("The engine, or what the task does to its outputs, asked to exit.") from exc
-                outputs.update(zip([places[i] for i in order], finished, strict=True))
-        return [outputs[place] for place in range(len(prompts))]
+                for i, output in zip(order, self._run(backbone, pooler, batch), strict=True):
+                    outputs[places[i]] = output
+            return [output for output in outputs if output is not None]
+        finally:
+            self._end_use()
 
     def release(self, keys: Sequence[str]) -> None:
         """Forget the queries that are kept under these keys; some of them may be gone already."""
@@ -124,31 +117,44 @@ class LoadedModel(Generic[ArrayT]):
         """Release the model, and close its backbone: now, or once the batch that still runs is done."""
         with self._lock:
             self._is_closed = True
-        self._release_when_idle()
+            backbone = self._take_if_idle()
+        if backbone is not None:
+            close_backbone(backbone, self._name)
         self._queries.clear()
 
-    @contextmanager
-    def _in_use(self) -> Iterator[tuple[Backbone[ArrayT], Pooler[ArrayT]]]:
-        """Yield backbone and pooler: they are not released within the block."""
+    def _begin_use(self) -> tuple[Backbone[ArrayT], Pooler[ArrayT]]:
+        """Return backbone and pooler: they are not released before `_end_use`."""
         with self._lock:
             if self._is_closed or self._parts is None:
                 raise EngineError(f"The engine of {self._name} is closed.")
             self._running += 1
-            parts = self._parts
-        try:
-            yield parts
-        finally:
-            with self._lock:
-                self._running -= 1
-            self._release_when_idle()
+            return self._parts
 
-    def _release_when_idle(self) -> None:
+    def _end_use(self) -> None:
         with self._lock:
-            if not self._is_closed or self._running:
-                return
-            parts, self._parts = self._parts, None
-        if parts is not None:
-            close_backbone(parts[0], self._name)
+            self._running -= 1
+            backbone = self._take_if_idle()
+        if backbone is not None:
+            close_backbone(backbone, self._name)
+
+    def _take_if_idle(self) -> Backbone[ArrayT] | None:
+        """Return the backbone of a closed model that nothing runs in any more, once; the lock is held."""
+        if not self._is_closed or self._running or self._parts is None:
+            return None
+        [backbone, _], self._parts = self._parts, None
+        return backbone
+
+    def _run(self, backbone: Backbone[ArrayT], pooler: Pooler[ArrayT], batch: Batch) -> list[PooledOutput]:
+        try:
+            with inference():
+                states = fit_states(backbone(batch), batch)
+                return self._finish_or_blame(states, self._pool(pooler, states, batch), batch)
+        except RuntimeError as exc:
+            if is_out_of_memory(exc):
+                raise MemoryError(str(exc)) from exc
+            raise
+        except SystemExit as exc:  # of a plugin: it must not end the engine's thread
+            raise EngineError("The engine, or what the task does to its outputs, asked to exit.") from exc
 
     def _finish_or_blame(self, states: States[ArrayT], pooled: PooledRows[ArrayT], batch: Batch) -> list[PooledOutput]:
         """Finish a batch. Blame the head for numbers that are not finite, where those that it was given are."""
