@@ -6,6 +6,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 enum { KERNELS_ABI = 1 };
 enum { DTYPE_FLOAT32, DTYPE_BFLOAT16, DTYPE_INT8 };
@@ -86,6 +87,7 @@ void linear_free(void* linear);
 // query: (vectors, dim) float32; documents: (tokens, dim) float32 or bfloat16; scores: (documents). An empty document has 0.
 int maxsim(const float* query, int vectors, int dim, const void* documents, int dtype, const int32_t* cu_seqlens, int count, float* scores);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

@@ -15,9 +15,11 @@ namespace kernels {
 namespace {
 
 struct Job {
-    Task task;
-    void* context;
-    int count;
+    Job(int count, Task task, void* context) : task(task), context(context), count(count) {}
+
+    const Task task;
+    void* const context;
+    const int count;
     int next = 0;     // the first task that nobody has taken
     int helpers = 0;  // workers in it
     bool failed = false;
@@ -183,7 +185,7 @@ std::mutex& process_mutex() { return pool().mutex; }
 
 void run_tasks(int count, Task task, void* context) {
     if (count <= 0) return;
-    Job job{task, context, count};
+    Job job(count, task, context);
     pool().run(job);
 }
 
