@@ -89,11 +89,38 @@ struct Scratch {
 };
 
 // Keys and values of a text that others continue, for all layers.
-template <class E>
-struct Prefix {
-    int length;
-    Buffer<E> keys_values;   // (layers, key and value columns) in panels
-    Buffer<float> factors;   // (layers, kv_heads, length)
+template <class S>
+class Prefix {
+    using E = typename S::Element;
+
+public:
+    Prefix(const EncoderSpec& spec, int count)
+        : count_(count), kv_heads_(spec.kv_heads), head_dim_(spec.head_dim),
+          keys_values_((size_t)spec.layers * spec.kv_heads * 2 * spec.head_dim * count),
+          factors_(spec.norm_qk ? (size_t)spec.layers * spec.kv_heads * count : 0) {}
+
+    int count() const { return count_; }
+
+    KeyRows<S> rows(int layer, int head) const {
+        const size_t index = (size_t)layer * kv_heads_ + head, columns = (size_t)head_dim_ * count_;
+        E* keys = keys_values_.data() + index * 2 * columns;
+        const float* factors = factors_.data() ? factors_.data() + index * count_ : nullptr;
+        return {{keys, count_}, {keys + columns, count_}, factors, count_};
+    }
+
+    void save(int layer, int head, const KeyRows<S>& from) {
+        const KeyRows<S> to = rows(layer, head);
+        for (int column = 0; column < head_dim_; column += S::WIDTH) {
+            memcpy(to.keys(0, column), from.keys(0, column), (size_t)count_ * CACHE_LINE);
+            memcpy(to.values(0, column), from.values(0, column), (size_t)count_ * CACHE_LINE);
+        }
+        if (to.factors) memcpy(const_cast<float*>(to.factors), from.factors, count_ * sizeof(float));
+    }
+
+private:
+    int count_, kv_heads_, head_dim_;
+    Buffer<E> keys_values_;  // (layers, kv_heads, keys and values) in panels
+    Buffer<float> factors_;  // (layers, kv_heads, count)
 };
 
 template <class T>
@@ -114,9 +141,14 @@ public:
 
     int run(const EncoderBatch& batch, float* hidden) override {
         if ((int)model_.layers.size() != model_.spec.layers) return UNSUPPORTED;
-        std::vector<Text> texts = texts_of(batch);
-        if (batch.prefix) return UNSUPPORTED;
-        run_texts({batch, hidden}, texts);
+        const std::vector<Text> texts = texts_of(batch);
+        if (!are_prefixes_supported(texts)) return UNSUPPORTED;
+        // First the texts that others continue, then those.
+        Run run{batch, hidden, prefixes_of(texts)};
+        std::vector<Text> first, then;
+        for (const Text& text : texts) (text.prefix < 0 ? first : then).push_back(text);
+        run_texts(run, first);
+        run_texts(run, then);
         return OK;
     }
 
@@ -129,6 +161,9 @@ private:
     struct Run {
         const EncoderBatch& batch;
         float* hidden;
+        std::vector<std::unique_ptr<Prefix<S>>> prefixes;  // of each text that others continue; the others have none
+
+        const Prefix<S>* prefix_of(const Text& text) const { return text.prefix < 0 ? nullptr : prefixes[text.prefix].get(); }
     };
     using Lease = typename FreeList<Scratch<T>>::Lease;
 
@@ -146,6 +181,20 @@ private:
         Sums y() const { return activations.y.from(first); }
         QuantizedRows quantized() const { return activations.quantized.from(first); }
     };
+
+    // A prefix is an earlier text without one of its own.
+    bool are_prefixes_supported(const std::vector<Text>& texts) const {
+        for (const Text& text : texts)
+            if (text.prefix >= 0 && (!is_causal_ || text.prefix >= text.index || texts[text.prefix].prefix >= 0)) return false;
+        return true;
+    }
+    std::vector<std::unique_ptr<Prefix<S>>> prefixes_of(const std::vector<Text>& texts) const {
+        std::vector<std::unique_ptr<Prefix<S>>> prefixes(texts.size());
+        for (const Text& text : texts)
+            if (text.prefix >= 0 && !prefixes[text.prefix])
+                prefixes[text.prefix] = std::make_unique<Prefix<S>>(model_.spec, texts[text.prefix].seen);
+        return prefixes;
+    }
 
     void run_texts(const Run& run, const std::vector<Text>& texts) {
         const std::vector<Share> shares = shares_of(texts);
@@ -171,7 +220,7 @@ private:
             before_attention(span, layers[0]);
         });
         for (size_t i = 0; i < layers.size(); i++) {
-            attend(share, activations, layers[i], spans > 1);
+            attend(run, share, activations, layers[i], spans > 1);
             for_spans([&](const Span& span) {
                 const bool is_last = i + 1 == layers.size();
                 after_attention(span, layers[i], is_last);
@@ -183,9 +232,12 @@ private:
 
     // Positions of the rows of a share.
     void place(const Run& run, const Share& share, Activations<T>& activations) {
-        for (const Text& text : share.texts)
+        for (const Text& text : share.texts) {
+            const Prefix<S>* prefix = run.prefix_of(text);
+            const int first = prefix ? prefix->count() : 0;
             for (int i = 0; i < text.length; i++)
-                activations.positions[text.row + i] = run.batch.positions ? run.batch.positions[text.first + i] : i;
+                activations.positions[text.row + i] = run.batch.positions ? run.batch.positions[text.first + i] : first + i;
+        }
     }
 
     Span make_span(const Run& run, const Share& share, Activations<T>& activations, Scratch<T>& scratch, int first, int size) {
@@ -336,7 +388,7 @@ private:
         int kv_head, first_block, last_block;
     };
 
-    void attend(const Share& share, Activations<T>& activations, const Layer& layer, bool in_parallel) {
+    void attend(const Run& run, const Share& share, Activations<T>& activations, const Layer& layer, bool in_parallel) {
         constexpr int BLOCKS = 16;  // of a part, where there are many
         std::vector<Part> parts;
         for (const Text& text : share.texts) {
@@ -347,16 +399,19 @@ private:
         if (in_parallel)
             return parallel((int)parts.size(), [&](int i) {
                 Lease scratch(scratch_);
-                attend_part(activations, layer, parts[i], *scratch);
+                attend_part(run, activations, layer, parts[i], *scratch);
             });
         Lease scratch(scratch_);
-        for (const Part& part : parts) attend_part(activations, layer, part, *scratch);
+        for (const Part& part : parts) attend_part(run, activations, layer, part, *scratch);
     }
 
-    void attend_part(Activations<T>& activations, const Layer& layer, const Part& part, Scratch<T>& scratch) {
+    void attend_part(const Run& run, Activations<T>& activations, const Layer& layer, const Part& part, Scratch<T>& scratch) {
         const EncoderSpec& spec = model_.spec;
         const Text& text = *part.text;
-        const View view{text.length, text.length, 0, text.seen, layer.before, layer.after};
+        const int layer_index = (int)(&layer - model_.layers.data());
+        const Prefix<S>* prefix = run.prefix_of(text);
+        const KeyRows<S> prefix_rows = prefix ? prefix->rows(layer_index, part.kv_head) : KeyRows<S>{};
+        const View view{text.length, prefix_rows.count + text.length, prefix_rows.count, prefix_rows.count + text.seen, layer.before, layer.after};
         const std::vector<Piece> pieces = plan(view, part.first_block, part.last_block);
         int first = view.key_blocks(), last = 0;
         for (const Piece& piece : pieces) {
@@ -368,8 +423,10 @@ private:
         const int keys = model_.query_columns() + part.kv_head * spec.head_dim;
         const KeyRows<S> own{activations.qkv.from(text.row, keys), activations.qkv.from(text.row, keys + model_.key_columns()),
                              factors(spec.heads + part.kv_head), text.length};
+        Prefix<S>* continued = run.prefixes[text.index].get();
+        if (continued && part.first_block == 0) continued->save(layer_index, part.kv_head, own);
         PackedKeys<S> packed(spec.head_dim, first, last, scratch.attention);
-        packed.pack({}, own);
+        packed.pack(prefix_rows, own);
         const int group = spec.heads / spec.kv_heads;
         for (int head = part.kv_head * group; head < (part.kv_head + 1) * group; head++) {
             const PositionBias bias = spec.reach ? PositionBias{model_.position_bias + (size_t)head * (2 * spec.reach + 1), spec.reach} : PositionBias{};

@@ -326,10 +326,10 @@ def build(family: str) -> tuple[nn.Module, Table]:
                 parameter.add_(torch.randn_like(parameter) * 0.2)
             elif parameter.dim() == 1:
                 parameter.copy_(torch.randn_like(parameter) * 0.2)
-            elif "embed" in name or "bias" in name:
+            elif "embeddings." in name or "embed_tokens" in name or "bias" in name:
                 parameter.copy_(torch.randn_like(parameter) * (0.1 if family.startswith("gemma") else 1))
             else:
-                sharper = 2 if "q" in name.split(".")[-2] else 1
+                sharper = 2 if "q" in name.split(".")[-2] and "qkv" not in name else 1
                 parameter.copy_(torch.randn_like(parameter) * parameter.shape[1] ** -0.5 * sharper)
     return model, read(model)
 
