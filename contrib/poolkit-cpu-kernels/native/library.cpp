@@ -7,18 +7,18 @@
 
 namespace {
 
-bool has_avx2() {
+[[maybe_unused]] bool has_avx2() {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c");
 }
 
-bool has_avx512() {  // x86-64-v4
+[[maybe_unused]] bool has_avx512() {  // x86-64-v4
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
-bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni"); }
+[[maybe_unused]] bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni"); }
 
-bool has_amx() {  // the tiles' state is large: Linux gives it to a process that asks, and some sandboxes refuse
+[[maybe_unused]] bool has_amx() {  // the tiles' state is large: Linux gives it to a process that asks, and some sandboxes refuse
     unsigned a = 7, b, c = 0, d;
     asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
     const unsigned bf16 = 1u << 22, tiles = 1u << 24, int8 = 1u << 25;

@@ -161,10 +161,10 @@ class Encoder:
     ) -> Float32:
         """Return the last hidden states of texts that lie end to end: (tokens, hidden).
 
-        Text i is `token_ids[cu_seqlens[i]:cu_seqlens[i + 1]]`. `positions` default to 0, 1, ... in each text, `types` to
-        0. Only the first `seen[i]` tokens of text i are seen as keys. In causal models `prefix[i]` is an earlier text
-        whose keys and values come before those of text i, or -1. The states are written to `out` where it is given.
-        What does not fit the model is a ValueError.
+        Text i is `token_ids[cu_seqlens[i]:cu_seqlens[i + 1]]`. `positions` are 0, 1, ... in each text and `types` are 0
+        unless they are given. Only the first `seen[i]` tokens of text i are seen as keys. In causal models `prefix[i]`
+        is an earlier text whose keys and values come before those of text i, or -1. The states are written to `out` if
+        it is given. What does not fit the model is a ValueError.
 
         A text's states are the same bits alone, in any batch, and with any number of threads.
         """
