@@ -1,0 +1,80 @@
+"""Which library is loaded, and what is said when there is none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from poolkit_cpu_kernels import LIBRARIES, Kernels, load
+
+
+def loaded_with(variable: str) -> str:
+    """Return what a new process prints that loads the kernels with this value of POOLKIT_CPU_KERNELS."""
+    code = "from poolkit_cpu_kernels import load; found = load(); print(getattr(found, 'name', found))"
+    environment = {**os.environ, "POOLKIT_CPU_KERNELS": variable}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    return done.stdout.strip() or done.stderr.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("any_kernels")
+@pytest.mark.parametrize("best", LIBRARIES)
+def test_the_variable_lowers_the_library(best):
+    can_run = [name for name in LIBRARIES[LIBRARIES.index(best) :] if isinstance(load(name), Kernels)]
+
+    assert loaded_with(best) == can_run[0]
+
+
+def test_the_variable_turns_the_kernels_off():
+    assert loaded_with("off") == "POOLKIT_CPU_KERNELS is 'off'"
+
+
+@pytest.mark.parametrize("value", ["avx", "emulated", ""])
+def test_an_unknown_value_of_the_variable_is_an_error(value):
+    known = "off, amx, avx512_bf16, avx512, avx2"
+
+    assert loaded_with(value) == f"ValueError: POOLKIT_CPU_KERNELS is {value!r}, expected one of: {known}."
+
+
+def test_an_unknown_library_is_an_error():
+    with pytest.raises(ValueError) as raised:
+        load("sse2")
+
+    assert str(raised.value) == "library is 'sse2', expected one of: amx, avx512_bf16, avx512, avx2, emulated."
+
+
+def test_a_library_that_is_asked_for_does_not_depend_on_the_variable(any_kernels, monkeypatch):
+    monkeypatch.setenv("POOLKIT_CPU_KERNELS", "off")
+
+    found = load(any_kernels.name)
+
+    assert isinstance(found, Kernels)
+    assert found.name == any_kernels.name
+
+
+def test_every_library_multiplies_in_float32(kernels):
+    in_bfloat16 = kernels.name in ("amx", "avx512_bf16", "emulated")
+
+    assert kernels.dtypes == (("float32", "bfloat16", "int8") if in_bfloat16 else ("float32",))
+
+
+def test_there_is_at_least_one_thread(any_kernels):
+    with pytest.raises(ValueError) as raised:
+        any_kernels.set_threads(0)
+
+    assert str(raised.value) == "threads is 0, expected at least 1."
+
+
+def test_the_module_says_which_library_is_used(any_kernels):
+    done = subprocess.run([sys.executable, "-m", "poolkit_cpu_kernels"], capture_output=True, text=True, check=True)
+
+    assert done.stdout == f"CPU kernels: {any_kernels.name} ({', '.join(any_kernels.dtypes)})\n"
+
+
+def test_the_module_says_why_there_is_none():
+    environment = {**os.environ, "POOLKIT_CPU_KERNELS": "off"}
+    command = [sys.executable, "-m", "poolkit_cpu_kernels"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+
+    assert done.stdout == "CPU kernels: none, POOLKIT_CPU_KERNELS is 'off'\n"
