@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from poolkit_cpu_kernels import LIBRARIES, Kernels, load
+from tiny_models import refused
 
 
 def loaded_with(variable: str) -> str:
@@ -38,10 +39,8 @@ def test_an_unknown_value_of_the_variable_is_an_error(value):
 
 
 def test_an_unknown_library_is_an_error():
-    with pytest.raises(ValueError) as raised:
+    with refused("library is 'sse2', expected one of: amx, avx512_bf16, avx512, avx2, emulated."):
         load("sse2")
-
-    assert str(raised.value) == "library is 'sse2', expected one of: amx, avx512_bf16, avx512, avx2, emulated."
 
 
 def test_a_library_that_is_asked_for_does_not_depend_on_the_variable(any_kernels, monkeypatch):
@@ -60,10 +59,8 @@ def test_every_library_multiplies_in_float32(kernels):
 
 
 def test_there_is_at_least_one_thread(any_kernels):
-    with pytest.raises(ValueError) as raised:
+    with refused("threads is 0, expected at least 1."):
         any_kernels.set_threads(0)
-
-    assert str(raised.value) == "threads is 0, expected at least 1."
 
 
 def test_the_module_says_which_library_is_used(any_kernels):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tiny_models import refused
 
 LENGTHS = [1, 2, 15, 0, 16, 17, 31, 32, 33, 63, 64, 65, 3, 3, 0]
 MANY = [100] * 25  # more rows than one thread takes at a time
@@ -30,7 +33,7 @@ def widened(x: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 def reference(query: NDArray[np.float32], documents: NDArray[np.float32], cu_seqlens: NDArray[np.int32]) -> list[float]:
     products = query.astype(np.float64) @ documents.astype(np.float64).T
-    pairs = zip(cu_seqlens, cu_seqlens[1:], strict=False)
+    pairs = pairwise(cu_seqlens)
     return [products[:, start:stop].max(1).sum() if stop > start else 0.0 for start, stop in pairs]
 
 
@@ -66,7 +69,7 @@ def test_a_document_has_the_same_bits_alone_and_in_any_batch(kernels, as_bfloat1
     stored = to_bfloat16(documents) if as_bfloat16 else documents
 
     scores = kernels.maxsim(query, stored, cu_seqlens)
-    pairs = zip(cu_seqlens, cu_seqlens[1:], strict=False)
+    pairs = pairwise(cu_seqlens)
     alone = [kernels.maxsim(query, stored[start:stop], starts([stop - start]))[0] for start, stop in pairs]
     kernels.set_threads(1)
 
@@ -140,7 +143,5 @@ def test_nothing_scores_nothing(kernels):
     ],
 )
 def test_what_does_not_fit_is_refused(any_kernels, query, documents, cu_seqlens, message):
-    with pytest.raises(ValueError) as raised:
+    with refused(message):
         any_kernels.maxsim(query, documents, cu_seqlens)
-
-    assert str(raised.value) == message

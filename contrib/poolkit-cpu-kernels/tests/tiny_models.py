@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from poolkit_cpu_kernels import ALL, Encoder, EncoderSpec, EncoderTensors, Kernels, LayerTensors
 
@@ -57,3 +59,8 @@ def encoder(kernels: Kernels, **changes: Any) -> Encoder:
     made = kernels.encoder(SPEC, tensors(), [layer(**changes)] * SPEC.layers)
     assert isinstance(made, Encoder), made
     return made
+
+
+def refused(message: str) -> pytest.RaisesExc[ValueError]:
+    """Expect a ValueError with exactly this text."""
+    return pytest.raises(ValueError, match=f"^{re.escape(message)}$")

@@ -86,8 +86,7 @@ class Kernels:
             _check(status)
         if len(ropes) != spec.layers:
             raise ValueError(f"there are {len(ropes)} layers, expected the {spec.layers} of the spec.")
-        tables = [kept[name] for name in ("positions",) if name in kept] + [rope for rope in ropes if rope is not None]
-        limit = min(map(len, tables), default=None)
+        limit = min((len(table) for table in (kept.get("positions"), *ropes) if table is not None), default=None)
         return Encoder(self._calls, handle, spec.hidden, kept, limit, is_causal)
 
     def linear(self, weight: Float32, bias: Float32 | None = None) -> Linear:
@@ -183,7 +182,9 @@ class Encoder:
             raise ValueError(f"text {lengths.argmax()} has {lengths.max()} tokens, expected at most {self._positions}.")
         if types is not None:
             arrays["types"] = types
-            _check_range(types, "types", tokens, 0, len(tables.get("types", ())))
+            if "types" not in tables:
+                raise ValueError("types is given, and the model has no table of them.")
+            _check_range(types, "types", tokens, 0, len(tables["types"]))
         if seen is not None:
             arrays["seen"] = seen
             _check_range(seen, "seen", texts, 1, lengths + 1)
