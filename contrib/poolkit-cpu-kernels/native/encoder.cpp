@@ -6,11 +6,11 @@
 // order, so that its bits do not depend on any of this.
 #include <atomic>
 #include <memory>
-#include <new>
 
 #include "attention.h"
 #include "batch.h"
 #include "model.h"
+#include "status.h"
 
 namespace kernels {
 namespace {
@@ -456,15 +456,6 @@ Encoder* make_encoder(const EncoderSpec& spec, const EncoderTensors& tensors) {
     }
 }
 
-template <class F>
-int without_exceptions(F&& f) {
-    try {
-        return f();
-    } catch (const std::bad_alloc&) {
-        return OUT_OF_MEMORY;
-    }
-}
-
 }  // namespace
 }  // namespace kernels
 
@@ -481,7 +472,7 @@ int kernels_dtypes(void) {
 void kernels_set_threads(int threads) { kernels::set_threads(threads); }
 
 int encoder_new(const EncoderSpec* spec, const EncoderTensors* tensors, void** encoder) {
-    return kernels::without_exceptions([&]() -> int {
+    return kernels::status_of([&]() -> int {
         if (!kernels::has_code_for(*spec, *tensors)) return UNSUPPORTED;
         *encoder = kernels::make_encoder(*spec, *tensors);
         return *encoder ? OK : UNSUPPORTED;
@@ -489,7 +480,7 @@ int encoder_new(const EncoderSpec* spec, const EncoderTensors* tensors, void** e
 }
 
 int encoder_add_layer(void* encoder, const LayerTensors* tensors) {
-    return kernels::without_exceptions([&] { return static_cast<Encoder*>(encoder)->add_layer(*tensors); });
+    return kernels::status_of([&] { return static_cast<Encoder*>(encoder)->add_layer(*tensors); });
 }
 
 int64_t encoder_bytes(void* encoder) { return (int64_t)static_cast<Encoder*>(encoder)->bytes(); }
@@ -497,7 +488,7 @@ int64_t encoder_bytes(void* encoder) { return (int64_t)static_cast<Encoder*>(enc
 int encoder_run(void* encoder, const EncoderBatch* batch, float* hidden) {
     auto* held = static_cast<Encoder*>(encoder);
     held->hold();
-    const int status = kernels::without_exceptions([&] { return held->run(*batch, hidden); });
+    const int status = kernels::status_of([&] { return held->run(*batch, hidden); });
     held->release();
     return status;
 }

@@ -26,3 +26,11 @@ def any_kernels() -> Kernels:
     if isinstance(found, str):
         pytest.skip(found)
     return found
+
+
+@pytest.fixture(params=("float32", "bfloat16", "int8"))
+def dtype(request: pytest.FixtureRequest, kernels: Kernels) -> str:
+    """Return each dtype that the library has."""
+    if request.param not in kernels.dtypes:
+        pytest.skip(f"{kernels.name} has no {request.param}")
+    return request.param

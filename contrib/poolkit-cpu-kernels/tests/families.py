@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
 from poolkit_cpu_kernels import ALL, EncoderSpec, EncoderTensors, LayerTensors
+from tables import VOCABULARY, Table
 from torch import Tensor, nn
 
-VOCABULARY = 500
 POSITIONS = 6000
-_ACTIVATIONS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "silu": "silu", "relu": "relu"}
-
-
-@dataclass(frozen=True)
-class Table:
-    """A model as the encoder takes it."""
-
-    spec: EncoderSpec
-    tensors: EncoderTensors
-    layers: tuple[LayerTensors, ...]
-
-    def in_dtype(self, dtype: str) -> Table:
-        return replace(self, spec=replace(self.spec, dtype=dtype))
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "silu": "silu",
+    "relu": "relu",
+}
 
 
 def array(tensor: Tensor | None) -> NDArray[np.float32] | None:
@@ -38,15 +32,17 @@ def linear(name: str, module: nn.Linear) -> dict[str, NDArray[np.float32] | None
 
 
 def norm(name: str, module: nn.Module) -> dict[str, NDArray[np.float32] | None]:
-    return {f"{name}_weight": array(getattr(module, "weight", None)), f"{name}_bias": array(getattr(module, "bias", None))}
+    return {
+        f"{name}_weight": array(getattr(module, "weight", None)),
+        f"{name}_bias": array(getattr(module, "bias", None)),
+    }
 
 
 def rope_table(inverse_frequencies: Tensor, scaling: float) -> NDArray[np.float32]:
-    angles = torch.arange(POSITIONS, dtype=torch.float32)[:, None] * inverse_frequencies.float()[None]  # (positions, head_dim / 2)
+    angles = (
+        torch.arange(POSITIONS, dtype=torch.float32)[:, None] * inverse_frequencies.float()[None]
+    )  # (positions, head_dim / 2)
     return (torch.cat([angles.cos(), angles.sin()], -1) * scaling).numpy()
-
-
-# -------------------------------------------------------------------------------------------------------- BERT and its kin
 
 
 def bert_table(model: nn.Module) -> Table:
@@ -163,9 +159,6 @@ def mpnet_table(model: nn.Module) -> Table:
     )
 
 
-# ------------------------------------------------------------------------------------------------------ ModernBERT, decoders
-
-
 def modernbert_table(model: nn.Module) -> Table:
     config, rotary = model.config, model.rotary_emb
     head_dim = config.hidden_size // config.num_attention_heads
@@ -176,12 +169,13 @@ def modernbert_table(model: nn.Module) -> Table:
 
     def layers() -> Iterator[LayerTensors]:
         for layer, kind in zip(model.layers, config.layer_types, strict=True):
-            weights = [part for name in "qkv" for part in (name,)]
-            qkv = {f"{name}_weight": array(part) for name, part in zip(weights, layer.attn.Wqkv.weight.chunk(3), strict=True)}
+            q, k, v = map(array, layer.attn.Wqkv.weight.chunk(3))
             gate, up = layer.mlp.Wi.weight.chunk(2)
             window = config.sliding_window if kind == "sliding_attention" else ALL
             yield LayerTensors(
-                **qkv,
+                q_weight=q,
+                k_weight=k,
+                v_weight=v,
                 **linear("output", layer.attn.Wo),
                 gate_weight=array(gate),
                 up_weight=array(up),
@@ -207,7 +201,9 @@ def modernbert_table(model: nn.Module) -> Table:
             epsilon=config.norm_eps,
         ),
         EncoderTensors(
-            words=array(model.embeddings.tok_embeddings.weight), **norm("norm", model.embeddings.norm), **norm("final_norm", model.final_norm)
+            words=array(model.embeddings.tok_embeddings.weight),
+            **norm("norm", model.embeddings.norm),
+            **norm("final_norm", model.final_norm),
         ),
         tuple(layers()),
     )
@@ -280,12 +276,17 @@ def decoder_table(model: nn.Module) -> Table:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------- the families
-
 _COMMON = {"vocab_size": VOCABULARY, "max_position_embeddings": POSITIONS, "pad_token_id": 0}
+_NO_TOKENS = dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"))
 _ENCODER = {**_COMMON, "hidden_size": 96, "num_attention_heads": 3, "intermediate_size": 160, "num_hidden_layers": 2}
 _DECODER = {**_COMMON, "hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 160, "num_hidden_layers": 2}
-_GEMMA3 = {"num_key_value_heads": 1, "head_dim": 64, "sliding_window": 20, "layer_types": ["sliding_attention", "full_attention"]}
+_GEMMA3 = {
+    **_DECODER,
+    "num_key_value_heads": 1,
+    "head_dim": 64,
+    "sliding_window": 20,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
 
 
 def _model(kind: str, config: dict[str, object]) -> nn.Module:
@@ -304,14 +305,17 @@ FAMILIES: dict[str, tuple[Callable[[nn.Module], Table], Callable[[], nn.Module]]
     "mpnet": (mpnet_table, lambda: _model("MPNet", {**_ENCODER, "pad_token_id": 1})),
     "modernbert": (
         modernbert_table,
-        lambda: _model("ModernBert", {**_ENCODER, "hidden_size": 128, "num_attention_heads": 2, "num_hidden_layers": 4}),
+        lambda: _model(
+            "ModernBert",
+            {**_ENCODER, **_NO_TOKENS, "hidden_size": 128, "num_attention_heads": 2, "num_hidden_layers": 4},
+        ),
     ),
     "qwen3": (decoder_table, lambda: _model("Qwen3", {**_DECODER, "num_key_value_heads": 2, "head_dim": 64})),
     "qwen2": (decoder_table, lambda: _model("Qwen2", {**_DECODER, "num_key_value_heads": 2})),
     "llama": (decoder_table, lambda: _model("Llama", {**_DECODER, "num_key_value_heads": 1})),
     "mistral": (decoder_table, lambda: _model("Mistral", {**_DECODER, "num_key_value_heads": 2, "sliding_window": 40})),
     "gemma": (decoder_table, lambda: _model("Gemma", {**_DECODER, "num_key_value_heads": 1, "head_dim": 96})),
-    "gemma3": (decoder_table, lambda: _model("Gemma3Text", {**_DECODER, **_GEMMA3})),
+    "gemma3": (decoder_table, lambda: _model("Gemma3Text", _GEMMA3)),
 }
 
 
@@ -336,9 +340,23 @@ def build(family: str) -> tuple[nn.Module, Table]:
 
 @torch.inference_mode()
 def reference(model: nn.Module, text: NDArray[np.int32], *, seen: int | None = None) -> NDArray[np.float32]:
-    """Return transformers' last hidden states of one text: (tokens, hidden); only its first `seen` tokens are attended to."""
-    mask = torch.ones(1, len(text), dtype=torch.long)
-    if seen is not None:
-        mask[:, seen:] = 0
-    kwargs = {} if model.config.model_type not in ("roberta", "mpnet") else {"position_ids": torch.arange(len(text))[None]}
-    return model(input_ids=torch.from_numpy(text.astype(np.int64))[None], attention_mask=mask, **kwargs).last_hidden_state[0].numpy()
+    """Return transformers' last hidden states of one text: (tokens, hidden). Only its first `seen` tokens are keys."""
+    inputs = {
+        "input_ids": torch.from_numpy(text.astype(np.int64))[None],
+        "attention_mask": torch.arange(len(text))[None] < (len(text) if seen is None else seen),
+    }
+    if model.config.model_type in ("roberta", "mpnet"):  # which count positions from 2
+        inputs["position_ids"] = torch.arange(len(text))[None]
+    return model(**inputs).last_hidden_state[0].numpy()
+
+
+def with_bfloat16_tables(table: Table) -> tuple[Table, Table]:
+    """Return a model with embedding tables rounded to bfloat16: held in float32, and in bfloat16."""
+    names = [name for name in ("words", "positions", "types") if getattr(table.tensors, name) is not None]
+    rounded = {name: torch.from_numpy(getattr(table.tensors, name)).bfloat16() for name in names}
+    floats = {name: tensor.float().numpy() for name, tensor in rounded.items()}
+    halves = {name: tensor.view(torch.int16).numpy().view(np.uint16) for name, tensor in rounded.items()}
+    return (
+        replace(table, tensors=replace(table.tensors, **floats)),
+        replace(table, spec=replace(table.spec, table_dtype="bfloat16"), tensors=replace(table.tensors, **halves)),
+    )
