@@ -85,7 +85,13 @@ from poolkit.contract import (
     current_request,
     hookimpl,
 )
-from poolkit.engine import load_base_model, load_causal_lm_rows, load_masked_lm_head
+from poolkit.engine import (
+    BaseWithHead,
+    load_base_model,
+    load_base_with_head,
+    load_causal_lm_rows,
+    load_masked_lm_head,
+)
 from poolkit.engine.maxsim import compute_maxsim_score_batched
 
 if TYPE_CHECKING:
@@ -146,6 +152,7 @@ __all__ = [
     "Activation",
     "AggregationStrategy",
     "Backbone",
+    "BaseWithHead",
     "Batch",
     "BindContext",
     "Call",
@@ -259,6 +266,7 @@ __all__ = [
     "current_request",
     "hookimpl",
     "load_base_model",
+    "load_base_with_head",
     "load_causal_lm_rows",
     "load_masked_lm_head",
     "read_tokenizer",

@@ -84,6 +84,9 @@ def load_model(
     while isinstance(found := load(engines.current(info).provider), str):
         engines.refuse(found)
     backbone, pooler = found
+    linear = getattr(backbone, "linear", None)
+    if linear is not None and isinstance(pooler, OnTorch):
+        pooler = OnTorch(pooler.pooler, linear=linear)
     decisions = (engines.decision(info), *backbone.decisions)
     finish: Finish[torch.Tensor] = make_finish(info, output, activation, kind, backbone=backbone)
     return LoadedModel(info.name, backbone, pooler, finish, queries=finish.queries, decisions=decisions)

@@ -114,7 +114,10 @@ def load_dense(spec: DenseSpec, *, device: str) -> Step:
         shapes["linear.bias"] = shape[:1]
     if has_matrix:
         shapes["residual.weight"] = shape
-    weights = {name: tensor.to(device) for name, tensor in read_tensors(spec.folder, shapes).items()}
+    weights = {  # parameters, as those of any layer: an engine may run them
+        name: torch.nn.Parameter(tensor.to(device), requires_grad=False)
+        for name, tensor in read_tensors(spec.folder, shapes).items()
+    }
     activation: torch.nn.Module = getattr(torch.nn, spec.activation)()
 
     def dense(rows: torch.Tensor) -> torch.Tensor:

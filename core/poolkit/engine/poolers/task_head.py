@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import pkgutil
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
+
+import numpy as np
 
 from poolkit.contract import PooledRows, States
 from poolkit.errors import ModelError, PoolkitError
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from numpy.typing import NDArray
 
     from poolkit.contract import Batch, HeadContext, HeadFactory, Pooler
+    from poolkit.engine.poolers.linear import MakeLinear
 
 __all__ = ["OnTorch", "create_head"]
 
@@ -35,24 +39,42 @@ def create_head(path: str, context: HeadContext, *, task: str) -> Pooler[torch.T
 
 
 class OnTorch:
-    """Gives a pooler torch tensors, whatever kind of arrays the engine's states are."""
+    """Runs a pooler on torch tensors, whatever kind of arrays the engine's states are, and gives rows of that kind.
 
-    def __init__(self, pooler: Pooler[torch.Tensor]) -> None:
-        self._pooler = pooler
+    Args:
+        pooler: takes torch tensors.
+        linear: runs its linear layers in place of torch, where the engine brings that: see `Backbone`.
+    """
+
+    def __init__(self, pooler: Pooler[torch.Tensor], *, linear: MakeLinear | None = None) -> None:
+        self.pooler = pooler
+        self._linear_layers: AbstractContextManager[object] = nullcontext()
+        if linear is not None:
+            from poolkit.engine.poolers.linear import LinearLayers
+
+            self._linear_layers = LinearLayers(linear)
 
     def __call__(
         self, states: States[torch.Tensor] | States[NDArray[np.generic]], batch: Batch, /
     ) -> PooledRows[torch.Tensor]:
         """Return the pooler's rows."""
-        return self._pooler(
-            States(
-                None if states.tokens is None else _as_tensor(states.tokens),
-                states.segments,
-                None if states.rows is None else _as_tensor(states.rows),
-                {layer: _as_tensor(tap) for layer, tap in states.taps.items()},
-            ),
-            batch,
+        given = states.rows if states.tokens is None else states.tokens
+        tensors = States(
+            None if states.tokens is None else _as_tensor(states.tokens),
+            states.segments,
+            None if states.rows is None else _as_tensor(states.rows),
+            {layer: _as_tensor(tap) for layer, tap in states.taps.items()},
         )
+        with self._linear_layers:
+            pooled = self.pooler(tensors, batch)
+        return _as_numpy(pooled) if isinstance(given, np.ndarray) else pooled
+
+
+def _as_numpy(pooled: PooledRows[torch.Tensor]) -> PooledRows[torch.Tensor]:
+    """Return rows as numpy arrays, which go the same way: `finish` finds out for itself what it is given."""
+    rows, indices = (None if tensor is None else tensor.float().numpy() for tensor in (pooled.rows, pooled.indices))
+    parts = {name: _as_numpy(part) for name, part in pooled.parts.items()}
+    return replace(pooled, rows=cast("torch.Tensor", rows), indices=cast("torch.Tensor", indices), parts=parts)
 
 
 def _as_tensor(array: torch.Tensor | NDArray[np.generic]) -> torch.Tensor:

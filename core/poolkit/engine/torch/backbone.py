@@ -10,6 +10,8 @@ import torch
 from poolkit.errors import EngineError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from poolkit.contract import Batch, Decision, States
     from poolkit.engine.torch.forward import Forward
 
@@ -22,10 +24,14 @@ class TorchBackbone:
     Args:
         forward: runs a batch, by its modality.
         decisions: for the start-up report.
+        base: the base that gives the hidden states of texts; None where the model is run whole.
     """
 
-    def __init__(self, forward: Mapping[str, Forward], *, decisions: Sequence[Decision]) -> None:
+    def __init__(
+        self, forward: Mapping[str, Forward], *, decisions: Sequence[Decision], base: PreTrainedModel | None = None
+    ) -> None:
         self.decisions = tuple(decisions)
+        self.base = base
         self._forward = forward
 
     def __call__(self, batch: Batch, /) -> States[torch.Tensor]:

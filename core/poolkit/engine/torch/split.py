@@ -125,7 +125,7 @@ def split(
     problem = _difference(forward, head, batch, expected, allowed=TOLERANCE[placement.dtype])
     if problem is None:
         decisions = (*placement.decisions, path, head.decision)
-        return TorchBackbone({"text": forward}, decisions=decisions), head.pooler
+        return TorchBackbone({"text": forward}, decisions=decisions, base=base), head.pooler
     refuse_packed(info, problem)
     undo()
     set_attention(base, attention)

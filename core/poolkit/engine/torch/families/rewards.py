@@ -54,7 +54,7 @@ def _load_reward_head(
     read = "every token" if per_token else "the last token"
     head = Decision("head", f"the model's own, on {read}", "the architecture")
     decisions = (*placement.decisions, path, head)
-    return TorchBackbone({"text": forward}, decisions=decisions), pooler
+    return TorchBackbone({"text": forward}, decisions=decisions, base=model), pooler
 
 
 def _load_score(info: ModelInfo, *, device: torch.device) -> torch.nn.Sequential:
