@@ -4,11 +4,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 FAST := models pipeline plugins public registry server settings
-CONTRIB := $(patsubst %/pyproject.toml,%,$(wildcard contrib/*/pyproject.toml))
+KERNELS := contrib/poolkit-cpu-kernels
+KERNEL_SOURCES := $(wildcard $(addprefix $(KERNELS)/,CMakeLists.txt pyproject.toml native/*.cpp native/*.h))
+CONTRIB := $(filter-out $(KERNELS),$(patsubst %/pyproject.toml,%,$(wildcard contrib/*/pyproject.toml)))
 
-.PHONY: demo test test-fast lint bench docs fidelity
+.PHONY: demo test test-fast lint bench docs fidelity sanitize
 
-demo: .venv/installed-demo
+demo: .venv/installed-demo .venv/installed-kernels
 	$(BIN)/poolkit demo
 
 test: lint  # two workers with a thread each: small models gain nothing from more threads
@@ -40,8 +42,23 @@ docs: .venv/installed-dev  # rewrites the tables that are generated from the cod
 fidelity: .venv/installed-dev  # measures every row of docs/fidelity.md and writes the page
 	PYTHONPATH=tests $(BIN)/python docs/fidelity_table.py
 
-.venv/installed-contrib: .venv/installed-dev $(CONTRIB:=/pyproject.toml)
+sanitize: .venv/installed-kernels  # the kernels' calls under the address and undefined-behaviour sanitizers
+	$(BIN)/cmake -S $(KERNELS) -B $(KERNELS)/build/sanitize -G Ninja -D CMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+		-D SANITIZE=address,undefined -D 'LIBRARIES=avx2;emulated'
+	$(BIN)/cmake --build $(KERNELS)/build/sanitize
+	$(BIN)/ctest --test-dir $(KERNELS)/build/sanitize --output-on-failure
+
+.venv/installed-contrib: .venv/installed-dev .venv/installed-kernels $(CONTRIB:=/pyproject.toml)
 	$(INSTALL) --no-build-isolation --no-deps $(CONTRIB:%=--editable %)
+	touch $@
+
+# Without a C++ compiler this installs no library, and poolkit runs on torch; the last command says which one is used.
+.venv/installed-kernels: $(KERNEL_SOURCES) constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) cmake ninja numpy scikit-build-core
+	$(INSTALL) --no-build-isolation --no-deps --editable $(KERNELS) \
+		--config-settings build-dir=build/libraries --config-settings cmake.define.EMULATE_TILES=ON
+	$(BIN)/python -m poolkit_cpu_kernels
 	touch $@
 
 .venv/installed-%: pyproject.toml constraints.txt

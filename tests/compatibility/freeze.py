@@ -17,6 +17,7 @@ from poolkit import API_VERSION
 
 ROOT = Path(__file__).parents[2]
 WHEELS = Path(__file__).parent / "wheels" / f"api-{API_VERSION}"
+ENTRY_POINTS = '[project.entry-points."poolkit.'
 KINDS = ("task", "head", "hooks", "engine", "dialect")
 
 
@@ -27,8 +28,9 @@ def main() -> None:
         for kind in KINDS:
             command = ["plugins", "new", f"frozen-{kind}", "--kind", kind, "--output", folder]
             subprocess.run([Path(sys.executable).with_name("poolkit"), *command], check=True, stdout=subprocess.DEVNULL)
-        contrib = [path.parent for path in ROOT.glob("contrib/*/pyproject.toml")]
-        packages = sorted([*Path(folder).iterdir(), *contrib])
+        projects = ROOT.glob("contrib/*/pyproject.toml")
+        plugins = [path.parent for path in projects if ENTRY_POINTS in path.read_text(encoding="utf-8")]
+        packages = sorted([*Path(folder).iterdir(), *plugins])
         pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
         subprocess.run([*pip, "--wheel-dir", str(WHEELS), *map(str, packages)], check=True)
 
