@@ -7,11 +7,11 @@ import threading
 
 import httpx
 import numpy as np
-from fastapi import FastAPI
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from poolkit.contract import Batch, States
+from poolkit.server import App
 from poolkit.testing import FakeBackbone, fake_model
 
 __all__ = ["HeldBackbone", "ask", "fake_model", "ids_in"]
@@ -33,7 +33,7 @@ class HeldBackbone(FakeBackbone):
         return super().__call__(batch)
 
 
-def ask(app: FastAPI, method: str, path: str, **request: object) -> httpx.Response:
+def ask(app: App, method: str, path: str, **request: object) -> httpx.Response:
     """Send one request to an app in this process."""
 
     async def send() -> httpx.Response:

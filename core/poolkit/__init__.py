@@ -1,7 +1,7 @@
 """poolkit: a plugin-based library and server for embedding, classification, reward and reranking models.
 
 The public names are those of `__all__`, `poolkit.errors` and `poolkit.testing`. Importing poolkit loads neither torch
-nor transformers nor fastapi: those wait until a model is loaded or served.
+nor transformers nor uvicorn: those wait until a model is loaded or served.
 """
 
 from importlib import import_module
@@ -280,7 +280,7 @@ _HOMES_WITH_NUMPY = (
     "poolkit.tokenization.score_template",
     "poolkit.offline.llm",
     "poolkit.tokenization.tokenizer",
-    "poolkit.server",  # imports fastapi
+    "poolkit.server",  # imports uvicorn
     "poolkit.engine.torch.families.family",  # imports torch
     "poolkit.engine.torch.loading",
 )

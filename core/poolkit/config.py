@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
+    "BODY_TIMEOUT_S",
     "DEFAULT_MODEL",
     "MAX_BODY_BYTES",
     "MAX_WAITING_PROMPTS",
@@ -23,6 +24,9 @@ DEFAULT_MODEL = "all-MiniLM-L6-v2"
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """Longest body of an HTTP request."""
+
+BODY_TIMEOUT_S = 20.0
+"""The time in which the body of an HTTP request must come; a large one has more."""
 
 MAX_WAITING_PROMPTS = 16384
 """Once so many prompts wait for a model, further requests are refused."""

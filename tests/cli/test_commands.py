@@ -163,7 +163,7 @@ def test_what_runs_no_model_loads_no_model_library(arguments):
         "    main()\n"
         "except SystemExit:\n"
         "    pass\n"
-        "loaded = {'torch', 'transformers', 'fastapi', 'poolkit_tasks'} & set(sys.modules)\n"
+        "loaded = {'torch', 'transformers', 'uvicorn', 'poolkit_tasks'} & set(sys.modules)\n"
         "sys.exit(str(loaded) if loaded else 0)\n"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

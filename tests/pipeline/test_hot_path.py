@@ -16,10 +16,11 @@ from types import FrameType
 
 import pytest
 
-from poolkit import EmbeddingsRequest, RerankRequest, create_app
+from poolkit import EmbeddingsRequest, EmbeddingsResponse, PoolingProcessor, RerankRequest, create_app
 from poolkit.engine.scheduler import _Stream
+from poolkit.registry.bind import _never_blocks
 from poolkit.testing import FakeTokenizer, fake_model
-from serving import ask
+from serving import HeldBackbone, ask
 
 CALLS_PER_PROMPT = 18
 """Calls of Python functions of poolkit for one more text in a request of embeddings, those of poolkit.testing left out.
@@ -112,13 +113,16 @@ def test_a_request_of_plain_texts_is_one_call_of_the_tokenizer_per_slice(monkeyp
     assert len(calls) == 2
 
 
-def test_a_small_request_wakes_four_threads_and_the_loop_once(monkeypatch):
+@pytest.mark.parametrize(("is_small", "workers"), [(True, 0), (False, 2)])
+def test_a_request_wakes_the_engine_and_the_loop_once_and_workers_only_where_it_is_not_small(
+    monkeypatch, is_small, workers
+):
     woken: Counter[str] = Counter()
     with fake_model("embed") as served:
 
         async def ask() -> None:
             request = EmbeddingsRequest(input="a short text")
-            await served.arun("embeddings", lambda: request, lambda answer: answer)
+            await served.arun("embeddings", lambda: request, lambda answer: answer, is_small=is_small)
 
         for _ in range(20):
             asyncio.run(ask())  # after these the pools have their threads
@@ -137,10 +141,85 @@ def test_a_small_request_wakes_four_threads_and_the_loop_once(monkeypatch):
         loop.run_until_complete(ask())
         during = Counter(woken)  # closing wakes threads too
         loop.close()
-    assert during["worker"] == 2
+    assert during["worker"] == workers
     assert during["loop"] == 1
     assert during["engine"] == 1
     assert during["notify"] == 0  # nobody else
+
+
+def test_the_requests_of_one_batch_wake_the_loop_once(monkeypatch):
+    woken: Counter[str] = Counter()
+    held: list[HeldBackbone] = []
+
+    def hold(task):
+        held.append(HeldBackbone(task))
+        return held[0]
+
+    with fake_model("embed", backbone=hold, max_num_seqs=64) as served:
+
+        async def ask(text: str) -> EmbeddingsResponse:
+            request = EmbeddingsRequest(input=text)
+            return await served.arun("embeddings", lambda: request, lambda answer: answer, is_small=True)
+
+        async def main() -> None:
+            first = asyncio.ensure_future(ask("first"))
+            while not held[0].is_reached.is_set():
+                await asyncio.sleep(0)
+            others = [asyncio.ensure_future(ask(f"text {number}")) for number in range(40)]
+            await asyncio.sleep(0)  # all of them wait now, for one batch
+            loop = asyncio.get_running_loop()
+
+            def call_soon_threadsafe(function, *arguments):
+                woken["loop"] += 1
+                return type(loop).call_soon_threadsafe(loop, function, *arguments)
+
+            monkeypatch.setattr(loop, "call_soon_threadsafe", call_soon_threadsafe)
+            held[0].may_go.set()
+            await first
+            while served.stats().prompts_done < 41:  # the loop's thread holds still until the batch is settled
+                pass
+            await asyncio.gather(*others)
+
+        asyncio.run(main())
+    assert served.stats().batches_done == 2
+    assert woken["loop"] <= 3  # one for each batch, and one if the last outcome came just after the loop had looked
+
+
+class Sleeper(PoolingProcessor):
+    """Derives from a processor that never blocks, and says nothing of itself."""
+
+
+def test_a_processor_stays_off_the_loop_until_its_own_class_says_that_it_never_blocks():
+    with fake_model("embed") as served:
+        bound = served.operations["pooling"]
+        assert bound.never_blocks
+        assert PoolingProcessor.never_blocks
+        assert not _never_blocks(Sleeper(bound.processor.context))
+
+
+@pytest.mark.parametrize(
+    ("texts", "in_loop"),
+    [(["a short text"], {"pre": True, "tokenize": True}), (["word " * 1000], {"pre": True, "tokenize": False})],
+)
+def test_only_short_texts_are_tokenized_on_the_loop(monkeypatch, texts, in_loop):
+    threads: dict[str, bool] = {}
+    here = threading.get_ident()
+    with fake_model("embed") as served:
+        tokenizer = type(served.operations["embeddings"].processor.context.encoder._tokenizer)
+        encode_batch = tokenizer.encode_batch
+
+        def watched(self, *arguments, **options):
+            threads["tokenize"] = threading.get_ident() == here
+            return encode_batch(self, *arguments, **options)
+
+        monkeypatch.setattr(tokenizer, "encode_batch", watched)
+
+        def decode() -> EmbeddingsRequest:
+            threads["pre"] = threading.get_ident() == here
+            return EmbeddingsRequest(input=texts, truncate_prompt_tokens=8)
+
+        asyncio.run(served.arun("embeddings", decode, lambda answer: answer, is_small=True))
+    assert threads == in_loop
 
 
 def spy(monkeypatch: pytest.MonkeyPatch, kind: type, name: str) -> list[tuple[list[str]]]:

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from distributions import Request, Site, fake_encoder
 from poolkit import create_app
 from poolkit.config import PluginConfig, Reference
 from poolkit.registry import Registry
+from poolkit.server import App
 from poolkit.server.drain import Drain
 from poolkit.testing import FAKE_MODEL
 from serving import fake_model
@@ -39,6 +39,7 @@ MIXED = make_task("mixed", operations=(well, sick))
 ARGUMENTS = {"pre_process": "request", "post_process": "prepared, outputs"}
 WRAPPER = """
 from poolkit.contract import hookimpl
+from poolkit.server import App
 class Wrapper:
     @hookimpl(wrapper=True)
     def pre_process(self, request):
@@ -53,7 +54,7 @@ MANY = 64
 
 
 @contextmanager
-def serving_hook(site: Site, hook: str, body: str) -> Iterator[FastAPI]:
+def serving_hook(site: Site, hook: str, body: str) -> Iterator[App]:
     """Yield a server of a task whose operation `measure` is well, and whose `sick` does this in one of its hooks."""
     source = TASK.format(hook=f"    def {hook}(self, {ARGUMENTS[hook]}):\n        {body}\n")
     modules = {"poolkit_hostile": source}
@@ -62,11 +63,11 @@ def serving_hook(site: Site, hook: str, body: str) -> Iterator[FastAPI]:
         yield create_app(served)
 
 
-def client(app: FastAPI) -> httpx.AsyncClient:
+def client(app: App) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
-def ask_both(app: FastAPI) -> tuple[list[httpx.Response], list[httpx.Response], httpx.Response]:
+def ask_both(app: App) -> tuple[list[httpx.Response], list[httpx.Response], httpx.Response]:
     """Return the answers of many requests to the sick and the well operation at a time, then that of /health."""
 
     async def send() -> tuple[list[httpx.Response], list[httpx.Response], httpx.Response]:
@@ -109,7 +110,7 @@ def test_a_plugin_that_fails_at_import_leaves_the_other_plugins_alone(
     ]
 
 
-async def post(app: FastAPI, path: str, texts: list[str]) -> httpx.Response:
+async def post(app: App, path: str, texts: list[str]) -> httpx.Response:
     async with client(app) as http:
         return await http.post(path, json={"texts": texts})
 
@@ -161,7 +162,7 @@ def test_a_hook_that_fails_fails_its_own_requests_and_no_other(
     assert failures in metrics.splitlines()
 
 
-async def get(app: FastAPI, path: str) -> httpx.Response:
+async def get(app: App, path: str) -> httpx.Response:
     async with client(app) as http:
         return await http.get(path)
 
@@ -213,7 +214,7 @@ def test_a_hook_that_changes_its_input_changes_no_other_request(site: Site, hook
 
 @pytest.mark.parametrize("hook", ["pre_process", "post_process"])
 def test_a_slow_hook_holds_up_neither_other_operations_nor_the_server(site: Site, hook: str):
-    async def run(app: FastAPI, drain: Drain) -> tuple[httpx.Response, httpx.Response, list[httpx.Response], str]:
+    async def run(app: App, drain: Drain) -> tuple[httpx.Response, httpx.Response, list[httpx.Response], str]:
         async with client(app) as http:
             slow = [asyncio.ensure_future(http.post("/tasks/mixed/sick", json={"texts": ["a"]})) for _ in range(MANY)]
             try:
@@ -248,7 +249,7 @@ def test_a_server_beside_one_that_hangs_goes_on(site: Site):
         "poolkit-hostile", "6.6.6", modules={"poolkit_hostile": source}, tasks={"mixed": "poolkit_hostile:MIXED"}
     )
 
-    async def run(hanging: FastAPI, other: FastAPI) -> tuple[httpx.Response, list[httpx.Response]]:
+    async def run(hanging: App, other: App) -> tuple[httpx.Response, list[httpx.Response]]:
         async with client(hanging) as http:
             stuck = [asyncio.ensure_future(http.post("/tasks/mixed/sick", json={"texts": ["a"]})) for _ in range(MANY)]
             try:

@@ -35,7 +35,7 @@ def test_loading_the_registry_imports_nothing_heavy():
         "list_plugins(PluginConfig())\n"
         "assert not [name for name in sys.modules if name.startswith('poolkit_tasks')]\n"
         "Registry.load(PluginConfig())\n"
-        "print([name for name in ('torch', 'transformers', 'fastapi') if name in sys.modules])\n"
+        "print([name for name in ('torch', 'transformers', 'uvicorn') if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

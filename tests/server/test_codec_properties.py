@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 
 from closeness import assert_close, assert_ranks
 from poolkit import ImagePrompt, PoolingRequest
 from poolkit.operations.modalities import request_context
-from poolkit.server import create_app
+from poolkit.server import App, create_app
 from properties import JSON, TEXTS, quick
 from serving import ask, fake_model
 
@@ -61,13 +60,13 @@ ROUTES = [
 
 
 @pytest.fixture(scope="module")
-def apps() -> Iterator[dict[str, FastAPI]]:
+def apps() -> Iterator[dict[str, App]]:
     with ExitStack() as stack:
         models = {task: stack.enter_context(fake_model(task)) for task in TASKS}
         yield {task: create_app(served) for task, served in models.items()}
 
 
-def post(app: FastAPI, path: str, body: object) -> dict[str, object]:
+def post(app: App, path: str, body: object) -> dict[str, object]:
     response = ask(app, "POST", path, json=body)
     assert response.status_code == 200, response.text
     return response.json()
@@ -142,7 +141,7 @@ def shown(apps) -> dict[str, dict[str, dict[str, object]]]:
     return {task: examples(app) for task, app in apps.items()}
 
 
-def examples(app: FastAPI) -> dict[str, dict[str, object]]:
+def examples(app: App) -> dict[str, dict[str, object]]:
     """Return the body that the schema of each route with POST shows."""
     schema = ask(app, "GET", "/openapi.json").json()
     found = {}

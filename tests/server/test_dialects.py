@@ -15,6 +15,7 @@ from distributions import CORE_DIALECTS, Site, open_site
 from poolkit import PluginConfig, create_app
 from poolkit.config import Reference
 from poolkit.errors import ConfigError, PluginInvalidError
+from poolkit.server import App
 from poolkit.server import serve as serve_until_stopped
 from poolkit.settings.settings import Settings
 from serving import ask, fake_model
@@ -90,11 +91,11 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 
 
 @pytest.fixture
-def serve(site: Site) -> Iterator[Callable[..., Starlette]]:
+def serve(site: Site) -> Iterator[Callable[..., App]]:
     """Return what installs and enables a plugin of one dialect, and serves a model beside it."""
     with ExitStack() as stack:
 
-        def serve(source: str, *, name: str = "acme", task: str = "embed", **settings: object) -> Starlette:
+        def serve(source: str, *, name: str = "acme", task: str = "embed", **settings: object) -> App:
             install(site, name, source)
             return create_app(stack.enter_context(fake_model(task, plugin=f"poolkit-{name}")), **settings)
 
@@ -106,7 +107,7 @@ def install(site: Site, name: str, source: str) -> None:
     site.install(f"poolkit-{name}", "2.1.0", modules={module: source}, dialects={name: f"{module}:DIALECTS"})
 
 
-def post(app: Starlette, path: str, body: object, **headers: str):
+def post(app: App, path: str, body: object, **headers: str):
     return ask(app, "POST", path, json=body, headers={name.replace("_", "-"): text for name, text in headers.items()})
 
 

@@ -34,6 +34,8 @@ LOGIT_THRESHOLD = 0.0
 class ClassifyProcessor(PoolingIOProcessor[ClassifyRequest, ClassifyResponse]):
     """Classify each prompt."""
 
+    never_blocks = True
+
     def pre_process(self, request: ClassifyRequest) -> Prepared:
         """Return the request's prompts."""
         prompts = request.prompts()

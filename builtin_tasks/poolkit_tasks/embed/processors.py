@@ -14,6 +14,8 @@ __all__ = ["EmbeddingsProcessor"]
 class EmbeddingsProcessor(PoolingIOProcessor[EmbeddingsRequest, EmbeddingsResponse]):
     """Embed each prompt."""
 
+    never_blocks = True
+
     def pre_process(self, request: EmbeddingsRequest) -> Prepared:
         """Return the request's prompts."""
         prompts = request.prompts()

@@ -13,6 +13,8 @@ class RewardProcessor(PoolingProcessor):
     It is a classifier of texts or of tokens, and vLLM's callers ask for it as such.
     """
 
+    never_blocks = True
+
     def pre_process(self, request: PoolingRequest) -> Prepared:
         """Return the request's prompts; refuse a task that is neither the served one nor what the model is."""
         kind = "token_classify" if Output.TOKEN_LOGITS in self.context.model.outputs else "classify"

@@ -25,6 +25,8 @@ SMALLEST_NORM = 1e-12
 class BiEncoderIOProcessor(ScoringIOProcessor):
     """Embeds each text once and compares queries with documents as the model's files say, by cosine without them."""
 
+    never_blocks = True
+
     def prepare(self, pairs: Pairs, request: ScoringRequest) -> Prepared:
         """Return the documents, then the queries."""
         self.refuse_instruction(request)

@@ -26,6 +26,8 @@ __all__ = ["CrossEncoderIOProcessor"]
 class CrossEncoderIOProcessor(ScoringIOProcessor):
     """Runs each pair through the model; its one label, activated as the model's files say, is the score."""
 
+    never_blocks = True
+
     def __init__(self, context: BindContext) -> None:
         super().__init__(context)
         self._template = ScoreTemplate.of(context.model)

@@ -22,6 +22,8 @@ class LateInteractionIOProcessor(ScoringIOProcessor):
     The sum becomes a mean where the model's files say so.
     """
 
+    never_blocks = True
+
     def prepare(self, pairs: Pairs, request: ScoringRequest) -> Prepared:
         """Return the documents, then the queries."""
         self.refuse_instruction(request)

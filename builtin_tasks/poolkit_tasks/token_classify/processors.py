@@ -39,6 +39,8 @@ class Asked:
 class TokenClassifyProcessor(PoolingIOProcessor[TokenClassifyRequest, TokenClassifyResponse]):
     """Find the entities in each text."""
 
+    never_blocks = True
+
     def pre_process(self, request: TokenClassifyRequest) -> Prepared:
         """Return the texts, asking for logits: the pipeline makes scores of them by softmax, whatever the model is.
 

@@ -26,6 +26,8 @@ SMALLEST_NORM = 1e-12
 class LateChunkingProcessor(PoolingIOProcessor[LateChunkingRequest, LateChunkingResponse]):
     """Averages the vectors of the tokens that lie in a chunk, then normalises."""
 
+    never_blocks = True
+
     def pre_process(self, request: LateChunkingRequest) -> Prepared:
         """Return the whole text as the only prompt."""
         for index, (start, end) in enumerate(request.chunks):

@@ -12,7 +12,6 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
-from fastapi import FastAPI
 from listwise_reference import LONGEST, QUERY, WIDTH, texts
 from safetensors.torch import load_file, save_file
 
@@ -20,6 +19,7 @@ from poolkit import LLM, ModelConfig, PluginConfig, PoolingParams, create_app
 from poolkit.config import Reference
 from poolkit.errors import ModelError, RequestError, UnsupportedTaskError
 from poolkit.pipeline.served import load_model
+from poolkit.server import App
 from poolkit.testing import parametrize_with_checks
 
 PLUGIN = "poolkit-jina-reranker-v3"
@@ -136,7 +136,7 @@ def test_a_tokenizer_without_markers_is_refused(copy):
 
 
 @pytest.fixture(scope="module")
-def app(jina: Path) -> Iterator[FastAPI]:
+def app(jina: Path) -> Iterator[App]:
     """Yield a server of the model."""
     plugins = PluginConfig(enable=(Reference(PLUGIN, f"--plugin {PLUGIN}"),))
     served = load_model(ModelConfig(model=str(jina), task="listwise_rerank", dtype="float32"), plugins)
@@ -144,7 +144,7 @@ def app(jina: Path) -> Iterator[FastAPI]:
     served.close()
 
 
-def post(app: FastAPI, path: str, body: object) -> httpx.Response:
+def post(app: App, path: str, body: object) -> httpx.Response:
     async def send() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
             return await client.post(path, json=body)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from zero_shot_asking import post
 
 from poolkit import create_app
+from poolkit.server import App
 from poolkit.testing import fake_model
 
 # Read when huggingface_hub is imported: a test that asks the hub for anything gets the same answer everywhere.
@@ -35,13 +35,13 @@ def nli_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 
 
 @pytest.fixture(scope="module")
-def app() -> Iterator[FastAPI]:
+def app() -> Iterator[App]:
     """Yield a server of the task."""
     with fake_model("zero_shot", plugin="poolkit-zero-shot") as served:
         yield create_app(served)
 
 
 @pytest.fixture
-def ask(app: FastAPI) -> Callable[[str, object], httpx.Response]:
+def ask(app: App) -> Callable[[str, object], httpx.Response]:
     """Return a function that posts JSON to the server, in this process."""
     return partial(post, app)

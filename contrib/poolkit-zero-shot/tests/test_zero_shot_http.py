@@ -9,12 +9,12 @@ from typing import Any
 import httpx2
 import huggingface_hub
 import pytest
-from fastapi import FastAPI
 from huggingface_hub.utils._http import default_async_client_factory
 from poolkit_zero_shot import ZeroShotResponse
 from zero_shot_asking import post
 
 from poolkit import LLM, create_app
+from poolkit.server import App
 
 LABELS = ["sports", "economy", "cooking"]
 TEXTS = ["The striker scored twice.", "Rates are to rise again."]
@@ -94,7 +94,7 @@ def test_a_real_model_gives_over_http_what_it_gives_offline(nli_checkpoint):
 
 
 @pytest.fixture
-def hub_client(app: FastAPI) -> Iterator[huggingface_hub.AsyncInferenceClient]:
+def hub_client(app: App) -> Iterator[huggingface_hub.AsyncInferenceClient]:
     """Yield the hub's own client, whose requests go to the server in this process."""
     huggingface_hub.set_async_client_factory(lambda: httpx2.AsyncClient(transport=httpx2.ASGITransport(app)))
     yield huggingface_hub.AsyncInferenceClient("http://test/zero_shot/hub", token="none of ours")

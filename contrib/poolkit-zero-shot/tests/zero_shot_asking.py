@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import httpx
-from fastapi import FastAPI
+
+from poolkit.server import App
 
 __all__ = ["post"]
 
 
-def post(app: FastAPI, path: str, body: object) -> httpx.Response:
+def post(app: App, path: str, body: object) -> httpx.Response:
     """Post JSON to an app and return its response."""
 
     async def send() -> httpx.Response:

@@ -125,8 +125,8 @@ class Dialect(Generic[RequestT, ResponseT]):
     request: core's with `matches`, then those of plugins in the order in which these were enabled, then core's without.
 
     What the functions raise is answered as it is from hooks: `RequestError` is the client's fault, anything else the
-    dialect's own. `decode` and `encode` run in worker threads, many at a time. `matches` runs on the event loop, for
-    every request of its path: it looks at keys and headers, and computes nothing.
+    dialect's own. `decode` and `encode` run in worker threads, many at a time, unless the dialect never blocks.
+    `matches` runs on the event loop, for every request of its path: it looks at keys and headers, and computes nothing.
 
     Attributes:
         paths: where it is spoken. `{name}` is a parameter; one named `model` names the served model, as the field
@@ -140,6 +140,8 @@ class Dialect(Generic[RequestT, ResponseT]):
         matches: tells, from the call, whether the request is meant for this dialect. None where every one is.
         encode_error: writes a failure. None writes OpenAI's envelope.
         methods: the HTTP methods.
+        never_blocks: True if `decode` and `encode` only compute, and little: they then run on the event loop for small
+            requests.
     """
 
     paths: tuple[str, ...]
@@ -151,6 +153,7 @@ class Dialect(Generic[RequestT, ResponseT]):
     matches: Callable[[Call, Served], bool] | None = None
     encode_error: Callable[[Failure], Reply] | None = None
     methods: tuple[str, ...] = ("POST",)
+    never_blocks: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what could never be served."""

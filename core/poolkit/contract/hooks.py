@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import pluggy
 from pydantic import BaseModel
@@ -33,7 +33,7 @@ class Prepared:
 
     Attributes:
         prompts: the prompts to run, in the order in which the outputs will come back. Where there are none, the model
-            is not asked: `post_process` answers by itself, in the worker thread, however busy the model is.
+            is not asked: `post_process` answers by itself, however busy the model is.
         params: how each is pooled: one for all of them, or one per prompt.
         state: whatever belongs to this request. It travels here and never on the processor, which serves many
             requests at a time.
@@ -99,19 +99,26 @@ class PoolingIOProcessor(Generic[RequestT, ResponseT]):
     Raise `poolkit.errors.RequestError` for input that is the caller's fault: it is answered with its message, and so is
     what pydantic says of the operation's own request model. Anything else, a `ValueError` included, is answered as the
     plugin's own failure.
+
+    Attributes:
+        never_blocks: True if the two methods only compute, and little: they neither wait nor read or write a file. The
+            server then runs them on its event loop for small requests, which saves two changes of thread. A class says
+            so for itself, not for those that derive from it.
     """
+
+    never_blocks: ClassVar[bool] = False
 
     def __init__(self, context: BindContext) -> None:
         self.context = context
 
     @hookspec(firstresult=True)
     def pre_process(self, request: RequestT) -> Prepared:
-        """Return the prompts of a validated request. Runs once a request, in a worker thread."""
+        """Return the prompts of a validated request. Runs once a request, in a worker thread unless it never blocks."""
         raise NotImplementedError(f"{type(self).__name__} does not implement pre_process(self, request)")
 
     @hookspec(firstresult=True)
     def post_process(self, prepared: Prepared, outputs: Sequence[PooledOutput]) -> ResponseT | Prepared:
-        """Return the response. `outputs` has one item per prompt, in prompt order. Runs in a worker thread.
+        """Return the response. `outputs` has one item per prompt, in prompt order. Runs where `pre_process` does.
 
         An operation with `max_rounds` may return another `Prepared`, whose prompts are then run; one with `per_item`
         gets an `ItemError` in place of the output of each prompt that failed.
@@ -150,7 +157,9 @@ class StartupHooks:
                 return (yield encoded)
 
         With a class attribute `takes_long_prompts = True` it is also given prompts that are longer than the model's
-        maximum, which it splits. Of a group (`EncodedPrompt.group`) it yields all prompts, each once, or none.
+        maximum, which it splits. Of a group (`EncodedPrompt.group`) it yields all prompts, each once, or none. With
+        `never_blocks = True` it promises what a processor does by that name; without, no hook of the operation runs on
+        the server's event loop.
 
         Wrappers stand around each other in the order in which their plugins were enabled, the first one outermost;
         those of one plugin in the order of the list. The processor's rules hold for them too: many threads,

@@ -33,4 +33,5 @@ EMBEDDINGS = Dialect(
     response=EmbeddingsResponse,
     decode=require_input,
     encode=encode_embeddings,
+    never_blocks=True,
 )

@@ -75,4 +75,5 @@ RERANK = Dialect(
     response=RerankResponse,
     decode=decode,
     encode=encode,
+    never_blocks=True,
 )

@@ -159,6 +159,7 @@ DIALECTS = (
         response=PoolingResponse,
         decode=decode_pooling,
         encode=encode_pooling,
+        never_blocks=True,
     ),
     Dialect(
         paths=("/classify", "/v1/classify"),
@@ -167,6 +168,7 @@ DIALECTS = (
         response=ClassifyResponse,
         decode=require_input,
         encode=encode_classify,
+        never_blocks=True,
     ),
     Dialect(
         paths=("/token_classify",),
@@ -175,6 +177,7 @@ DIALECTS = (
         response=TokenClassifyResponse,
         decode=require_input,
         encode=encode_token_classify,
+        never_blocks=True,
     ),
     Dialect(
         paths=("/score", "/v1/score"),
@@ -183,5 +186,6 @@ DIALECTS = (
         response=ScoreResponse,
         decode=decode_score,
         encode=encode_score,
+        never_blocks=True,
     ),
 )

@@ -65,6 +65,8 @@ POOLING = Operation(
 class PoolingProcessor(PoolingIOProcessor[PoolingRequest, PoolingResponse]):
     """Return what was pooled for each prompt."""
 
+    never_blocks = True
+
     def pre_process(self, request: PoolingRequest) -> Prepared:
         """Return the request's prompts; refuse a task that is not the served one."""
         check_requested_task(request.task, served=self.context.task.name)

@@ -9,15 +9,36 @@ from typing import Generic, Protocol, TypeVar, cast
 
 from pydantic import BaseModel
 
-from poolkit.contract import ItemError, Outcome, PooledOutput, Prepared, RequestScope, in_scope
+from poolkit.contract import (
+    ItemError,
+    ModalityPrompt,
+    Outcome,
+    PooledOutput,
+    Prepared,
+    Prompt,
+    RequestScope,
+    TemplatedText,
+    TextPair,
+    in_scope,
+    request_scope,
+)
 from poolkit.engine.job import Admission, Job
 from poolkit.errors import BatchError, CancelledRequestError, ClosedError, HookError, RequestError
 from poolkit.operations import Usage
+from poolkit.pipeline.mailbox import Mailbox
 from poolkit.registry import BoundOperation
 
 __all__ = ["OnlineRequest", "Rounds", "Start"]
 
 T = TypeVar("T")
+
+LOOP_PROMPTS = 32
+LOOP_CHARACTERS = 4096
+"""Prompts with no more are tokenized on the event loop, in less than a millisecond; the thread that takes more lets the
+loop go on meanwhile, because tokenizers work without the interpreter's lock."""
+
+LOOP_OUTPUT_BYTES = 1 << 16
+"""Outputs with no more are post-processed and written on the event loop: a vector of 384 numbers is 1.5 kB."""
 
 
 class Start(Protocol):
@@ -49,12 +70,20 @@ class Rounds:
         self._round = 0
         self._tokens_before = 0
 
-    def begin(self, request: BaseModel) -> Job:
-        """Pre-process a request; return the job of its first round."""
-        return self._run(self._bound.pre_process(request))
+    def prepare(self, request: BaseModel) -> Prepared:
+        """Pre-process a request; return its first round."""
+        return self._bound.pre_process(request)
 
-    def advance(self) -> Job | BaseModel:
-        """Return the job of the next round, or the response, once the last job is over.
+    def run(self, prepared: Prepared) -> Job:
+        """Send the prompts of a round on their way."""
+        self._prepared = prepared
+        self._round += 1
+        is_whole = not (self._bound.operation.per_item or self._has_callers_prompts)
+        self._job = self._start(self._bound, prepared, fails_fast=is_whole, admission=self._admission)
+        return self._job
+
+    def advance(self) -> Prepared | BaseModel:
+        """Return the next round, or the response, once the last job is over.
 
         Raises:
             RequestError: the input is wrong.
@@ -67,20 +96,13 @@ class Rounds:
         result = self._bound.advance(self._prepared, outputs, is_last=is_last)
         if isinstance(result, Prepared):
             self._tokens_before += Usage.of([one for one in outputs if isinstance(one, PooledOutput)]).total_tokens
-            return self._run(result)
+            return result
         return _with_tokens(result, self._tokens_before)
 
     def close(self) -> None:
         """Forget what was kept for the rounds, once no job of theirs goes on: however the request ended."""
         if self._admission.kept_keys:
             self._end(self._admission)
-
-    def _run(self, prepared: Prepared) -> Job:
-        self._prepared = prepared
-        self._round += 1
-        is_whole = not (self._bound.operation.per_item or self._has_callers_prompts)
-        self._job = self._start(self._bound, prepared, fails_fast=is_whole, admission=self._admission)
-        return self._job
 
     @property
     def _has_callers_prompts(self) -> bool:
@@ -109,40 +131,50 @@ class Rounds:
 
 
 class OnlineRequest(Generic[T]):
-    """A request of an event loop, on its way through worker threads. `answer` resolves to the encoded response.
+    """A request of an event loop, on its way through hooks and model. `answer` resolves to the encoded response.
 
-    A small request wakes four threads: a worker that decodes and tokenizes, the engine, a worker that post-processes
-    and encodes, and the event loop, once.
+    On the loop, a small request wakes two threads: the engine's, and the loop's once for a batch. Otherwise it wakes
+    four: a worker that decodes and tokenizes, the engine's, a worker that post-processes and encodes, and the loop's.
 
     Args:
         rounds: the rounds of the request.
-        pool: runs hooks and JSON.
+        pool: runs what does not run on the loop.
+        mailbox: of the loop.
         decode: returns the request.
         encode: writes the response.
         scope: the request as hooks may know it.
+        on_loop: run what is small in the thread of the loop: `decode`, `encode` and all hooks must never block.
     """
 
     def __init__(
         self,
         rounds: Rounds,
         pool: Executor,
+        mailbox: Mailbox,
         decode: Callable[[], BaseModel],
         encode: Callable[[BaseModel], T],
         scope: RequestScope,
+        *,
+        on_loop: bool,
     ) -> None:
         self._rounds = rounds
         self._pool = pool
+        self._mailbox = mailbox
         self._decode = decode
         self._encode = encode
         self._scope = scope
-        self._loop = asyncio.get_running_loop()
+        self._on_loop = on_loop
         self._job: Job | None = None
         self._is_cancelled = False
-        self.answer: asyncio.Future[T] = self._loop.create_future()
+        self.answer: asyncio.Future[T] = mailbox.loop.create_future()
 
     def start(self) -> None:
         """Send the request on its way."""
-        self._submit(self._begin)
+        if self._on_loop:
+            with request_scope(self._scope):
+                self._begin()
+        else:
+            self._submit(self._begin)
 
     def cancel(self) -> None:
         """Give up the prompts that have not run yet."""
@@ -150,6 +182,12 @@ class OnlineRequest(Generic[T]):
         if self._job is not None:
             self._job.cancel(CancelledRequestError("The client went away."))
         self._rounds.close()
+
+    def leave(self) -> None:
+        """Cancel, and answer with a CancelledRequestError, because the client has gone."""
+        if not self.answer.done():
+            self.answer.set_exception(CancelledRequestError("The client went away."))
+            self.cancel()
 
     def _submit(self, work: Callable[[], None]) -> None:
         try:
@@ -159,25 +197,47 @@ class OnlineRequest(Generic[T]):
 
     def _begin(self) -> None:
         try:
-            job = self._rounds.begin(self._decode())
+            prepared = self._rounds.prepare(self._decode())
         except BaseException as error:  # noqa: BLE001 - the waiting request must be told whatever happens here
             self._fail(error)
         else:
-            self._wait_for(job)
+            self._run_round(prepared)
 
-    def _wait_for(self, job: Job) -> None:
+    def _run_round(self, prepared: Prepared) -> None:
+        if self._mailbox.is_here and not _are_small(prepared.prompts):
+            self._submit(lambda: self._send(prepared))
+        else:
+            self._send(prepared)
+
+    def _send(self, prepared: Prepared) -> None:
+        try:
+            job = self._rounds.run(prepared)
+        except BaseException as error:  # noqa: BLE001 - likewise
+            self._fail(error)
+            return
         self._job = job
         if self._is_cancelled:
             self.cancel()
-        job.add_done_callback(lambda: self._submit(self._go_on))
+        job.add_done_callback(lambda: self._receive(job))
+
+    def _receive(self, job: Job) -> None:
+        """Go on with what the model gave, where there is room for it. Runs in the engine's thread."""
+        if self._on_loop and _are_small_outputs(job.outcomes()):
+            self._mailbox.post(self._go_on_here)
+        else:
+            self._submit(self._go_on)
+
+    def _go_on_here(self) -> None:
+        with request_scope(self._scope):
+            self._go_on()
 
     def _go_on(self) -> None:
         if self._is_cancelled:
             return
         try:
             result = self._rounds.advance()
-            if isinstance(result, Job):
-                self._wait_for(result)
+            if isinstance(result, Prepared):
+                self._run_round(result)
                 return
             answer = self._encode(result)
         except BaseException as error:  # noqa: BLE001 - likewise
@@ -189,12 +249,42 @@ class OnlineRequest(Generic[T]):
         self._end(lambda: self.answer.set_exception(error))
 
     def _end(self, tell: Callable[[], None]) -> None:
-        """Close the rounds, and wake the event loop, unless it is gone or no longer waits."""
+        """Close the rounds, and tell the event loop, unless it no longer waits."""
         self._rounds.close()
-        try:
-            self._loop.call_soon_threadsafe(lambda: None if self.answer.done() else tell())
-        except RuntimeError:  # the loop is closed
-            return
+        if self._mailbox.is_here:
+            self._tell(tell)
+        else:
+            self._mailbox.post(lambda: self._tell(tell))
+
+    def _tell(self, tell: Callable[[], None]) -> None:
+        if not self.answer.done():
+            tell()
+
+
+def _are_small(prompts: Sequence[Prompt]) -> bool:
+    return len(prompts) <= LOOP_PROMPTS and sum(map(_characters, prompts)) <= LOOP_CHARACTERS
+
+
+def _characters(prompt: Prompt) -> int:
+    """Return the characters that are to be tokenized; more than may be for what is read from elsewhere."""
+    match prompt:
+        case str():
+            return len(prompt)
+        case TextPair():
+            return len(prompt.first) + len(prompt.second)
+        case TemplatedText():
+            return len(prompt.prefix) + len(prompt.text) + len(prompt.suffix)
+        case ModalityPrompt():
+            return LOOP_CHARACTERS + 1
+        case _:
+            return 0
+
+
+def _are_small_outputs(outcomes: Sequence[Outcome]) -> bool:
+    outputs = (outcome for outcome in outcomes if isinstance(outcome, PooledOutput))
+    return sum(output.data.nbytes + sum(part.nbytes for part in output.parts.values()) for output in outputs) <= (
+        LOOP_OUTPUT_BYTES
+    )
 
 
 def _with_tokens(response: BaseModel, tokens: int) -> BaseModel:

@@ -3,7 +3,8 @@
     request ─► pre_process ─► prompts ─► tokenize ─► wrappers' run ─► scheduler ─► engine ─► post_process ─► response
 
 Blocking work runs in thread pools: one for tokenization, and one for each operation's hooks and JSON, so that neither
-holds up the other and an operation with a slow plugin holds up only itself.
+holds up the other and an operation with a slow plugin holds up only itself. A small request to an operation that never
+blocks stays on the event loop, but for the model.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -40,6 +41,7 @@ from poolkit.engine.scheduler import Scheduler, SchedulerStats
 from poolkit.engine.streams import Streams
 from poolkit.errors import CancelledRequestError, RequestError
 from poolkit.pipeline import prepare_model, report, report_quarantined
+from poolkit.pipeline.mailbox import Mailbox
 from poolkit.pipeline.request import OnlineRequest, Rounds
 from poolkit.pipeline.tokenizing import Tokenization
 from poolkit.pipeline.weights import load_weights
@@ -112,6 +114,7 @@ class ServedModel:
             max_num_seqs=info.config.max_num_seqs,
             max_waiting_prompts=max_waiting_prompts,
         )
+        self._mailbox: Mailbox | None = None
         cpus = os.cpu_count() or 1
         self._tokenizer_pool = ThreadPoolExecutor(max(1, cpus // 2), thread_name_prefix="poolkit-tokenize")
         self._readers = max(1, cpus // 2)
@@ -146,11 +149,12 @@ class ServedModel:
             EngineError: the model failed on the only prompt.
         """
         with request_scope(scope or RequestScope()), closing(self._rounds(operation, keeps_others=True)) as rounds:
-            result: Job | BaseModel = rounds.begin(request)
+            result: Prepared | BaseModel = rounds.prepare(request)
             done = 0
-            while isinstance(result, Job):
-                self._wait_for(result, done, on_progress)
-                done += result.size
+            while isinstance(result, Prepared):
+                job = rounds.run(result)
+                self._wait_for(job, done, on_progress)
+                done += job.size
                 result = rounds.advance()
             return result
 
@@ -174,26 +178,53 @@ class ServedModel:
         encode: Callable[[BaseModel], T],
         *,
         scope: RequestScope | None = None,
+        is_small: bool = False,
+        left: Callable[[], Coroutine[object, object, None]] | None = None,
     ) -> T:
-        """Return `encode(response)` to the request that `decode` makes. Both run in a worker thread.
+        """Return `encode(response)` to the request that `decode` makes.
 
         Cancelling the awaiting task gives up the prompts that have not run yet.
+
+        Args:
+            operation: one of `operations`.
+            decode: returns the request.
+            encode: writes the response.
+            scope: the request as hooks may know it.
+            is_small: `decode` and `encode` never block, and a small answer may be expected: they and the hooks run on
+                the event loop if these never block either. Otherwise all run in worker threads.
+            left: returns once the client has gone, which then cancels the request.
 
         Raises:
             RequestError: the input is wrong, or `decode` says so; with several bad prompts, the first one's error.
             OverloadedError: too much is waiting already.
+            CancelledRequestError: the client has left.
             HookError: a plugin failed.
             EngineError: the model failed.
         """
-        rounds = self._rounds(operation, keeps_others=False)
-        pool = self._io_pools[operation]
-        request = OnlineRequest(rounds, pool, decode, encode, scope or RequestScope("http"))
+        loop = asyncio.get_running_loop()
+        if self._mailbox is None or self._mailbox.loop is not loop:
+            self._mailbox = Mailbox(loop)
+        request = OnlineRequest(
+            self._rounds(operation, keeps_others=False),
+            self._io_pools[operation],
+            self._mailbox,
+            decode,
+            encode,
+            scope or RequestScope("http"),
+            on_loop=is_small and self.operations[operation].never_blocks,
+        )
         request.start()
+        watching = None
+        if left is not None and not request.answer.done():
+            watching = loop.create_task(_leave_with(left, request))
         try:
             return await request.answer
         except asyncio.CancelledError:
             request.cancel()
             raise
+        finally:
+            if watching is not None:
+                watching.cancel()
 
     @property
     def is_alive(self) -> bool:
@@ -286,6 +317,11 @@ class ServedModel:
 
 def _keeps_query(params: ResolvedParams) -> bool:
     return params.late_interaction is not None and params.late_interaction.mode == "cache_query"
+
+
+async def _leave_with(left: Callable[[], Coroutine[object, object, None]], request: OnlineRequest[T]) -> None:
+    await left()
+    request.leave()
 
 
 def _name_query(params: ResolvedParams, admission: Admission) -> ResolvedParams:

@@ -51,6 +51,7 @@ class BoundOperation:
         processor: implements the hooks.
         wrappers: surround the processor, outermost first.
         run_wrappers: surround the model, outermost first.
+        never_blocks: True if processor and wrappers promise that none of them blocks.
     """
 
     operation: Operation
@@ -59,6 +60,7 @@ class BoundOperation:
     processor: Processor
     wrappers: tuple[Wrapper, ...]
     run_wrappers: tuple[RunWrapper, ...]
+    never_blocks: bool
     _part: Part = field(repr=False)
     _hooks: pluggy.HookRelay = field(repr=False)
 
@@ -216,9 +218,15 @@ def _bind_operation(context: BindContext, enabled: Enabled, wrappers: Sequence[W
         run_wrappers=tuple(
             RunWrapper(wrapper.run, wrapper.takes_long_prompts, part) for wrapper, part in surrounding if wrapper.run
         ),
+        never_blocks=_never_blocks(processor) and all(wrapper.never_blocks for wrapper in wrappers),
         _part=part,
         _hooks=make_hooks(processor, part, surrounding),
     )
+
+
+def _never_blocks(processor: Processor) -> bool:
+    """Return whether the processor's own class promises it: what derives from one that does may well block."""
+    return vars(type(processor)).get("never_blocks", False) is True
 
 
 def _signature_problem(processor_class: type, hook: str) -> str | None:

@@ -120,6 +120,7 @@ class Wrapper:
         hooks: its bound methods, by the name of the hook.
         run: its generator around the model, if it has one.
         takes_long_prompts: True if `run` is given prompts that are longer than the model's maximum, and splits them.
+        never_blocks: True if its methods may run on an event loop.
     """
 
     target: object
@@ -127,6 +128,7 @@ class Wrapper:
     hooks: Mapping[str, Callable[..., object]]
     run: Run | None
     takes_long_prompts: bool
+    never_blocks: bool
 
     def close(self) -> None:
         """Call the object's `close`, if it has one. A failure is logged: the others must still be closed."""
@@ -173,8 +175,14 @@ def _check_wrapper(target: object, plugin: Plugin) -> Wrapper:
     for problem in _wrapper_problems(kind, marked):
         raise plugin.invalid(problem)
     hooks = {name: getattr(target, name) for name in marked}
-    takes_long_prompts = bool(getattr(target, "takes_long_prompts", False))
-    return Wrapper(target, plugin, MappingProxyType(hooks), getattr(target, RUN, None), takes_long_prompts)
+    return Wrapper(
+        target,
+        plugin,
+        MappingProxyType(hooks),
+        getattr(target, RUN, None),
+        takes_long_prompts=bool(getattr(target, "takes_long_prompts", False)),
+        never_blocks=bool(getattr(target, "never_blocks", False)),
+    )
 
 
 def _wrapper_problems(kind: type, marked: Mapping[str, pluggy.HookimplOpts]) -> Iterator[str]:

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
-from http import HTTPStatus
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import importlib_metadata
-from fastapi import FastAPI, Request, Response
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import SecretStr
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.routing import Route
 
-from poolkit.config import MAX_BODY_BYTES
-from poolkit.errors import ConfigError, did_you_mean
+from poolkit.config import BODY_TIMEOUT_S, MAX_BODY_BYTES
+from poolkit.errors import ConfigError
 from poolkit.offline.model import OfflineModel
 from poolkit.pipeline.served import ServedModel
-from poolkit.registry import Registry, operation_paths
+from poolkit.registry import Registry
+from poolkit.server.asgi import App
 from poolkit.server.choice import Models
-from poolkit.server.dispatch import endpoint, route_path
+from poolkit.server.dispatch import endpoint
 from poolkit.server.drain import Drain
-from poolkit.server.failures import RefusedError
-from poolkit.server.gate import Gate, failure_response
+from poolkit.server.failures import openai_error
 from poolkit.server.keys import Keys
 from poolkit.server.metrics import Metrics
-from poolkit.server.schema import describe_dialects
-from poolkit.server.table import build_table, error_encoders, place_dialects
+from poolkit.server.routes import Route, Routes
+from poolkit.server.schema import Document, describe_routes
+from poolkit.server.system import SYSTEM_PATHS, system_routes
+from poolkit.server.table import Table, build_table, place_dialects
 
 __all__ = ["check_dialects", "create_app"]
 
@@ -40,9 +34,10 @@ def create_app(
     named_api_keys: Mapping[str, str | SecretStr] | None = None,
     plugin_headers: Sequence[str] = (),
     max_body_bytes: int = MAX_BODY_BYTES,
+    body_timeout_s: float = BODY_TIMEOUT_S,
     dialects: Sequence[str] = (),
     drain: Drain | None = None,
-) -> Starlette:
+) -> App:
     """Return an ASGI app that serves models which are loaded in this process.
 
     It can be mounted in an app of one's own, and answers the routes that `poolkit serve` answers:
@@ -58,6 +53,7 @@ def create_app(
         plugin_headers: headers of a request that plugins may read in `current_request().headers`. Never one that
             carries a key.
         max_body_bytes: longest request body.
+        body_timeout_s: seconds in which a body must be there; a large one has more.
         dialects: names of entry points in group `poolkit.dialects`; they are asked before the others on a shared path.
         drain: what `poolkit serve` shuts the app down with.
 
@@ -69,40 +65,26 @@ def create_app(
     headers = _checked_headers(plugin_headers)
     drain = drain or Drain()
     metrics = Metrics(served, drain=drain)
-    app = FastAPI(
-        title="poolkit",
-        version=importlib_metadata.version("poolkit"),
-        summary="Serves "
-        + ", ".join(f"{name} for {one.task.name!r}: {one.task.summary}" for name, one in served.items()),
-        redoc_url=None,
-        redirect_slashes=False,
+    table = build_table(served, first=dialects, is_own=SYSTEM_PATHS.__contains__)
+    version = importlib_metadata.version("poolkit")
+
+    def describe() -> Document:
+        listing = ", ".join(f"{name} for {one.task.name!r}: {one.task.summary}" for name, one in served.items())
+        modalities = {name: prompt for one in served.values() for name, prompt in one.modalities.items()}
+        return describe_routes(routes, table, modalities, version=version, summary=f"Serves {listing}")
+
+    routes = [
+        *system_routes(served, drain=drain, metrics=metrics, version=version, describe=describe),
+        *_dialect_routes(table, served, plugin_headers=headers),
+    ]
+    return App(
+        Routes(routes),
+        keys=Keys(api_keys, named_api_keys),
+        drain=drain,
+        metrics=metrics,
+        max_body_bytes=max_body_bytes,
+        body_timeout_s=body_timeout_s,
     )
-    _add_system_routes(app, served, drain=drain, metrics=metrics)
-    table = build_table(served, first=dialects, is_own=_own_paths(app))
-    for path, spoken in table.items():
-        app.add_api_route(
-            path,
-            endpoint(spoken, served, max_body_bytes=max_body_bytes, plugin_headers=headers),
-            methods=list(dict.fromkeys(method for one in spoken for method in one.dialect.methods)),
-            name=spoken[0].name,
-            tags=[spoken[0].dialect.operation or "server"],
-            description="\n\n".join(dict.fromkeys(one.dialect.request.__doc__ or "" for one in spoken)),
-            response_class=Response,
-        )
-    modalities = {name: prompt for one in served.values() for name, prompt in one.modalities.items()}
-    describe_dialects(app, table, modalities)
-    encoders = error_encoders(table)
-
-    async def answer_no_route(request: Request, error: Exception) -> Response:
-        """Word the router's own 404 and 405 like every other failure."""
-        path = route_path(request.scope)
-        if isinstance(error, HTTPException):
-            error = _no_route(error, request.method, path, known=_paths(app))
-        return failure_response(error, request.state.request_id, encoders(path))
-
-    app.add_exception_handler(HTTPException, answer_no_route)
-    app.add_middleware(Gate, keys=Keys(api_keys, named_api_keys), drain=drain, metrics=metrics, error_encoders=encoders)
-    return app
 
 
 SECRET_HEADERS = ("authorization", "cookie", "proxy-authorization", "set-cookie", "x-api-key", "api-key")
@@ -126,14 +108,19 @@ def check_dialects(registry: Registry, *, dialects: Sequence[str]) -> None:
 
     Raises PluginError and ConfigError, as `create_app` does.
     """
-    app, drain = FastAPI(redoc_url=None), Drain()
-    _add_system_routes(app, {}, drain=drain, metrics=Metrics({}, drain=drain))
-    place_dialects([registry], first=dialects, is_own=_own_paths(app))
+    place_dialects([registry], first=dialects, is_own=SYSTEM_PATHS.__contains__)
 
 
-def _own_paths(app: FastAPI) -> Callable[[str], bool]:
-    own = [route.path_regex for route in app.routes if isinstance(route, Route)]
-    return lambda path: any(regex.match(path) for regex in own)
+def _dialect_routes(table: Table, models: Models, *, plugin_headers: Sequence[str]) -> Iterator[Route]:
+    """Yield the route of each path. Its last dialect, which reads the rest, writes what fails before one is chosen."""
+    for path, spoken in table.items():
+        yield Route(
+            path,
+            endpoint(spoken, models, plugin_headers=plugin_headers),
+            methods=list(dict.fromkeys(method for one in spoken for method in one.dialect.methods)),
+            reads_body=True,
+            encode_error=spoken[-1].dialect.encode_error or openai_error,
+        )
 
 
 def _by_name(models: OfflineModel | ServedModel | Mapping[str, OfflineModel | ServedModel]) -> Models:
@@ -147,80 +134,3 @@ def _by_name(models: OfflineModel | ServedModel | Mapping[str, OfflineModel | Se
 
 def _served(model: OfflineModel | ServedModel) -> ServedModel:
     return model.served if isinstance(model, OfflineModel) else model
-
-
-def _add_system_routes(app: FastAPI, models: Models, *, drain: Drain, metrics: Metrics) -> None:
-    started = int(time.time())
-
-    @app.get("/v1/models", tags=["server"])
-    async def list_models() -> dict[str, object]:
-        """List the served models."""
-        data = [
-            {
-                "id": name,
-                "object": "model",
-                "created": started,
-                "owned_by": "poolkit",
-                "root": served.name,
-                "max_model_len": served.info.max_model_len,
-                "task": served.task.name,
-            }
-            for name, served in models.items()
-        ]
-        return {"object": "list", "data": data}
-
-    @app.get("/livez", tags=["server"])
-    async def livez() -> dict[str, str]:
-        """Say that the process answers at all."""
-        return {"status": "alive"}
-
-    @app.get("/readyz", tags=["server"])
-    @app.get("/health", tags=["server"])
-    async def readyz() -> dict[str, str]:
-        """Say whether new requests are taken: 503 once the server is shutting down, or if an engine has died."""
-        drain.check_open()
-        for name, served in models.items():
-            if not served.is_alive:
-                raise RefusedError(
-                    f"The engine of {name} has died and nothing can be run. Restart the server; its log says why.",
-                    status=HTTPStatus.SERVICE_UNAVAILABLE,
-                    code="engine_dead",
-                )
-        return {"status": "ready"}
-
-    @app.get("/metrics", tags=["server"])
-    def scrape() -> Response:
-        """Return the counts in Prometheus' text format."""
-        return Response(metrics.render(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
-
-    @app.get("/tasks", tags=["server"])
-    async def tasks() -> dict[str, object]:
-        """List the installed tasks, as  poolkit plugins list  does, and say which are served, and where."""
-        listing = {
-            name: {
-                "task": served.task.name,
-                "operations": operation_paths(served.task),
-            }
-            for name, served in models.items()
-        }
-        rows = dict.fromkeys(row for served in models.values() for row in served.registry.rows())
-        return {"models": listing, "tasks": [asdict(row) for row in rows]}
-
-    @app.get("/version", tags=["server"])
-    async def version() -> dict[str, str]:
-        """Return poolkit's version."""
-        return {"version": app.version}
-
-
-def _no_route(error: HTTPException, method: str, path: str, *, known: Sequence[str]) -> HTTPException:
-    message = error.detail
-    if error.status_code == HTTPStatus.NOT_FOUND:
-        message = f"There is no route {path!r}.{did_you_mean(path, known)} All routes are listed at /docs."
-    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "another method")
-        message = f"{path} does not take {method}. It takes {allowed}."
-    return HTTPException(error.status_code, message, error.headers)
-
-
-def _paths(app: FastAPI) -> list[str]:
-    return [getattr(route, "path", "") for route in app.routes]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http import HTTPStatus
 
 from poolkit.server.failures import RETRY_AFTER_DRAIN_S, RefusedError
@@ -31,17 +29,16 @@ class Drain:
                 headers={"Retry-After": str(RETRY_AFTER_DRAIN_S)},
             )
 
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """Count one request while it is served."""
+    def enter(self) -> None:
+        """Count a request whose body is there."""
         self.in_flight += 1
         self._idle.clear()
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            if self.in_flight == 0:
-                self._idle.set()
+
+    def leave(self) -> None:
+        """Count it no longer: it is answered."""
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self._idle.set()
 
     def begin(self) -> None:
         """Take no more requests."""

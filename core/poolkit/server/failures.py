@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from http import HTTPStatus
 
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-
 from poolkit.contract import Failure, Reply
 from poolkit.errors import CancelledRequestError, ClosedError, HookError, OverloadedError, RequestError
 
@@ -64,14 +61,10 @@ def _describe(error: Exception, request_id: str) -> Failure:
         case ClosedError():
             headers = {"Retry-After": str(RETRY_AFTER_DRAIN_S)}
             return Failure(503, str(error), "unavailable_error", "shutting_down", headers=headers)
-        case CancelledRequestError() | ClientDisconnect():
+        case CancelledRequestError():
             return Failure(CLIENT_CLOSED_REQUEST, "The client went away.", "invalid_request_error", "client_closed")
         case RequestError():
             return Failure(400, str(error), _kind(400), "invalid_request", param=error.param)
-        case HTTPException():  # the router's own: 404 and 405
-            status = HTTPStatus(error.status_code)
-            code = status.phrase.lower().replace(" ", "_")
-            return Failure(status, error.detail, _kind(status), code, headers=error.headers or {})
         case HookError():  # the registry has logged the cause
             logger.error("Request %s: %s", request_id, error)
             message = f"{error} The server's log says why; the request id is {request_id}."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import (
@@ -16,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from poolkit.errors import HookError
 from poolkit.pipeline.served import ServedModel
+from poolkit.registry import Observe
 from poolkit.server.drain import Drain
 
 __all__ = ["Metrics"]
@@ -30,6 +30,7 @@ class Metrics:
 
     def __init__(self, models: Mapping[str, ServedModel], *, drain: Drain) -> None:
         self._registry = CollectorRegistry()
+        self._answered: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._requests = Counter("poolkit_requests", "Requests answered.", ("route", "status"), registry=self._registry)
         self._seconds = Histogram(
             "poolkit_request_seconds",
@@ -51,16 +52,31 @@ class Metrics:
         models = _by_first_name(models)
         for name, model in models.items():
             for operation, bound in model.operations.items():
-                bound.observe(partial(self._observe_hook, name, model.task.name, operation))
+                bound.observe(self._observer(name, model.task.name, operation))
         self._registry.register(_Served(models, drain=drain))
 
     def count_request(self, *, route: str, status: int, seconds: float) -> None:
         """Count one answered request."""
-        self._requests.labels(route, str(status)).inc()
-        self._seconds.labels(route, str(status)).observe(seconds)
+        children = self._answered.get((route, status))
+        if children is None:  # `labels` takes longer than all the rest
+            labels = route, str(int(status))
+            children = self._requests.labels(*labels), self._seconds.labels(*labels)
+            self._answered[route, status] = children
+        count, duration = children
+        count.inc()
+        duration.observe(seconds)
 
-    def _observe_hook(self, model: str, task: str, operation: str, hook: str, plugin: str, seconds: float) -> None:
-        self._hook_seconds.labels(model, plugin, task, operation, hook).observe(seconds)
+    def _observer(self, model: str, task: str, operation: str) -> Observe:
+        """Return what counts the calls of one operation's hooks."""
+        children: dict[tuple[str, str], Histogram] = {}
+
+        def observe(hook: str, plugin: str, seconds: float) -> None:
+            child = children.get((hook, plugin))
+            if child is None:
+                child = children[hook, plugin] = self._hook_seconds.labels(model, plugin, task, operation, hook)
+            child.observe(seconds)
+
+        return observe
 
     def count_failure(self, error: Exception) -> None:
         """Count `error` if a plugin's hook is to blame."""

@@ -18,7 +18,12 @@ __all__ = ["native_dialect", "read_request", "write_response"]
 def native_dialect(operation: Operation, *, paths: tuple[str, ...]) -> Dialect[BaseModel, BaseModel]:
     """Return the dialect of one operation, which a plugin has without writing one."""
     return Dialect(
-        paths=paths, operation=operation.name, request=operation.request, response=operation.response, encode=_encode
+        paths=paths,
+        operation=operation.name,
+        request=operation.request,
+        response=operation.response,
+        encode=_encode,
+        never_blocks=True,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import logging
 import socket
@@ -69,6 +70,7 @@ def run_server(models: Mapping[str, ServedModel], settings: Settings, listener: 
         named_api_keys=settings.named_api_keys,
         plugin_headers=settings.plugin_headers,
         max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.body_timeout_s,
         dialects=settings.dialects,
         drain=drain,
     )
@@ -80,6 +82,8 @@ def run_server(models: Mapping[str, ServedModel], settings: Settings, listener: 
         lifespan="off",
         timeout_graceful_shutdown=CLOSE_CONNECTIONS_S,
     )
+    gc.collect()
+    gc.freeze()  # a full collection would look at every object of a loaded process again, for tens of milliseconds
     server = _DrainingServer(config, drain=drain, drain_timeout_s=settings.drain_timeout_s)
     host, port = listener.getsockname()[:2]
     shown_host = f"[{host}]" if ":" in host else host

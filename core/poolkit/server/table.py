@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
-from starlette.routing import compile_path
-
-from poolkit.contract import Dialect, Failure, Reply
+from poolkit.contract import Dialect
 from poolkit.registry import DIALECTS, Entries, Registry, operation_paths
 from poolkit.server.choice import Models
-from poolkit.server.failures import openai_error
 from poolkit.server.native import native_dialect
 from poolkit.server.spoken_dialect import SpokenDialect
 
-__all__ = ["Table", "build_table", "error_encoders", "place_dialects"]
+__all__ = ["Table", "build_table", "place_dialects"]
 
 Table: TypeAlias = Mapping[str, tuple[SpokenDialect, ...]]
 """The dialects at each path."""
@@ -84,14 +81,6 @@ def place_dialects(
         for path in spoken.dialect.paths:
             table.setdefault(path, []).append(spoken)
     return table
-
-
-def error_encoders(table: Table) -> Callable[[str], Callable[[Failure], Reply]]:
-    """Return what finds, for a path, how failures are written before a dialect is chosen: as its last dialect does."""
-    encoders = [
-        (compile_path(path)[0], spoken[-1].dialect.encode_error or openai_error) for path, spoken in table.items()
-    ]
-    return lambda path: next((encode for regex, encode in encoders if regex.match(path)), openai_error)
 
 
 def _find_dialects(registries: Sequence[Registry], *, first: Sequence[str]) -> list[tuple[SpokenDialect, Entries]]:

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from poolkit.config import MAX_BODY_BYTES, MAX_WAITING_PROMPTS, ModelConfig, PluginConfig, Reference
+from poolkit.config import BODY_TIMEOUT_S, MAX_BODY_BYTES, MAX_WAITING_PROMPTS, ModelConfig, PluginConfig, Reference
 from poolkit.errors import ConfigError
 from poolkit.settings.sources import (
     ENV_DELIMITER,
@@ -81,6 +81,14 @@ class Settings(ModelConfig, BaseSettings):
         default=None, description="The model's name in requests and answers. Default: as given."
     )
     max_body_bytes: int = Field(default=MAX_BODY_BYTES, ge=1, description="Longest request body.")
+    head_timeout_s: float = Field(
+        default=10.0, gt=0, description="Seconds in which a request's line and headers must come; then 408."
+    )
+    body_timeout_s: float = Field(
+        default=BODY_TIMEOUT_S,
+        gt=0,
+        description="Seconds in which a request's body must come; one that comes at 16 kB/s or faster has more.",
+    )
     dialects: Names = Field(
         default=(),
         description="Dialects that are asked before the others on a path they share: entry points in group "

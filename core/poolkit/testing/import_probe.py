@@ -26,7 +26,7 @@ from poolkit.testing.child import take_question
 __all__: list[str] = []
 
 LONGEST_OUTPUT = 60
-HEAVY = ("torch", "transformers", "fastapi")
+HEAVY = ("torch", "transformers", "uvicorn")
 
 # What torch's global state was cannot be told without importing torch, which is a breach already.
 STATE: Mapping[str, Callable[[], object]] = {

@@ -50,7 +50,7 @@ class Case:
         Raises:
             RequestError: it makes none.
         """
-        from poolkit.server.native import read_request  # here: importing the kit must not import fastapi
+        from poolkit.server.native import read_request  # here: importing the kit must not import uvicorn
 
         return read_request(self.operation.request, body, modalities=self.served.modalities)
 

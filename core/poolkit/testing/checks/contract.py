@@ -108,7 +108,7 @@ def heads_are_examined(plugin: PluginUnderTest) -> Iterator[str]:
 @check(since="0.1", needs=(hooks_bind,))
 def routes_are_free(plugin: PluginUnderTest) -> Iterator[str]:
     """No extra route takes the place of one of poolkit's own."""
-    from poolkit.server import create_app  # here, because importing the kit must not import fastapi
+    from poolkit.server import create_app  # here, because importing the kit must not import uvicorn
 
     for task in plugin.own_tasks:
         with plugin.serve(task) as served:

@@ -22,7 +22,7 @@ def import_is_survived(plugin: PluginUnderTest) -> Iterator[str]:
 
 @check(since="0.1", needs=(import_is_survived,))
 def import_is_light(plugin: PluginUnderTest) -> Iterator[str]:
-    """Importing the plugin imports none of torch, transformers and fastapi."""
+    """Importing the plugin imports none of torch, transformers and uvicorn."""
     _must_import(plugin)
     for heavy in plugin.import_effects["heavy"]:
         yield f"it imports {heavy}. Import that where it is used, in a function."
