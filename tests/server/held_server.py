@@ -1,30 +1,44 @@
-"""A server in a process of its own, for tests of signals: its model answers once a file appears.
+"""A server in a process of its own, for tests of sockets and signals: its model answers once a file appears.
 
-Run as `python held_server.py FILE`; it prints its port.
+Run as `python held_server.py FILE SETTINGS`, with settings as JSON; it prints where it listens, in workers if there are
+to be several.
 """
 
-import socket
+import json
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from poolkit.server.run import run_server
+from poolkit.pipeline.served import ServedModel
+from poolkit.server.run import bind, run_server
 from poolkit.settings.settings import Settings
 from poolkit.testing import FakeBackbone
 from serving import fake_model
 
-gate = Path(sys.argv[1])
-
 
 class FileBackbone(FakeBackbone):
+    def __init__(self, gate: Path, task) -> None:
+        super().__init__(task)
+        self._gate = gate
+
     def __call__(self, batch):
-        gate.with_suffix(".reached").touch()
-        while not gate.exists():
+        self._gate.with_suffix(".reached").touch()
+        while not self._gate.exists():
             time.sleep(0.005)
         return super().__call__(batch)
 
 
-with fake_model(backbone=FileBackbone) as served, socket.socket() as listener:
-    listener.bind(("127.0.0.1", 0))
-    print(listener.getsockname()[1], flush=True)
-    run_server({served.name: served}, Settings(drain_timeout_s=60), listener)
+@contextmanager
+def load(gate: Path) -> Iterator[Mapping[str, ServedModel]]:
+    with fake_model(backbone=partial(FileBackbone, gate), max_num_seqs=64) as served:
+        yield {served.name: served}
+
+
+if __name__ == "__main__":
+    settings = Settings(**json.loads(sys.argv[2]))
+    with bind(settings) as listener, load(Path(sys.argv[1])) as models:
+        print(listener.getsockname()[1], flush=True)
+        run_server(models, settings, listener)

@@ -1,10 +1,7 @@
 """The server in a process of its own: real sockets, the real OpenAI client, real signals."""
 
-import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,46 +10,32 @@ import httpx
 import numpy as np
 import openai
 import pytest
-
-TESTS = Path(__file__).parents[1]
+from processes import Server, serving, wait_for
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Path:
+def server(tmp_path: Path) -> Iterator[Server]:
+    """Yield a server in a process of its own, whose model waits for a file."""
+    with serving(tmp_path / "gate") as server:
+        yield server
+
+
+@pytest.fixture
+def url(server: Server) -> str:
+    """Return where the server answers."""
+    return server.url
+
+
+@pytest.fixture
+def gate(server: Server) -> Path:
     """Return the file that lets the server's model answer."""
-    return tmp_path / "gate"
+    return server.gate
 
 
 @pytest.fixture
-def process(gate: Path) -> Iterator[subprocess.Popen[str]]:
-    """Yield a server in a process of its own."""
-    command = [sys.executable, str(TESTS / "server" / "held_server.py"), str(gate)]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        yield process
-        process.kill()
-
-
-@pytest.fixture
-def url(process: subprocess.Popen[str]) -> str:
-    """Return where the server answers, once it does."""
-    assert process.stdout is not None
-    url = f"http://127.0.0.1:{process.stdout.readline().strip()}"
-    wait_for(lambda: is_ready(url))
-    return url
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz").status_code == 200
-    except httpx.ConnectError:
-        return False
-
-
-def wait_for(condition) -> None:
-    """Wait until something in the other process has happened; the test's own timeout is the limit."""
-    while not condition():
-        time.sleep(0.01)
+def process(server: Server) -> subprocess.Popen[str]:
+    """Return the server's process."""
+    return server.process
 
 
 def test_the_openai_client_gets_its_vectors(url, gate):

@@ -41,6 +41,9 @@ class App:
         metrics: count.
         max_body_bytes: longest request body.
         body_timeout_s: the time in which a body must be there.
+
+    Attributes:
+        metrics: as given.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class App:
         self._routes = routes
         self._keys = keys
         self._drain = drain
-        self._metrics = metrics
+        self.metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
 
@@ -94,7 +97,7 @@ class App:
             if is_counted:
                 self._drain.leave()
         seconds = perf_counter() - started
-        self._metrics.count_request(
+        self.metrics.count_request(
             route=route.path if route is not None else "<none>", status=reply.status, seconds=seconds
         )
         logger.debug(
@@ -109,7 +112,7 @@ class App:
 
     def _fail(self, error: Exception, request: HttpRequest, route: Route | None) -> Reply:
         """Return the answer to a request that failed, in the words of its dialect."""
-        self._metrics.count_failure(error)
+        self.metrics.count_failure(error)
         failure = describe(error, request.request_id)
         encode_error = request.encode_error or (route.encode_error if route is not None else openai_error)
         try:

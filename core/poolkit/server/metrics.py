@@ -66,6 +66,10 @@ class Metrics:
         count.inc()
         duration.observe(seconds)
 
+    def count_refusal(self, status: int) -> None:
+        """Count one request that the app has not seen."""
+        self._requests.labels("<none>", str(int(status))).inc()
+
     def _observer(self, model: str, task: str, operation: str) -> Observe:
         """Return what counts the calls of one operation's hooks."""
         children: dict[tuple[str, str], Histogram] = {}

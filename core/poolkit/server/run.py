@@ -6,10 +6,16 @@ import asyncio
 import gc
 import ipaddress
 import logging
+import math
 import socket
-from collections.abc import Mapping
-from contextlib import ExitStack
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
 from types import FrameType
+from typing import cast
 
 import uvicorn
 
@@ -18,7 +24,9 @@ from poolkit.errors import ConfigError
 from poolkit.pipeline.served import ServedModel, load_model
 from poolkit.registry import Registry
 from poolkit.server.app import check_dialects, create_app
+from poolkit.server.asgi import App
 from poolkit.server.drain import Drain
+from poolkit.server.protocol import GuardedProtocol, Limits
 from poolkit.settings.settings import Settings
 
 __all__ = ["serve"]
@@ -26,7 +34,7 @@ __all__ = ["serve"]
 logger = logging.getLogger(__name__)
 
 CLOSE_CONNECTIONS_S = 1
-"""The time that uvicorn waits, once the drain is over, for answers that are still being written."""
+"""The least time that clients have to read their answers, once no request is being served."""
 
 
 def serve(settings: Settings, plugins: PluginConfig) -> None:
@@ -39,8 +47,7 @@ def serve(settings: Settings, plugins: PluginConfig) -> None:
     check_exposure(settings)
     check_dialects(Registry.load(plugins), dialects=settings.dialects)
     with ExitStack() as stack:
-        listener = _bind(settings.host, settings.port)  # before the weights are read: a taken port should fail at once
-        stack.callback(listener.close)
+        listener = stack.enter_context(bind(settings))  # before the weights are read: a taken port fails at once
         models: dict[str, ServedModel] = {}
         for name, config in settings.models.items():
             served = load_model(config, plugins, max_waiting_prompts=settings.max_waiting_prompts)
@@ -53,7 +60,8 @@ def serve(settings: Settings, plugins: PluginConfig) -> None:
 
 def check_exposure(settings: Settings) -> None:
     """Raise ConfigError if other machines could use the server without a key."""
-    if settings.api_key or settings.named_api_keys or settings.insecure or _is_loopback(settings.host):
+    is_local = settings.uds is not None or _is_loopback(settings.host)
+    if settings.api_key or settings.named_api_keys or settings.insecure or is_local:
         return
     raise ConfigError(
         f"host {settings.host!r} is open to other machines, and no API key is set. Set one (--api-key, POOLKIT_API_KEY "
@@ -62,7 +70,10 @@ def check_exposure(settings: Settings) -> None:
 
 
 def run_server(models: Mapping[str, ServedModel], settings: Settings, listener: socket.socket) -> None:
-    """Answer requests on a bound socket until a signal comes, then drain."""
+    """Answer requests on a bound socket until a signal comes, then drain.
+
+    Raises ConfigError where the certificate for TLS cannot be used.
+    """
     drain = Drain()
     app = create_app(
         models,
@@ -74,22 +85,53 @@ def run_server(models: Mapping[str, ServedModel], settings: Settings, listener: 
         dialects=settings.dialects,
         drain=drain,
     )
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        lifespan="off",
-        timeout_graceful_shutdown=CLOSE_CONNECTIONS_S,
+    server = _DrainingServer(
+        _configure(app, settings),
+        drain=drain,
+        drain_timeout_s=settings.drain_timeout_s,
+        on_start=lambda: _report_ready(models, settings, listener),
     )
     gc.collect()
     gc.freeze()  # a full collection would look at every object of a loaded process again, for tens of milliseconds
-    server = _DrainingServer(config, drain=drain, drain_timeout_s=settings.drain_timeout_s)
-    host, port = listener.getsockname()[:2]
-    shown_host = f"[{host}]" if ":" in host else host
-    for name, served in models.items():
-        logger.info("Serving %s for %r at http://%s:%d (docs: /docs)", name, served.task.name, shown_host, port)
     server.run(sockets=[listener])
+
+
+def _configure(app: App, settings: Settings) -> uvicorn.Config:
+    limits = Limits(settings.head_timeout_s, app.metrics.count_refusal)
+    config = uvicorn.Config(
+        app,
+        http=cast("type[asyncio.Protocol]", partial(GuardedProtocol, limits=limits)),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        lifespan="off",
+        ssl_certfile=settings.ssl_certfile,
+        ssl_keyfile=settings.ssl_keyfile,
+    )
+    try:
+        config.load()
+    except OSError as error:  # SSLError is one
+        raise ConfigError(
+            f"ssl_certfile {str(settings.ssl_certfile)!r} and ssl_keyfile {str(settings.ssl_keyfile)!r} cannot be used "
+            f"for TLS: {error}. Give a certificate and its key in PEM."
+        ) from error
+    return config
+
+
+def _report_ready(models: Mapping[str, ServedModel], settings: Settings, listener: socket.socket) -> None:
+    for name, served in models.items():
+        logger.info("Serving %s for %r at %s (docs: /docs)", name, served.task.name, address_of(listener, settings))
+
+
+def address_of(listener: socket.socket, settings: Settings) -> str:
+    """Return where a server can be asked, for people."""
+    if settings.uds is not None:
+        return f"unix:{settings.uds}"
+    host, port = listener.getsockname()[:2]
+    scheme = "https" if settings.ssl_certfile else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 class _DrainingServer(uvicorn.Server):
@@ -98,17 +140,21 @@ class _DrainingServer(uvicorn.Server):
     Uvicorn's own way closes the listener at once, so that nobody could read from /readyz that it is shutting down.
     """
 
-    def __init__(self, config: uvicorn.Config, *, drain: Drain, drain_timeout_s: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, *, drain: Drain, drain_timeout_s: float, on_start: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._drain = drain
         self._drain_timeout_s = drain_timeout_s
+        self._on_start = on_start
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
 
-    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until stopped."""
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
         self._loop = asyncio.get_running_loop()
-        await super().serve(sockets)
+        await super().startup(sockets)
+        self._on_start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """Begin to drain at the first signal; stop at once at the second."""
@@ -124,12 +170,53 @@ class _DrainingServer(uvicorn.Server):
 
     async def _finish(self) -> None:
         logger.info("Shutting down: %d requests to finish.", self._drain.in_flight)
+        started = time.monotonic()
         if not await self._drain.wait_idle(self._drain_timeout_s):
             logger.warning("%d requests were not done in %g s.", self._drain.in_flight, self._drain_timeout_s)
+        left_s = self._drain_timeout_s - (time.monotonic() - started)  # for answers that clients still read
+        self.config.timeout_graceful_shutdown = max(CLOSE_CONNECTIONS_S, math.ceil(left_s))
         self.should_exit = True
 
 
-def _bind(host: str, port: int) -> socket.socket:
+@contextmanager
+def bind(settings: Settings) -> Iterator[socket.socket]:
+    """Yield the socket that the settings name, and close it at the end.
+
+    Raises ConfigError where it cannot be listened on.
+    """
+    with ExitStack() as stack:
+        if settings.uds is not None:
+            listener = _bind_path(settings.uds)
+            stack.callback(settings.uds.unlink, missing_ok=True)
+        else:
+            listener = _bind_port(settings.host, settings.port)
+        stack.callback(listener.close)
+        yield listener
+
+
+def _bind_path(path: Path) -> socket.socket:
+    """Return a Unix socket; one that a server left behind is replaced, one that somebody answers on is not."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _is_answered(path):
+            path.unlink()
+        listener.bind(str(path))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"uds {str(path)!r} cannot be listened on: {error.strerror or error}.") from error
+    return listener
+
+
+def _is_answered(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+    return True
+
+
+def _bind_port(host: str, port: int) -> socket.socket:
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
             0

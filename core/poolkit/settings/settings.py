@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from packaging.utils import canonicalize_name
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from poolkit.config import BODY_TIMEOUT_S, MAX_BODY_BYTES, MAX_WAITING_PROMPTS, ModelConfig, PluginConfig, Reference
@@ -69,6 +69,9 @@ class Settings(ModelConfig, BaseSettings):
     plugins: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Each plugin's own settings.")
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    uds: Path | None = Field(default=None, description="Unix socket to listen on, in place of host and port.")
+    ssl_certfile: Path | None = Field(default=None, description="Certificate chain in PEM: clients then use HTTPS.")
+    ssl_keyfile: Path | None = Field(default=None, description="The certificate's key, where it has a file of its own.")
     api_key: Secrets = Field(default=(), description="Keys that clients must send as Bearer tokens.")
     named_api_keys: dict[str, SecretStr] = Field(
         default_factory=dict, description="The same by name; plugins are told the name of the key that was sent."
@@ -103,6 +106,12 @@ class Settings(ModelConfig, BaseSettings):
     def models(self) -> Mapping[str | None, ModelConfig]:
         """The models to serve, by the names that clients call them; None is the model's own."""
         return {self.served_model_name: self}
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if self.ssl_keyfile is not None and self.ssl_certfile is None:
+            raise ValueError("ssl_keyfile needs ssl_certfile: the certificate that it is the key of")
+        return self
 
     @field_validator("plugins", mode="before")
     @classmethod
