@@ -33,8 +33,8 @@ lint: .venv/installed-contrib
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/installed-dev
-	$(BIN)/python -m benchmarks.embed
+bench: .venv/installed-dev  # poolkit and its peers in one run: BENCH=--quick for a quarter of it
+	$(BIN)/python -m benchmarks.compare $(BENCH)
 
 docs: .venv/installed-dev  # rewrites the tables that are generated from the code
 	$(BIN)/python docs/generate.py

@@ -1,1 +1,1 @@
-"""Measurements of poolkit beside the library it is most often compared with."""
+"""Measurements of poolkit: beside its peers (`benchmarks.compare`) and stage by stage (`benchmarks.profile`)."""

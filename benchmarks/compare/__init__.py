@@ -1,0 +1,1 @@
+"""One run that measures poolkit and its peers in turn: offline, online, at start-up, and their memory."""
