@@ -21,6 +21,7 @@ from poolkit.contract import EncodedPrompt, Outcome, PooledOutput
 from poolkit.engine.job import Admission, Job
 from poolkit.engine.model import Engine
 from poolkit.engine.queue import PromptQueue, Unit, make_units
+from poolkit.engine.stages import Stage, Stages
 from poolkit.engine.streams import Streams, limit_torch_threads
 from poolkit.errors import CancelledRequestError, ClosedError, EngineError, OverloadedError
 
@@ -54,6 +55,7 @@ class _Item:
     index: int
     prompt: EncodedPrompt
     settle: Settle
+    added_at: float
 
 
 class _Stream:
@@ -88,6 +90,7 @@ class Scheduler:
         max_num_batched_tokens: tokens in one batch. One prompt that is longer still runs, alone.
         max_num_seqs: prompts in one batch.
         max_waiting_prompts: once so many wait, further jobs are refused; one job may be of any size.
+        stages: is told how long prompts wait and how long the forward passes take.
     """
 
     def __init__(
@@ -98,8 +101,10 @@ class Scheduler:
         max_num_batched_tokens: int,
         max_num_seqs: int,
         max_waiting_prompts: int,
+        stages: Stages | None = None,
     ) -> None:
         self._engine = engine
+        self._stages = stages or Stages()
         self._efficient_tokens = streams.efficient_tokens
         self._threads_per_stream = streams.threads
         self._budget = max_num_batched_tokens
@@ -157,8 +162,8 @@ class Scheduler:
             prompts: each with the index under which its outcome is settled.
             settle: takes the outcomes by index, in a stream's thread; the job itself by default.
         """
-        settle = settle or job.settle
-        units = make_units([_Item(job, index, prompt, settle) for index, prompt in prompts])
+        settle, now = settle or job.settle, time.perf_counter()
+        units = make_units([_Item(job, index, prompt, settle, now) for index, prompt in prompts])
         kept_keys = [unit.kept_key for unit in units if unit.kept_key is not None]
         with self._lock:
             admission = self._jobs.get(job)
@@ -258,6 +263,8 @@ class Scheduler:
             if woken is not None:
                 woken.wake()
             if not is_idle:
+                now = time.perf_counter()
+                self._stages.add(Stage.QUEUE, sum(now - item.added_at for unit in units for item in unit.items))
                 return units
             stream.sleep()
 
@@ -294,8 +301,10 @@ class Scheduler:
         batch = [item for unit in units for item in unit.items]
         if not batch:
             return
+        started = time.perf_counter()
         try:
             outputs = self._engine.forward([item.prompt for item in batch])
+            self._stages.add(Stage.FORWARD, time.perf_counter() - started)
             if len(outputs) != len(batch):
                 raise EngineError(f"The engine gave {len(outputs)} outputs for {len(batch)} prompts.")
         except MemoryError as error:

@@ -16,7 +16,8 @@ from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping, Se
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from typing import TypeVar
+from time import perf_counter
+from typing import ParamSpec, TypeVar
 
 from pydantic import BaseModel
 
@@ -38,6 +39,7 @@ from poolkit.contract import (
 from poolkit.engine.job import Admission, Job
 from poolkit.engine.model import Engine
 from poolkit.engine.scheduler import Scheduler, SchedulerStats
+from poolkit.engine.stages import Stage, Stages
 from poolkit.engine.streams import Streams
 from poolkit.errors import CancelledRequestError, RequestError
 from poolkit.pipeline import prepare_model, report, report_quarantined
@@ -50,6 +52,7 @@ from poolkit.tokenization import Encoder
 
 __all__ = ["ServedModel", "load_model"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 TOKENIZE_CHUNK = 256
@@ -107,12 +110,14 @@ class ServedModel:
         self._engine = engine
         self._encoder = encoder
         self._max_num_seqs = info.config.max_num_seqs
+        self._stages = Stages()
         self._scheduler = Scheduler(
             engine,
             streams=streams,
             max_num_batched_tokens=info.config.max_num_batched_tokens,
             max_num_seqs=info.config.max_num_seqs,
             max_waiting_prompts=max_waiting_prompts,
+            stages=self._stages,
         )
         self._mailbox: Mailbox | None = None
         cpus = os.cpu_count() or 1
@@ -208,8 +213,8 @@ class ServedModel:
             self._rounds(operation, keeps_others=False),
             self._io_pools[operation],
             self._mailbox,
-            decode,
-            encode,
+            self._timed(Stage.DECODE, decode),
+            self._timed(Stage.ENCODE, encode),
             scope or RequestScope("http"),
             on_loop=is_small and self.operations[operation].never_blocks,
         )
@@ -234,6 +239,10 @@ class ServedModel:
     def stats(self) -> SchedulerStats:
         """Return the counts since start-up."""
         return self._scheduler.stats()
+
+    def stage_seconds(self) -> Mapping[Stage, float]:
+        """Return the seconds that requests have spent in each stage since start-up."""
+        return self._stages.seconds()
 
     def close(self, timeout_s: float | None = None) -> None:
         """Refuse new work, finish what was accepted within `timeout_s`, and release the model."""
@@ -271,6 +280,7 @@ class ServedModel:
             encoder=self._encoder,
             scheduler=self._scheduler,
             in_worker=lambda work: pool.submit(in_scope(scope, work)),
+            stages=self._stages,
         )
         tokenize = in_scope(scope, tokenization.run)
         if others < size:
@@ -293,6 +303,17 @@ class ServedModel:
         distinct = {id(one): one for one in params}
         resolved = {one: _name_query(self._encoder.resolve(one), admission) for one in dict.fromkeys(distinct.values())}
         return {number: resolved[one] for number, one in distinct.items()}
+
+    def _timed(self, stage: Stage, function: Callable[P, T]) -> Callable[P, T]:
+        """Return `function`, whose seconds count as those of a stage."""
+
+        def timed(*arguments: P.args, **options: P.kwargs) -> T:
+            started = perf_counter()
+            result = function(*arguments, **options)
+            self._stages.add(stage, perf_counter() - started)
+            return result
+
+        return timed
 
     def _check_groups(self, prepared: Prepared) -> None:
         """Raise RequestError for a group that is larger than a batch may be, or holds what no batch holds together."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from time import perf_counter
 from typing import TypeAlias
 
 from poolkit.contract import EncodedPrompt, Group, Outcome, Prepared, ResolvedParams, TextToken
 from poolkit.engine.job import Job
 from poolkit.engine.scheduler import Scheduler
+from poolkit.engine.stages import Stage, Stages
 from poolkit.errors import RequestError
 from poolkit.registry import RunWrapper, start_run
 from poolkit.tokenization import Encoder, TokenizedTexts
@@ -32,6 +34,7 @@ class Tokenization:
         encoder: tokenizes.
         scheduler: runs prompts.
         in_worker: runs a function in a worker thread.
+        stages: is told how long tokenizing takes.
     """
 
     def __init__(
@@ -45,8 +48,10 @@ class Tokenization:
         encoder: Encoder,
         scheduler: Scheduler,
         in_worker: InWorker,
+        stages: Stages,
     ) -> None:
         self._job = job
+        self._stages = stages
         self._refused = prepared.refused
         # A processor that changes its list later on changes nothing here; what it refuses is not read.
         self._prompts = ["" if index in self._refused else prompt for index, prompt in enumerate(prepared.prompts)]
@@ -70,6 +75,7 @@ class Tokenization:
             self._job.settle([(index, error) for index in range(start, stop)])
 
     def _run(self, start: int, stop: int) -> None:
+        started = perf_counter()
         encoded = self._encoder.encode(
             self._prompts[start:stop],
             self._params[start:stop],
@@ -78,6 +84,7 @@ class Tokenization:
             with_text_tokens=self._with_text_tokens,
             known=self._known,
         )
+        self._stages.add(Stage.TOKENIZE, perf_counter() - started)
         if self._with_text_tokens:
             self._job.keep_text_tokens(_text_tokens(encoded))
         if not self._wrappers:

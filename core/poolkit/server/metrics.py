@@ -104,6 +104,11 @@ class _Served(Collector):
         prompts = CounterMetricFamily("poolkit_prompts", "Prompts that are over.", labels=("model", "outcome"))
         tokens = CounterMetricFamily("poolkit_tokens", "Tokens that ran through the model.", labels=("model",))
         batches = CounterMetricFamily("poolkit_batches", "Forward passes.", labels=("model",))
+        stages = CounterMetricFamily(
+            "poolkit_stage_seconds",
+            "Seconds in the stages of requests: in the queue those of each prompt, in the forward pass of each batch.",
+            labels=("model", "stage"),
+        )
         waiting = GaugeMetricFamily("poolkit_prompts_waiting", "Prompts in the queue.", labels=("model",))
         for name, model in self._models.items():
             stats = model.stats()
@@ -114,7 +119,9 @@ class _Served(Collector):
             tokens.add_metric((name,), stats.tokens_done)
             batches.add_metric((name,), stats.batches_done)
             waiting.add_metric((name,), stats.prompts_waiting)
-        yield from (served, prompts, tokens, batches, waiting)
+            for stage, seconds in model.stage_seconds().items():
+                stages.add_metric((name, stage), seconds)
+        yield from (served, prompts, tokens, batches, waiting, stages)
         yield GaugeMetricFamily("poolkit_requests_in_flight", "Requests being served.", value=self._drain.in_flight)
 
 
