@@ -49,7 +49,8 @@ struct Activations {
     QuantizedRows quantized;
     long pitch;
 
-    void reserve(const Model<T>& model, int count) {
+    // has_spans: the FFN's middle has buffers elsewhere.
+    void reserve(const Model<T>& model, int count, bool has_spans) {
         const EncoderSpec& spec = model.spec;
         tokens = std::max(tokens, count);
         // 32 more than a multiple of 64 cache lines: the panels of a row then spread over the sets of the cache. The last tile
@@ -58,7 +59,7 @@ struct Activations {
         const size_t rows = pitch, columns = std::max(spec.hidden, spec.embedding);
         x_buffer.reserve(rows * columns);
         y_buffer.reserve(rows * columns);
-        qkv_buffer.reserve(rows * std::max(model.qkv_columns(), spec.intermediate));
+        qkv_buffer.reserve(rows * std::max(model.qkv_columns(), has_spans ? 0 : spec.intermediate));
         positions.reserve(rows);
         if (spec.norm_qk) factors.reserve(rows * (spec.heads + spec.kv_heads));
         x = {x_buffer.data(), pitch};
@@ -143,8 +144,9 @@ public:
         if ((int)model_.layers.size() != model_.spec.layers) return UNSUPPORTED;
         const std::vector<Text> texts = texts_of(batch);
         if (!are_prefixes_supported(texts)) return UNSUPPORTED;
+        const Run run{batch, hidden, prefixes_of(texts)};
+        if (!are_positions_supported(run, texts)) return UNSUPPORTED;
         // First the texts that others continue, then those.
-        Run run{batch, hidden, prefixes_of(texts)};
         std::vector<Text> first, then;
         for (const Text& text : texts) (text.prefix < 0 ? first : then).push_back(text);
         run_texts(run, first);
@@ -188,6 +190,15 @@ private:
             if (text.prefix >= 0 && (!is_causal_ || text.prefix >= text.index || texts[text.prefix].prefix >= 0)) return false;
         return true;
     }
+    // The tables of rope reach as far as the texts.
+    bool are_positions_supported(const Run& run, const std::vector<Text>& texts) const {
+        for (const Text& text : texts)
+            for (int i = 0; i < text.length; i++) {
+                const int position = position_of(run, text, i);
+                if (position < 0 || position >= model_.rope_positions) return false;
+            }
+        return true;
+    }
     std::vector<std::unique_ptr<Prefix<S>>> prefixes_of(const std::vector<Text>& texts) const {
         std::vector<std::unique_ptr<Prefix<S>>> prefixes(texts.size());
         for (const Text& text : texts)
@@ -204,10 +215,10 @@ private:
     void run_share(const Run& run, const Share& share) {
         typename FreeList<Activations<T>>::Lease lease(activations_);
         Activations<T>& activations = *lease;
-        activations.reserve(model_, share.tokens);
-        place(run, share, activations);
         const int spans = spans_of(share.tokens);
         const int size = (int)round_up((share.tokens + spans - 1) / spans, 32);
+        activations.reserve(model_, share.tokens, size < share.tokens);
+        place(run, share, activations);
         auto for_spans = [&](auto&& f) {
             parallel((share.tokens + size - 1) / size, [&](int i) {
                 Lease scratch(scratch_);
@@ -220,7 +231,7 @@ private:
             before_attention(span, layers[0]);
         });
         for (size_t i = 0; i < layers.size(); i++) {
-            attend(run, share, activations, layers[i], spans > 1);
+            attend(run, share, activations, layers[i], size < share.tokens);
             for_spans([&](const Span& span) {
                 const bool is_last = i + 1 == layers.size();
                 after_attention(span, layers[i], is_last);
@@ -230,14 +241,14 @@ private:
         }
     }
 
-    // Positions of the rows of a share.
+    static int position_of(const Run& run, const Text& text, int i) {
+        if (run.batch.positions) return run.batch.positions[text.first + i];
+        const Prefix<S>* prefix = run.prefix_of(text);
+        return i + (prefix ? prefix->count() : 0);
+    }
     void place(const Run& run, const Share& share, Activations<T>& activations) {
-        for (const Text& text : share.texts) {
-            const Prefix<S>* prefix = run.prefix_of(text);
-            const int first = prefix ? prefix->count() : 0;
-            for (int i = 0; i < text.length; i++)
-                activations.positions[text.row + i] = run.batch.positions ? run.batch.positions[text.first + i] : first + i;
-        }
+        for (const Text& text : share.texts)
+            for (int i = 0; i < text.length; i++) activations.positions[text.row + i] = position_of(run, text, i);
     }
 
     Span make_span(const Run& run, const Share& share, Activations<T>& activations, Scratch<T>& scratch, int first, int size) {
