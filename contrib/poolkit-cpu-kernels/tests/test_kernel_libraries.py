@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from poolkit_cpu_kernels import LIBRARIES, Kernels, load
@@ -75,3 +77,13 @@ def test_the_module_says_why_there_is_none():
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
 
     assert done.stdout == "CPU kernels: none, POOLKIT_CPU_KERNELS is 'off'\n"
+
+
+@pytest.mark.usefixtures("any_kernels")
+def test_the_example_of_the_readme_runs():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"^```python\n(.*?)^```$", readme, flags=re.MULTILINE | re.DOTALL)
+
+    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True)
+
+    assert re.fullmatch(r"\[\s*[\d.]+\s+[\d.]+\]\n", done.stdout), done.stderr
