@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LengthGroup", "PackedBatch", "round_up"]
 
-SIZES_PER_DOUBLING = 8
+SIZES_PER_DOUBLING = 16
 """Sizes between a number of rows and twice as many: at most one row in so many is filler."""
 
 SMALLEST = 2
