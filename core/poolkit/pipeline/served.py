@@ -103,6 +103,7 @@ class ServedModel:
         self.decisions: tuple[Decision, ...] = (
             *report(info, task.task),
             *engine.decisions,
+            *encoder.decisions,
             streams.decision,
             *report_quarantined(registry),
         )

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, get_args
 
 from poolkit.contract import (
+    Decision,
     EncodedPrompt,
     InputType,
     ModalityReader,
@@ -67,6 +68,12 @@ class Encoder:
         self._composer = PromptComposer(tokenizer, self._truncating, info, readers)
         self._expansion = QueryExpansion(tokenizer, info)
         self._always_fits = min(map(info.longest, INPUT_TYPES))
+
+    @property
+    def decisions(self) -> Sequence[Decision]:
+        """What tokenizes, for the start-up report."""
+        decision: Decision | None = getattr(self._tokenizer, "decision", None)
+        return () if decision is None else (decision,)
 
     def resolve(self, params: PoolingParams) -> ResolvedParams:
         """Return the parameters with every default filled in.

@@ -32,7 +32,7 @@ def fast_locator(backend: Backend) -> Locate:
     find_words = _pieces if splits else _whole_or_spaced(backend)
 
     def locate(texts: Sequence[str]) -> list[Encoding]:
-        encodings = backend.encode_batch(list(texts), add_special_tokens=False)
+        encodings = [backend.encode(text, add_special_tokens=False) for text in texts]  # in this thread
         return [
             Encoding(np.array(encoding.ids, np.int32), encoding.offsets, find_words(text, encoding))
             for text, encoding in zip(texts, encodings, strict=True)

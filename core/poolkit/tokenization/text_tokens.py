@@ -45,7 +45,7 @@ def fast_text_tokens(
 
     def encode(texts: Sequence[str], prompts: Sequence[str]) -> list[tuple[TokenIds, list[TextToken]]]:
         whole = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
-        encodings = backend.encode_batch(whole, add_special_tokens=False)
+        encodings = [backend.encode(text, add_special_tokens=False) for text in whole]  # in this thread
         found = []
         for text, prompt, encoding in zip(texts, prompts, encodings, strict=True):
             ids = encoding.ids

@@ -13,11 +13,12 @@ import numpy as np
 from tokenizers import Tokenizer as Backend
 from tokenizers import normalizers
 
-from poolkit.contract import Encoding, PairTemplate, TextToken
+from poolkit.contract import Decision, Encoding, PairTemplate, TextToken
 from poolkit.errors import ModelError, RequestError
 from poolkit.tokenization.offsets import Locate, fast_locator
 from poolkit.tokenization.query_expansion import keep_markers_whole
 from poolkit.tokenization.text_tokens import EncodeTextTokens, fast_text_tokens, slow_text_tokens
+from poolkit.tokenization.wordpiece import EncodeTexts, load_wordpiece
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,12 +29,10 @@ __all__ = ["TextTokenizer", "load_tokenizer", "read_tokenizer"]
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 PROBE = "a"
+CHEAP_EXCERPT_FROM = 32
+"""Where all of a text is tokenized as fast as a small part of it with its offsets."""
 FEWEST_TOKENS = 32
 """The tokenizer that transformers makes of a folder without a vocabulary has a few special tokens at most."""
-
-
-class _EncodeBatch(Protocol):
-    def __call__(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[TokenIds]: ...
 
 
 class _EncodePair(Protocol):
@@ -43,11 +42,17 @@ class _EncodePair(Protocol):
 
 
 class TextTokenizer:
-    """Turns texts into token ids."""
+    """Turns texts into token ids.
+
+    Attributes:
+        decision: what makes them, for the start-up report.
+        excerpt_from: how many times the tokens that are kept of it a text must hold for an excerpt of it to be
+            tokenized first.
+    """
 
     def __init__(
         self,
-        encode: _EncodeBatch,
+        encode: EncodeTexts,
         find_id: Callable[[str], int | None],
         find_tokens: Callable[[list[int]], list[str | None]],
         encode_text_tokens: EncodeTextTokens,
@@ -55,7 +60,11 @@ class TextTokenizer:
         locate: Locate | None,
         *,
         pair_template: PairTemplate,
+        decision: Decision,
+        excerpt_from: int = 1,
     ) -> None:
+        self.decision = decision
+        self.excerpt_from = excerpt_from
         self._encode = encode
         self._find_id = find_id
         self._find_tokens = find_tokens
@@ -71,7 +80,7 @@ class TextTokenizer:
         Raises RequestError where a text is not valid Unicode.
         """
         with _clear_about_surrogates(texts):
-            return self._encode(texts, add_special_tokens=add_special_tokens)
+            return self._encode(texts, add_special_tokens)
 
     def encode_with_offsets(self, texts: Sequence[str]) -> list[Encoding] | None:
         """Return the token ids of each text without special tokens and where they lie; None where it cannot tell.
@@ -141,11 +150,13 @@ def load_tokenizer(info: ModelInfo) -> TextTokenizer:
     if isinstance(backend, Backend):
         own = _own_backend(backend, lowercases=info.text.lowercases)
         find = _token_finder(tokenizer)
-        encode, encode_text_tokens = _fast_encoder(own), fast_text_tokens(own, find, unknown_id=tokenizer.unk_token_id)
+        encode, decision, excerpt_from = _choose_encoder(own)
+        encode_text_tokens = fast_text_tokens(own, find, unknown_id=tokenizer.unk_token_id)
         locate: Locate | None = fast_locator(own)
     else:
         lock = Lock()  # a tokenizer in Python says nothing about threads
         encode = _slow_encoder(tokenizer, lock, lowercases=info.text.lowercases)
+        decision, excerpt_from = Decision("tokenizer", "transformers", "it has none but one in Python"), 1
         normalize = str.lower if info.text.lowercases else str
         encode_text_tokens = slow_text_tokens(tokenizer, lock=lock, normalize=normalize)
         locate = None
@@ -157,6 +168,8 @@ def load_tokenizer(info: ModelInfo) -> TextTokenizer:
         tokenizer.convert_tokens_to_string,
         locate,
         pair_template=_probe_pair(_pair_encoder(tokenizer)),
+        decision=decision,
+        excerpt_from=excerpt_from,
     )
 
 
@@ -185,14 +198,17 @@ def read_tokenizer(file: Path) -> TextTokenizer:
         return encoding.ids, encoding.type_ids
 
     unknown = getattr(own.model, "unk_token", None)
+    encode, decision, excerpt_from = _choose_encoder(own)
     return TextTokenizer(
-        _fast_encoder(own),
+        encode,
         own.token_to_id,
         find,
         fast_text_tokens(own, find, unknown_id=None if unknown is None else own.token_to_id(unknown)),
         own.decoder.decode if own.decoder is not None else " ".join,
         fast_locator(own),
         pair_template=_probe_pair(encode_pair),
+        decision=decision,
+        excerpt_from=excerpt_from,
     )
 
 
@@ -207,9 +223,18 @@ def _own_backend(shared: Backend, *, lowercases: bool) -> Backend:
     return backend
 
 
-def _fast_encoder(backend: Backend) -> _EncodeBatch:
-    def encode(texts: Sequence[str], *, add_special_tokens: bool) -> list[TokenIds]:
-        encodings = backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+def _choose_encoder(backend: Backend) -> tuple[EncodeTexts, Decision, int]:
+    """Return the fastest way to the ids of a tokenizer of the Rust library, the reason, and `excerpt_from`."""
+    found = load_wordpiece(backend)
+    if isinstance(found, str):
+        return _fast_encoder(backend), Decision("tokenizer", "tokenizers", found), 1
+    return found, Decision("tokenizer", "nanotoken", "gives the ids of tokenizers, more quickly"), CHEAP_EXCERPT_FROM
+
+
+def _fast_encoder(backend: Backend) -> EncodeTexts:
+    def encode(texts: Sequence[str], add_special_tokens: bool) -> list[TokenIds]:
+        # One at a time: the library spreads a batch over as many threads as there are cores, which the model needs.
+        encodings = [backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0] for text in texts]
         return [np.array(encoding.ids, np.int32) for encoding in encodings]  # the library offers lists alone
 
     return encode
@@ -222,8 +247,8 @@ def _token_finder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[int]], l
     return find
 
 
-def _slow_encoder(tokenizer: PreTrainedTokenizerBase, lock: Lock, *, lowercases: bool) -> _EncodeBatch:
-    def encode(texts: Sequence[str], *, add_special_tokens: bool) -> list[TokenIds]:
+def _slow_encoder(tokenizer: PreTrainedTokenizerBase, lock: Lock, *, lowercases: bool) -> EncodeTexts:
+    def encode(texts: Sequence[str], add_special_tokens: bool) -> list[TokenIds]:
         prompts = [text.lower() for text in texts] if lowercases else list(texts)
         if not prompts:
             return []  # the tokenizer itself raises for none
@@ -249,9 +274,9 @@ def _clear_about_surrogates(texts: Sequence[str]) -> Iterator[None]:
         raise
 
 
-def _probe_affixes(encode: _EncodeBatch) -> tuple[int, int]:
-    (bare,) = encode([PROBE], add_special_tokens=False)
-    (full,) = encode([PROBE], add_special_tokens=True)
+def _probe_affixes(encode: EncodeTexts) -> tuple[int, int]:
+    (bare,) = encode([PROBE], False)
+    (full,) = encode([PROBE], True)
     extra = len(full) - len(bare)
     before = _find(bare.tolist(), full.tolist()) or 0
     return before, extra - before

@@ -80,12 +80,13 @@ class TruncatingTokenizer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self._excerpt_from: int = getattr(tokenizer, "excerpt_from", 1)
 
     def tokenize(self, requests: Iterable[TokenizeRequest]) -> dict[TokenizeRequest, TokenizedText | RequestError]:
         """Return the tokens of each text, or why the tokenizer refuses it. Equal requests are tokenized once."""
         open_requests = list(dict.fromkeys(requests))
         texts: dict[TokenizeRequest, TokenizedText | RequestError] = {}
-        factor = 1
+        factor = self._excerpt_from
         while long := [
             request
             for request in open_requests
