@@ -12,8 +12,12 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from poolkit.errors import ModelError
 from poolkit.pipeline.served import ServedModel
-from poolkit.server.run import bind, run_server
+from poolkit.server import log_to_stderr
+from poolkit.server.listener import bind
+from poolkit.server.run import run_server
+from poolkit.server.workers import run_workers
 from poolkit.settings.settings import Settings
 from poolkit.testing import FakeBackbone
 from serving import fake_model
@@ -33,12 +37,19 @@ class FileBackbone(FakeBackbone):
 
 @contextmanager
 def load(gate: Path) -> Iterator[Mapping[str, ServedModel]]:
+    if gate.with_suffix(".broken").exists():
+        raise ModelError("the weights are not there")
     with fake_model(backbone=partial(FileBackbone, gate), max_num_seqs=64) as served:
         yield {served.name: served}
 
 
 if __name__ == "__main__":
-    settings = Settings(**json.loads(sys.argv[2]))
-    with bind(settings) as listener, load(Path(sys.argv[1])) as models:
+    log_to_stderr()
+    gate, settings = Path(sys.argv[1]), Settings(**json.loads(sys.argv[2]))
+    with bind(settings) as listener:
         print(listener.getsockname()[1], flush=True)
-        run_server(models, settings, listener)
+        if settings.workers > 1:
+            run_workers(partial(load, gate), settings, listener)
+        else:
+            with load(gate) as models:
+                run_server(models, settings, listener)

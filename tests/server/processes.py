@@ -56,17 +56,21 @@ class Server:
 
 
 @contextmanager
-def serving(gate: Path, **settings: object) -> Iterator[Server]:
-    """Yield a server that is ready."""
+def serving(gate: Path, *, is_awaited: bool = True, **settings: object) -> Iterator[Server]:
+    """Yield a server, ready unless it is not awaited. Its log is beside the gate."""
     given = {"port": 0, "drain_timeout_s": 60, **settings}
     command = [sys.executable, str(TESTS / "server" / "held_server.py"), str(gate), json.dumps(given)]
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with (
+        gate.with_suffix(".log").open("w") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as process,
+    ):
         assert process.stdout is not None
         address = process.stdout.readline().strip()
         uds = settings.get("uds")
         server = Server(process, gate, int(address) if uds is None else 0, uds, "ssl_certfile" in settings)
-        wait_for(lambda: is_ready(server))
+        if is_awaited:
+            wait_for(lambda: is_ready(server))
         yield server
         process.kill()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from poolkit.cli.options import takes_settings
 from poolkit.settings.settings import Resolved
 
@@ -19,8 +17,7 @@ def serve(resolved: Resolved) -> None:
     Without MODEL the packaged all-MiniLM-L6-v2 is served. Ctrl-C or SIGTERM stops it once every accepted request is
     answered.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    logging.getLogger("poolkit").setLevel(logging.INFO)
-    from poolkit.server import serve as run  # loads torch: only this command needs it
+    from poolkit import server  # loads torch: only this command needs it
 
-    run(resolved.settings, resolved.plugins)
+    server.log_to_stderr()
+    server.serve(resolved.settings, resolved.plugins)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
 import importlib_metadata
 from pydantic import SecretStr
@@ -37,6 +37,7 @@ def create_app(
     body_timeout_s: float = BODY_TIMEOUT_S,
     dialects: Sequence[str] = (),
     drain: Drain | None = None,
+    scrape: Callable[[], Awaitable[bytes]] | None = None,
 ) -> App:
     """Return an ASGI app that serves models which are loaded in this process.
 
@@ -56,6 +57,7 @@ def create_app(
         body_timeout_s: seconds in which a body must be there; a large one has more.
         dialects: names of entry points in group `poolkit.dialects`; they are asked before the others on a shared path.
         drain: what `poolkit serve` shuts the app down with.
+        scrape: what it gives `/metrics` with where several processes serve.
 
     Raises:
         PluginError: a plugin's dialect or operation claims a path that it may not have.
@@ -74,7 +76,7 @@ def create_app(
         return describe_routes(routes, table, modalities, version=version, summary=f"Serves {listing}")
 
     routes = [
-        *system_routes(served, drain=drain, metrics=metrics, version=version, describe=describe),
+        *system_routes(served, drain=drain, scrape=scrape or metrics.render, version=version, describe=describe),
         *_dialect_routes(table, served, plugin_headers=headers),
     ]
     return App(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import (
@@ -12,13 +13,14 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from poolkit.errors import HookError
 from poolkit.pipeline.served import ServedModel
 from poolkit.registry import Observe
 from poolkit.server.drain import Drain
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "add_up", "render_sum"]
 
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -87,9 +89,59 @@ class Metrics:
         if isinstance(error, HookError):
             self._hook_failures.labels(error.plugin, error.task, error.hook).inc()
 
-    def render(self) -> bytes:
+    def collect(self) -> list[Metric]:
+        """Return all counts. They pickle."""
+        return list(self._registry.collect())
+
+    async def render(self) -> bytes:
         """Return all counts in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return await asyncio.to_thread(generate_latest, self._registry)
+
+
+def render_sum(reports: Iterable[Iterable[Metric]]) -> bytes:
+    """Return what several processes have counted, as if one had, in Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(_Collected(add_up(reports)))
+    return generate_latest(registry)
+
+
+def add_up(reports: Iterable[Iterable[Metric]], *, only_counts: bool = False) -> list[Metric]:
+    """Return the sums over several processes; facts (`info`) and times of creation are not added.
+
+    Args:
+        reports: of each process.
+        only_counts: leave out gauges and facts, which say how things are now.
+    """
+    sums: dict[str, tuple[Metric, dict[tuple[str, frozenset[tuple[str, str]]], Sample]]] = {}
+    for metric in (metric for report in reports for metric in report):
+        if only_counts and metric.type in ("gauge", "info"):
+            continue
+        _, samples = sums.setdefault(metric.name, (metric, {}))
+        for sample in metric.samples:
+            key = sample.name, frozenset(sample.labels.items())
+            known = samples.get(key)
+            if known is None:
+                value = sample.value
+            elif metric.type == "info" or sample.name.endswith("_created"):
+                value = min(known.value, sample.value)
+            else:
+                value = known.value + sample.value
+            samples[key] = sample._replace(value=value)
+    return [_with_samples(metric, samples.values()) for metric, samples in sums.values()]
+
+
+def _with_samples(metric: Metric, samples: Iterable[Sample]) -> Metric:
+    copy = Metric(metric.name, metric.documentation, metric.type, metric.unit)
+    copy.samples = list(samples)
+    return copy
+
+
+class _Collected(Collector):
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._metrics
 
 
 class _Served(Collector):

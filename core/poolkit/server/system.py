@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from functools import cache
 from http import HTTPStatus
@@ -17,7 +16,6 @@ from poolkit.server.choice import Models
 from poolkit.server.docs_page import write_docs
 from poolkit.server.drain import Drain
 from poolkit.server.failures import RefusedError
-from poolkit.server.metrics import Metrics
 from poolkit.server.routes import HttpRequest, Route
 from poolkit.server.schema import Document
 
@@ -40,7 +38,12 @@ SYSTEM_PATHS = frozenset(
 
 
 def system_routes(
-    models: Models, *, drain: Drain, metrics: Metrics, version: str, describe: Callable[[], Document]
+    models: Models,
+    *,
+    drain: Drain,
+    scrape: Callable[[], Awaitable[bytes]],
+    version: str,
+    describe: Callable[[], Document],
 ) -> Sequence[Route]:
     """Return the routes. `describe` makes the OpenAPI document, once."""
     started = int(time.time())
@@ -78,10 +81,9 @@ def system_routes(
                 )
         return Reply.json({"status": "ready"})
 
-    async def scrape(request: HttpRequest) -> Reply:  # noqa: ARG001
+    async def count(request: HttpRequest) -> Reply:  # noqa: ARG001
         """Return the counts in Prometheus' text format."""
-        text = await asyncio.to_thread(metrics.render)
-        return Reply(text, headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
+        return Reply(await scrape(), headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
 
     async def tasks(request: HttpRequest) -> Reply:  # noqa: ARG001
         """List the installed tasks, as  poolkit plugins list  does, and say which are served, and where."""
@@ -111,7 +113,7 @@ def system_routes(
         Route("/livez", livez),
         Route("/readyz", readyz),
         Route("/health", readyz),
-        Route("/metrics", scrape),
+        Route("/metrics", count),
         Route("/tasks", tasks),
         Route("/version", tell_version),
         Route("/docs", docs),

@@ -72,6 +72,7 @@ class Settings(ModelConfig, BaseSettings):
     uds: Path | None = Field(default=None, description="Unix socket to listen on, in place of host and port.")
     ssl_certfile: Path | None = Field(default=None, description="Certificate chain in PEM: clients then use HTTPS.")
     ssl_keyfile: Path | None = Field(default=None, description="The certificate's key, where it has a file of its own.")
+    workers: int = Field(default=1, ge=1, description="Processes that share the port, each with the model.")
     api_key: Secrets = Field(default=(), description="Keys that clients must send as Bearer tokens.")
     named_api_keys: dict[str, SecretStr] = Field(
         default_factory=dict, description="The same by name; plugins are told the name of the key that was sent."
