@@ -94,6 +94,7 @@ def prepack(model: Module, run: Callable[[], object]) -> Callable[[], None] | No
     except BaseException:
         put_back()
         raise
+    _leave_file(model)
     return put_back
 
 
@@ -236,6 +237,13 @@ def _watch(
             if activation is not None:
                 activations[layer] = follower, activation
     return groups, activations
+
+
+def _leave_file(model: Module) -> None:
+    """Copy the weights that were not packed. All that come from a file map all of it, and keep it in memory."""
+    with torch.inference_mode(mode=False):
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data = tensor.data.clone()
 
 
 def _recognise(module: Module) -> Activation | None:
