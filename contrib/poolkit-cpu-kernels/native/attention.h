@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "memory.h"
-#include "multiply.h"
+#include "packed_keys.h"
+#include "softmax.h"
 
 namespace kernels {
 
@@ -47,147 +47,11 @@ inline std::vector<Piece> plan(const View& view, int first_block, int last_block
     return pieces;
 }
 
-// Keys and values of one head.
-template <class S>
-struct KeyRows {
-    Panels<typename S::Element> keys, values;
-    const float* factors = nullptr;  // of keys, or null
-    int count = 0;
-};
-
 // What one thread needs for attention.
 struct AttentionScratch {
     Buffer<char> keys, values;  // of one head, as tiles
     Buffer<float> scores, sums, top, total, bias;
 };
-
-// Keys and values of one head as the right sides of products: key blocks `first` to `last - 1`.
-template <class S>
-class PackedKeys {
-    using E = typename S::Element;
-    static constexpr size_t BLOCK = 32 * 32 * sizeof(E);  // bytes of 32 keys by 32 dims
-
-public:
-    PackedKeys(int head_dim, int first, int last, AttentionScratch& scratch)
-        : head_dim_(head_dim), first_(first), last_(last), keys_(&scratch.keys), values_(&scratch.values) {
-        const size_t bytes = (size_t)(last - first) * head_dim / 32 * BLOCK;
-        keys_->reserve(bytes);
-        values_->reserve(bytes);
-    }
-
-    const char* keys(int block) const { return keys_->data() + (size_t)(block - first_) * (head_dim_ / 32) * BLOCK; }
-    // 32 dims of values, from dim 32 `part` on.
-    const char* values(int part, int block) const { return values_->data() + ((size_t)part * (last_ - first_) + block - first_) * BLOCK; }
-
-    void pack(const KeyRows<S>& prefix, const KeyRows<S>& own) {
-        for (int block = first_; block < last_; block++) {
-            pack_keys(prefix, own, block);
-            pack_values(prefix, own, block);
-        }
-    }
-
-private:
-    int head_dim_, first_, last_;
-    Buffer<char> *keys_, *values_;
-
-    static INLINE vf raw(const E* line) { return load(reinterpret_cast<const float*>(line)); }
-
-    static INLINE vf key_line(const KeyRows<S>& rows, int key, int dim) {
-        const E* line = rows.keys(key, dim);
-        if (!rows.factors) return raw(line);
-        alignas(64) E scaled[S::WIDTH];
-        for (int i = 0; i < S::WIDTH; i += 16) store(scaled + i, load(line + i) * set(rows.factors[key]));
-        return raw(scaled);
-    }
-
-    // (head_dim / WIDTH steps, 2 tiles of 16 keys, 16 rows of 4 bytes of each key)
-    void pack_keys(const KeyRows<S>& prefix, const KeyRows<S>& own, int block) {
-        char* to = const_cast<char*>(keys(block));
-        for (int dim = 0; dim < head_dim_; dim += S::WIDTH)
-            for (int tile = 0; tile < 2; tile++, to += 1024) {
-                vf rows[16];
-                for (int i = 0; i < 16; i++) {
-                    const int key = block * 32 + tile * 16 + i, own_key = key - prefix.count;
-                    rows[i] = own_key < 0 ? key_line(prefix, key, dim) : own_key < own.count ? key_line(own, own_key, dim) : set(0);
-                }
-                transpose(rows);
-                for (int i = 0; i < 16; i++) store(reinterpret_cast<float*>(to + i * 64), rows[i]);
-            }
-    }
-
-    static INLINE vf value_line(const KeyRows<S>& prefix, const KeyRows<S>& own, int key, int dim) {
-        const int own_key = key - prefix.count;
-        return own_key < 0 ? raw(prefix.values(key, dim)) : own_key < own.count ? raw(own.values(own_key, dim)) : set(0);
-    }
-
-    // (head_dim / 32, 32 / WIDTH steps of keys, 2 tiles of 16 dims, 16 rows of 4 bytes of each dim)
-    void pack_values(const KeyRows<S>& prefix, const KeyRows<S>& own, int block) {
-        constexpr int GROUP = 4 / sizeof(E);  // keys in a row of a tile
-        for (int part = 0; part < head_dim_ / 32; part++) {
-            char* to = const_cast<char*>(values(part, block));
-            for (int i = 0; i < 32; i += GROUP) {
-                const int key = block * 32 + i, dim = part * 32;
-                float* line = reinterpret_cast<float*>(to + i / S::WIDTH * 2048 + i % S::WIDTH / GROUP * 64);
-                vf first = value_line(prefix, own, key, dim), last;
-                if constexpr (GROUP == 1) last = value_line(prefix, own, key, dim + 16);
-                else interleave(first, value_line(prefix, own, key + 1, dim), first, last);
-                store(line, first);
-                store(line + 256, last);
-            }
-        }
-    }
-};
-
-// A row of scores, in units of log 2 and to be multiplied by `factor`, becomes weights in its own place; keys outside
-// `begin` to `end - 1` get 0. Weights are relative to 2^top, which rises to the largest score. Returns their sum.
-// LEFT: begin may be above 0.
-template <class S, bool LEFT>
-INLINE float softmax(float* scores, int width, int begin, int end, float factor, float& top) {
-    auto* weights = reinterpret_cast<typename S::Element*>(scores);
-    auto clear = [&](int from, int to) {
-        for (int j = from; j < to; j += 32) store(weights + j, set(0), set(0));
-    };
-    if (end <= begin) {
-        clear(0, width);
-        return 0;
-    }
-    // The last 32 keys are masked, and with LEFT the first 32, which may be the same.
-    const int from = LEFT ? begin & ~31 : 0, to = (end + 31) & ~31, inner = LEFT ? from + 32 : 0, last = to - 32;
-    const bool has_last = !LEFT || last > from;
-    const uint32_t in_last = ~0u >> (to - end), in_first = LEFT ? (~0u << (begin - from)) & (has_last ? ~0u : in_last) : 0;
-
-    vf most[2] = {set(-1e30f), set(-1e30f)};
-    auto raise = [&](int j, uint32_t mask) {
-        most[0] = max_where((Mask)mask, most[0], load(scores + j));
-        most[1] = max_where((Mask)(mask >> 16), most[1], load(scores + j + 16));
-    };
-    if (LEFT) raise(from, in_first);
-    for (int j = inner; j < last; j += 32) {
-        most[0] = max(most[0], load(scores + j));
-        most[1] = max(most[1], load(scores + j + 16));
-    }
-    if (has_last) raise(last, in_last);
-    top = std::max(top, factor * largest(max(most[0], most[1])));
-
-    vf sums[2] = {set(0), set(0)};
-    auto weight = [&](int j) { return exp2<S::accuracy>(fms(load(scores + j), set(factor), set(top))); };
-    auto put = [&](int j, vf low, vf high) {
-        sums[0] = sums[0] + low;
-        sums[1] = sums[1] + high;
-        store(weights + j, low, high);
-    };
-    auto put_masked = [&](int j, uint32_t mask) {
-        put(j, zero_unless((Mask)mask, weight(j)), zero_unless((Mask)(mask >> 16), weight(j + 16)));
-    };
-    if (LEFT) {
-        clear(0, from);
-        put_masked(from, in_first);
-    }
-    for (int j = inner; j < last; j += 32) put(j, weight(j), weight(j + 16));
-    if (has_last) put_masked(last, in_last);
-    clear(to, width);
-    return total(sums[0] + sums[1]);
-}
 
 // Biases of one head by distance, in units of log 2 (MPNet): (2 reach + 1), by key minus query plus reach.
 struct PositionBias {
@@ -205,7 +69,13 @@ public:
     // factors: of queries, or null. Queries come multiplied by the scale and by log2 e.
     HeadAttention(Panels<E> queries, const float* factors, const View& view, int head_dim, PositionBias bias,
                   const std::vector<Piece>& pieces, const PackedKeys<S>& packed, AttentionScratch& scratch)
-        : queries_(queries), factors_(factors), view_(view), head_dim_(head_dim), pieces_(pieces), packed_(packed), scratch_(scratch) {
+        : queries_(queries),
+          factors_(factors),
+          view_(view),
+          head_dim_(head_dim),
+          pieces_(pieces),
+          packed_(packed),
+          scratch_(scratch) {
         scratch.scores.reserve((OVERLAPS ? 2 : 1) * SCORES);
         first_row_ = pieces.front().block * 32;
         const int rows = (pieces.back().block + 1) * 32 - first_row_;
@@ -264,8 +134,8 @@ private:
     void make_scores(int n, int from, int to) {
         const Piece& piece = pieces_[n];
         for (int j = from; j < to; j++)
-            multiply<S>(queries_(piece.block * 32, 0), 64, queries_.pitch * 64, packed_.keys(piece.first + j), head_dim_ / S::WIDTH,
-                        scores(n) + j * 32, score_stride(n), rows(piece), false, [](int) {});
+            multiply<S>(queries_(piece.block * 32, 0), 64, queries_.pitch * 64, packed_.keys(piece.first + j),
+                        head_dim_ / S::WIDTH, scores(n) + j * 32, score_stride(n), rows(piece), false, [](int) {});
     }
 
     void take_softmax(int n) {
@@ -286,7 +156,8 @@ private:
             for (int j = 0; j < keys; j += 16) store(s + j, load(s + j) + load(bias_ - row + zero + j));
         const float factor = factors_ ? factors_[query] : 1, was = piece.opens ? -1e30f : scratch_.top[row];
         float top = was;
-        float sum = begin > 0 ? softmax<S, true>(s, keys, begin, end, factor, top) : softmax<S, false>(s, keys, 0, end, factor, top);
+        float sum =
+            begin > 0 ? softmax<S, true>(s, keys, begin, end, factor, top) : softmax<S, false>(s, keys, 0, end, factor, top);
         if (!is_whole(piece)) {
             fade_[r] = piece.opens ? 0 : __builtin_exp2f(was - top);
             if (!piece.opens) sum += scratch_.total[row] * fade_[r];
@@ -300,7 +171,8 @@ private:
     void take_values(int n, int part) {
         const Piece& piece = pieces_[n];
         alignas(64) float sums[32 * 32];
-        multiply<S>(scores(n), score_stride(n) * 4, 64, packed_.values(part, piece.first), width(n) * 32 / S::WIDTH, sums, 32, rows(piece), false, [](int) {});
+        multiply<S>(scores(n), score_stride(n) * 4, 64, packed_.values(part, piece.first), width(n) * 32 / S::WIDTH, sums,
+                    32, rows(piece), false, [](int) {});
         for (int r = 0; r < rows(piece); r++) {
             vf low = load(sums + r * 32), high = load(sums + r * 32 + 16);
             if (!is_whole(piece) && !add_to_earlier(piece, r, part, low, high)) continue;

@@ -16,11 +16,11 @@ namespace kernels {
 #endif
 
 struct Text {
-    int index;   // in the batch
-    int first;   // token of the batch
+    int index;  // in the batch
+    int first;  // token of the batch
     int length;
-    int seen;    // so many of its tokens are keys
-    int prefix;  // an earlier text, or -1
+    int seen;     // so many of its tokens are keys
+    int prefix;   // an earlier text, or -1
     int row = 0;  // in its share
 };
 

@@ -42,7 +42,9 @@ struct Panels {
 using Sums = Panels<float, 32>;  // float32 matrices outside products: two cache lines a row
 
 template <class E>
-INLINE vf load(Panels<E> x, long row, int column) { return load(x(row, column)); }
+INLINE vf load(Panels<E> x, long row, int column) {
+    return load(x(row, column));
+}
 INLINE vf load(Sums x, long row, int column) { return load(x(row, column)); }
 
 // Columns `column` to `column + 31`, which starts a block of 32.

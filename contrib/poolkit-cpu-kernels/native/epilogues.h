@@ -43,7 +43,8 @@ template <class T>
 struct LargestOfRows {
     float* largest;
     INLINE void take(int row, bool is_first, vf sizes) const {
-        if constexpr (std::is_same_v<T, Int8>) store(largest + row * 16, is_first ? sizes : max(sizes, load(largest + row * 16)));
+        if constexpr (std::is_same_v<T, Int8>)
+            store(largest + row * 16, is_first ? sizes : max(sizes, load(largest + row * 16)));
     }
 };
 
@@ -53,7 +54,8 @@ struct StoreActivated {
     StatePanels<T> y;
     LargestOfRows<T> largest;
     INLINE void row(const int32_t* sums, int row, int column) const {
-        const vf low = Activation::of(outputs.at(sums, row, column)), high = Activation::of(outputs.at(sums + 16, row, column + 16));
+        const vf low = Activation::of(outputs.at(sums, row, column)),
+                 high = Activation::of(outputs.at(sums + 16, row, column + 16));
         store(y, row, column, low, high);
         largest.take(row, column == 0, max(abs(low), abs(high)));
     }
@@ -89,10 +91,10 @@ struct StoreHeads {
     Panels<typename T::Element> y;
     const HeadBlock* blocks;
     int head_dim;
-    const float* rope;         // (positions, head_dim): for each block 16 cosines, then 16 sines; or null
-    const int32_t* positions;  // of rows
+    const float* rope;          // (positions, head_dim): for each block 16 cosines, then 16 sines; or null
+    const int32_t* positions;   // of rows
     const float* norm_weights;  // (heads of queries and keys, head_dim), or null
-    float* squares;            // (rows, 16): unfinished sums
+    float* squares;             // (rows, 16): unfinished sums
     float* factors;
     long pitch;
     float epsilon;
@@ -111,8 +113,10 @@ private:
     INLINE void norm(int row, int column, HeadBlock block, vf& low, vf& high) const {
         vf sum = fma(low, low, high * high);
         if (block.dim > 0) sum = sum + load(squares + row * 16);
-        if (block.dim + 32 < head_dim) store(squares + row * 16, sum);
-        else factors[block.head * pitch + row] = 1 / __builtin_sqrtf(total(sum) / head_dim + epsilon);
+        if (block.dim + 32 < head_dim)
+            store(squares + row * 16, sum);
+        else
+            factors[block.head * pitch + row] = 1 / __builtin_sqrtf(total(sum) / head_dim + epsilon);
         low = low * load(norm_weights + column);
         high = high * load(norm_weights + column + 16);
     }

@@ -113,7 +113,8 @@ private:
         Rows rows{spec.hidden, {}};
         const std::vector<int> order = head_order(t.rope);
         for (int head = 0; head < spec.heads; head++)
-            for (int dim : order) rows.add(t.q_weight, t.q_bias, head * spec.head_dim + dim, spec.norm_qk ? 1 : t.scale * LOG2_E);
+            for (int dim : order)
+                rows.add(t.q_weight, t.q_bias, head * spec.head_dim + dim, spec.norm_qk ? 1 : t.scale * LOG2_E);
         for (int head = 0; head < spec.kv_heads; head++)
             for (int dim : order) rows.add(t.k_weight, t.k_bias, head * spec.head_dim + dim);
         rows.add_all(t.v_weight, t.v_bias, key_columns());
@@ -131,7 +132,8 @@ private:
     // Gated: 16 gates, then the 16 outputs that they multiply, and so on.
     Rows up_rows(const LayerTensors& t) const {
         Rows rows{spec.hidden, {}};
-        if (!spec.gated) rows.add_all(t.up_weight, t.up_bias, spec.intermediate);
+        if (!spec.gated)
+            rows.add_all(t.up_weight, t.up_bias, spec.intermediate);
         else
             for (int from = 0; from < spec.intermediate; from += 16) {
                 for (int i = from; i < from + 16; i++) rows.add(t.gate_weight, t.gate_bias, i);

@@ -35,11 +35,14 @@ constexpr bool on_tiles = false;
 namespace kernels {
 
 template <class T, class Meanwhile>
-INLINE void multiply(const void* a, long lda, long next, const void* b, int steps, void* c, long ldc, int rows, bool more, Meanwhile&& meanwhile) {
+INLINE void multiply(const void* a, long lda, long next, const void* b, int steps, void* c, long ldc, int rows, bool more,
+                     Meanwhile&& meanwhile) {
 #if HAS_TILES
     if constexpr (on_tiles<T>) {
-        if (rows > 16) multiply_tiles<T, true>(a, lda, next, b, steps, c, ldc, more, meanwhile);
-        else multiply_tiles<T, false>(a, lda, next, b, steps, c, ldc, more, meanwhile);
+        if (rows > 16)
+            multiply_tiles<T, true>(a, lda, next, b, steps, c, ldc, more, meanwhile);
+        else
+            multiply_tiles<T, false>(a, lda, next, b, steps, c, ldc, more, meanwhile);
         return;
     } else
 #endif

@@ -10,11 +10,14 @@ constexpr bool on_tiles = sizeof(typename T::Element) < 4;
 
 // Tiles 0-3 are C, 4-5 A, 6-7 B; TALL: 32 rows, else 16.
 template <class T, bool TALL, class Meanwhile>
-INLINE void multiply_tiles(const void* a, long lda, long next, const void* b, int steps, void* c, long ldc, bool more, Meanwhile&& meanwhile) {
-#define MULTIPLY(c, a, b)                                              \
-    do {                                                               \
-        if constexpr (T::WIDTH == 64) _tile_dpbssd(c, a, b);           \
-        else _tile_dpbf16ps(c, a, b);                                  \
+INLINE void multiply_tiles(const void* a, long lda, long next, const void* b, int steps, void* c, long ldc, bool more,
+                           Meanwhile&& meanwhile) {
+#define MULTIPLY(c, a, b)             \
+    do {                              \
+        if constexpr (T::WIDTH == 64) \
+            _tile_dpbssd(c, a, b);    \
+        else                          \
+            _tile_dpbf16ps(c, a, b);  \
     } while (0)
     asm volatile("" ::: "memory");  // gcc's tile loads do not say that they read memory
     const char *A = static_cast<const char*>(a), *B = static_cast<const char*>(b);

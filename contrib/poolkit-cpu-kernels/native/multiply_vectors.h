@@ -47,7 +47,8 @@ constexpr int ROWS_AT_ONCE = 14;  // 28 sums, 2 of B and one of A in 32 register
 
 // R rows. LDA: bytes between A's rows, 0 if only `lda` says.
 template <class T, int R, int LDA>
-__attribute__((noinline)) void multiply_rows(const char* a, long lda, long next, const char* b, int steps, char* c, long ldc, bool more) {
+__attribute__((noinline)) void multiply_rows(const char* a, long lda, long next, const char* b, int steps, char* c, long ldc,
+                                             bool more) {
     using S = VectorSums<T>;
     typename S::V sums[R][2];
     if (LDA) lda = LDA;
@@ -77,7 +78,8 @@ constexpr int ROWS_AT_ONCE = 6;  // 12 sums, 2 of B and one of A in 16 registers
 
 // R rows, 16 columns at a time.
 template <class T, int R, int LDA>
-__attribute__((noinline)) void multiply_rows(const char* a, long lda, long next, const char* b, int steps, char* c, long ldc, bool more) {
+__attribute__((noinline)) void multiply_rows(const char* a, long lda, long next, const char* b, int steps, char* c, long ldc,
+                                             bool more) {
     static_assert(T::WIDTH == 16, "AVX2 multiplies floats alone");
     if (LDA) lda = LDA;
     for (int tile = 0; tile < 2; tile++, b += 1024, c += 64) {
@@ -117,7 +119,8 @@ constexpr std::array<MultiplyRows, sizeof...(R)> multiply_rows_table(std::index_
 }
 
 template <class T, class Meanwhile>
-INLINE void multiply_vectors(const void* a, long lda, long next, const void* b, int steps, void* c, long ldc, int rows, bool more, Meanwhile&& meanwhile) {
+INLINE void multiply_vectors(const void* a, long lda, long next, const void* b, int steps, void* c, long ldc, int rows,
+                             bool more, Meanwhile&& meanwhile) {
     using Rows = std::make_index_sequence<ROWS_AT_ONCE>;
     static constexpr auto in_panels = multiply_rows_table<T, 64>(Rows());
     static constexpr auto anywhere = multiply_rows_table<T, 0>(Rows());

@@ -12,7 +12,8 @@ namespace kernels {
 // A x W' for `rows` rows, 32 columns at a time. Each finished row of 32 sums goes to epilogue.row(sums, row, column); the
 // epilogue of one block of rows runs while the tiles multiply the next. unfinished: (rows, 32), sums between two depths.
 template <class T, class Epilogue>
-__attribute__((noinline)) void product(Panels<typename T::Element> a, int rows, const Linear& linear, int32_t* unfinished, const Epilogue& epilogue) {
+__attribute__((noinline)) void product(Panels<typename T::Element> a, int rows, const Linear& linear, int32_t* unfinished,
+                                       const Epilogue& epilogue) {
     Tiles tiles;
     alignas(64) int32_t finished[2][32 * 32];
     const int steps = steps_of<T>(linear.inputs), blocks = (rows + 31) / 32;
@@ -32,7 +33,8 @@ __attribute__((noinline)) void product(Panels<typename T::Element> a, int rows, 
                 auto meanwhile = [&](int i) {
                     for (int j = 0; j < lines_a_step; j++, ahead += 64) _mm_prefetch(ahead, _MM_HINT_T1);
                     const int end = std::min(waiting_rows, (i + 1) * rows_a_step);
-                    for (int r = i * rows_a_step; r < end; r++) epilogue.row(waiting + r * 32, waiting_row + r, waiting_column);
+                    for (int r = i * rows_a_step; r < end; r++)
+                        epilogue.row(waiting + r * 32, waiting_row + r, waiting_column);
                 };
                 int32_t* sums = depths == 1 ? finished[turn ^= 1] : unfinished + row * 32;
                 multiply<T>(a(row, from * T::WIDTH), 64, a.pitch * 64, weights, count, sums, 32, here, from > 0, meanwhile);
@@ -50,7 +52,9 @@ template <class T>
 struct Outputs {
     const float* bias;
     Outputs(const Linear& linear, const float*) : bias(linear.bias) {}
-    INLINE vf at(const int32_t* sums, int, int column) const { return load(reinterpret_cast<const float*>(sums)) + load(bias + column); }
+    INLINE vf at(const int32_t* sums, int, int column) const {
+        return load(reinterpret_cast<const float*>(sums)) + load(bias + column);
+    }
 };
 #if HAS_BF16_AND_INT8
 template <>

@@ -38,7 +38,9 @@ INLINE void for_normed(Sums y, long row, int columns, const Norm& norm, Take&& t
         return;
     }
     const RowStatistics s = statistics(y, row, columns, norm);
-    auto normed = [&](int i) { return fma((load(y, row, i) - s.mean) * s.inverse_deviation, load(norm.weight + i), load(norm.bias + i)); };
+    auto normed = [&](int i) {
+        return fma((load(y, row, i) - s.mean) * s.inverse_deviation, load(norm.weight + i), load(norm.bias + i));
+    };
     for (int i = 0; i < columns; i += 32) take(i, normed(i), normed(i + 16));
 }
 
@@ -53,7 +55,8 @@ struct QuantizedRows {  // int8 rows and their scales, where there are any
 #if HAS_BF16_AND_INT8
 // y = round(x 127 / largest) of columns `column` to `column + 15`.
 INLINE void quantize(vf x, vf factor, Panels<int8_t> y, long row, int column) {
-    const __m128i bytes = _mm_xor_si128(to_int8(x * factor), _mm_set1_epi8((char)INT8_OFFSET));  // + 128 flips the sign's bit
+    const __m128i bytes =
+        _mm_xor_si128(to_int8(x * factor), _mm_set1_epi8((char)INT8_OFFSET));  // + 128 flips the sign's bit
     _mm_storeu_si128(reinterpret_cast<__m128i*>(y(row, column)), bytes);
 }
 INLINE vf quantization_factor(float largest) { return set(largest > 0 ? 127 / largest : 0); }
@@ -94,7 +97,8 @@ inline void normalize(Sums y, long row, int columns, const Norm& norm, Panels<E>
 
 // y += norm(z).
 inline void add_normed(Sums y, Sums z, long row, int columns, const Norm& norm) {
-    for_normed(z, row, columns, norm, [&](int i, vf low, vf high) { store(y, row, i, load(y, row, i) + low, load(y, row, i + 16) + high); });
+    for_normed(z, row, columns, norm,
+               [&](int i, vf low, vf high) { store(y, row, i, load(y, row, i) + low, load(y, row, i + 16) + high); });
 }
 
 // y = words scale + types + positions. Tables: (rows, columns) of E; the last two may be null.

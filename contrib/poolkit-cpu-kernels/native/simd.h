@@ -21,7 +21,8 @@ INLINE vf exp2(vf t) {
         p = fma(p, f, set(0.6932609953016198f));
         return times_power_of_two(fma(p, f, set(0.9999280725105812f)), n);
     }
-    constexpr float coefficients[5] = {0.009675541682251744f, 0.05550713291700496f, 0.24022119717698193f, 0.6931469670515191f, 1.0000000716558086f};
+    constexpr float coefficients[5] = {0.009675541682251744f, 0.05550713291700496f, 0.24022119717698193f,
+                                       0.6931469670515191f, 1.0000000716558086f};
     vf p = set(0.001327646719184285f);
     for (float c : coefficients) p = fma(p, f, set(c));
     return times_power_of_two(p, n);

@@ -34,7 +34,9 @@ INLINE vf min(vf a, vf b) { return _mm512_min_ps(a, b); }
 INLINE vf abs(vf a) { return _mm512_abs_ps(a); }
 INLINE vf reciprocal_estimate(vf a) { return _mm512_rcp14_ps(a); }  // relative error 2^-14
 template <int i>
-INLINE __m256 half(vf v) { return _mm512_maskz_extractf32x8_ps(0xff, v, i); }
+INLINE __m256 half(vf v) {
+    return _mm512_maskz_extractf32x8_ps(0xff, v, i);
+}
 INLINE float total(vf v) { return total(_mm256_add_ps(half<0>(v), half<1>(v))); }
 INLINE float largest(vf v) { return largest(_mm256_max_ps(half<0>(v), half<1>(v))); }
 
@@ -76,8 +78,8 @@ INLINE void transpose(vf* rows) {
 
 // The elements of two rows of 32, alternately: those of the first 16 columns to `first`, of the last 16 to `last`.
 INLINE void interleave(vf a, vf b, vf& first, vf& last) {
-    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8,
-                                         39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5,
+                                         36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
     const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
     const __m512i x = _mm512_castps_si512(a), y = _mm512_castps_si512(b);
     first = _mm512_castsi512_ps(_mm512_permutex2var_epi16(x, low, y));

@@ -171,7 +171,8 @@ thread_local bool Pool::is_busy = false;
 Pool& pool() {
     static Pool* const pool = [] {
         auto* made = new Pool;
-        pthread_atfork([] { kernels::process_mutex().lock(); }, [] { kernels::process_mutex().unlock(); }, [] { kernels::pool().restart(); });
+        pthread_atfork([] { kernels::process_mutex().lock(); }, [] { kernels::process_mutex().unlock(); },
+                       [] { kernels::pool().restart(); });
         return made;
     }();
     return *pool;

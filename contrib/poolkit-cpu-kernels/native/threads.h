@@ -22,7 +22,9 @@ void run_tasks(int count, Task task, void* context);
 template <class F>
 void parallel(int count, F&& f) {
     using Function = std::remove_reference_t<F>;
-    run_tasks(count, [](void* context, int i) { (*static_cast<Function*>(context))(i); }, const_cast<void*>(static_cast<const void*>(&f)));
+    run_tasks(
+        count, [](void* context, int i) { (*static_cast<Function*>(context))(i); },
+        const_cast<void*>(static_cast<const void*>(&f)));
 }
 
 }  // namespace kernels

@@ -55,7 +55,8 @@ inline void multiply_bf16(int c, int a, int b) {
         for (int k = 0; k < 16; k++)
             for (int n = 0; n < 16; n++)
                 for (int i = 0; i < 2; i++)
-                    ((float*)tile[c][m])[n] += widen(((uint16_t*)tile[a][m])[2 * k + i]) * widen(((uint16_t*)tile[b][k])[2 * n + i]);
+                    ((float*)tile[c][m])[n] +=
+                        widen(((uint16_t*)tile[a][m])[2 * k + i]) * widen(((uint16_t*)tile[b][k])[2 * n + i]);
 }
 inline void multiply_int8(int c, int a, int b) {
     for (int m = 0; m < 16; m++)

@@ -94,9 +94,12 @@ inline int8_t rounded_to_int8(float x) { return (int8_t)std::max(-127.0f, std::m
 
 template <class T>
 typename T::Element element_of(float x, float scale) {
-    if constexpr (std::is_same_v<T, Float32>) return x * scale;
-    else if constexpr (std::is_same_v<T, Bf16>) return rounded_to_bf16(x * scale);
-    else return rounded_to_int8(x * scale);
+    if constexpr (std::is_same_v<T, Float32>)
+        return x * scale;
+    else if constexpr (std::is_same_v<T, Bf16>)
+        return rounded_to_bf16(x * scale);
+    else
+        return rounded_to_int8(x * scale);
 }
 
 // Packs one block of 32 outputs. scales: of outputs, what their weights are multiplied by.
@@ -108,7 +111,8 @@ void pack_block(const Rows::Row* rows, const float* scales, int inputs, typename
             for (int output = 0; output < 16; output++) {
                 const float* weight = rows[tile + output].weight + from;
                 for (int i = 0; i < std::min(T::WIDTH, inputs - from); i++)
-                    to[i / GROUP * 16 * GROUP + output * GROUP + i % GROUP] = element_of<T>(weight[i], scales[tile + output]);
+                    to[i / GROUP * 16 * GROUP + output * GROUP + i % GROUP] =
+                        element_of<T>(weight[i], scales[tile + output]);
             }
 }
 
@@ -153,7 +157,8 @@ Linear pack(Arena& arena, const Rows& from) {
     }
     const size_t block = packed_bytes<T>(32, from.inputs);
     parallel(outputs / 32, [&](int i) {
-        pack_block<T>(&from.rows[i * 32], &scales[i * 32], from.inputs, reinterpret_cast<typename T::Element*>(packed + i * block));
+        pack_block<T>(&from.rows[i * 32], &scales[i * 32], from.inputs,
+                      reinterpret_cast<typename T::Element*>(packed + i * block));
     });
     if constexpr (std::is_same_v<T, Int8>) {
         int32_t* correction = arena.keep<int32_t>(outputs);
