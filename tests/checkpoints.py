@@ -88,19 +88,21 @@ def make_checkpoint(
     ).save_pretrained(folder)
     if sentence_transformers:
         modes = tuple(pooling) or (made.pooling,)
-        write_sentence_transformers(folder, modes, dense=dense, normalize=normalize, max_seq_length=max_seq_length)
+        write_sentence_transformers(
+            folder, modes, width=config.hidden_size, dense=dense, normalize=normalize, max_seq_length=max_seq_length
+        )
     return folder
 
 
 def write_sentence_transformers(
-    folder: Path, pooling: Sequence[str], *, dense: int | None, normalize: bool, max_seq_length: int
+    folder: Path, pooling: Sequence[str], *, width: int, dense: int | None, normalize: bool, max_seq_length: int
 ) -> None:
     """Write modules.json and each module's folder, in the schema of sentence-transformers before 5.4."""
     modules = ["Transformer", "Pooling"]
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_seq_length, "do_lower_case": False})
-    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": WIDTH, "pooling_mode": list(pooling)})
+    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, "pooling_mode": list(pooling)})
     if dense is not None:
-        _write_dense(folder / "2_Dense", WIDTH * len(pooling), dense)
+        _write_dense(folder / "2_Dense", width * len(pooling), dense)
         modules.append("Dense")
     if normalize:
         modules.append("Normalize")
@@ -243,6 +245,20 @@ def _xlm_roberta() -> PreTrainedConfig:
     )
 
 
+def _camembert() -> PreTrainedConfig:
+    from transformers import CamembertConfig
+
+    return CamembertConfig(
+        **_ENCODER, max_position_embeddings=LONGEST + 2, pad_token_id=1, bos_token_id=0, eos_token_id=2
+    )
+
+
+def _electra() -> PreTrainedConfig:
+    from transformers import ElectraConfig
+
+    return ElectraConfig(**_ENCODER, embedding_size=32, max_position_embeddings=LONGEST, pad_token_id=0)
+
+
 def _mpnet() -> PreTrainedConfig:
     from transformers import MPNetConfig
 
@@ -330,6 +346,20 @@ def _gemma() -> PreTrainedConfig:
     return GemmaConfig(**_DECODER, max_position_embeddings=LONGEST, head_dim=WIDTH // HEADS)
 
 
+def _mistral() -> PreTrainedConfig:
+    from transformers import MistralConfig
+
+    return MistralConfig(**_DECODER, max_position_embeddings=LONGEST, head_dim=WIDTH // HEADS, sliding_window=16)
+
+
+def _gemma2() -> PreTrainedConfig:
+    from transformers import Gemma2Config
+
+    return Gemma2Config(
+        **_DECODER, max_position_embeddings=LONGEST, head_dim=WIDTH // HEADS, attn_logit_softcapping=None
+    )
+
+
 def _gemma3() -> PreTrainedConfig:
     from transformers import Gemma3TextConfig
 
@@ -380,6 +410,8 @@ FAMILIES = {
     "bert": Family(lambda: _wordpiece("[CLS]", "[SEP]", _BERT_SPECIALS), _bert, "mean", _TYPED_INPUTS),
     "roberta": Family(lambda: byte_level("<s>", "</s>", _ROBERTA_SPECIALS), _roberta, "cls"),
     "xlm_roberta": Family(lambda: byte_level("<s>", "</s>", _ROBERTA_SPECIALS), _xlm_roberta, "cls"),
+    "camembert": Family(lambda: byte_level("<s>", "</s>", _ROBERTA_SPECIALS), _camembert, "mean"),
+    "electra": Family(lambda: _wordpiece("[CLS]", "[SEP]", _BERT_SPECIALS), _electra, "mean", _TYPED_INPUTS),
     "mpnet": Family(lambda: _wordpiece("<s>", "</s>", (*_ROBERTA_SPECIALS, "[UNK]")), _mpnet, "mean"),
     "distilbert": Family(lambda: _wordpiece("[CLS]", "[SEP]", _BERT_SPECIALS), _distilbert, "mean"),
     "modernbert": Family(lambda: byte_level("[CLS]", "[SEP]", ("[CLS]", "[SEP]", "[PAD]")), _modernbert, "cls"),
@@ -392,6 +424,8 @@ FAMILIES = {
     "qwen3_sliding": Family(lambda: byte_level("", "</s>", _DECODER_SPECIALS), _qwen3_sliding, "lasttoken"),
     "llama": Family(lambda: byte_level("<s>", "</s>", _DECODER_SPECIALS), _llama, "lasttoken"),
     "gemma": Family(lambda: byte_level("<s>", "</s>", _DECODER_SPECIALS), _gemma, "lasttoken"),
+    "mistral": Family(lambda: byte_level("<s>", "</s>", _DECODER_SPECIALS), _mistral, "lasttoken"),
+    "gemma2": Family(lambda: byte_level("<s>", "</s>", _DECODER_SPECIALS), _gemma2, "lasttoken"),
     "gemma3": Family(lambda: byte_level("<s>", "</s>", _DECODER_SPECIALS), _gemma3, "mean"),
 }
 """Families by name. Each trains its tokenizer once a process."""

@@ -25,8 +25,8 @@ def write_tiny_model(folder: Path) -> None:
         vocab_size=len(vocabulary),
         hidden_size=32,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=48,
+        num_attention_heads=1,
+        intermediate_size=64,
         max_position_embeddings=MAX_TOKENS,
         initializer_range=SPREAD,
     )

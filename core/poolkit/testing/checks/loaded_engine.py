@@ -5,7 +5,7 @@ from __future__ import annotations
 import pkgutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -59,15 +59,32 @@ class LoadedEngine:
 
 
 def engines_of(plugin: PluginUnderTest) -> tuple[EntryPoint, ...]:
-    """Return the entry points of the plugin's engines.
+    """Return the entry points of the plugin's engines, but for those that say of the small model: it does not suit.
 
     Raises:
-        NotApplicableError: it has none.
+        NotApplicableError: none is left.
     """
     engines = plugin.installed.in_group(ENGINES)
     if not engines:
         raise NotApplicableError("the plugin has no engines")
-    return engines
+    reasons = {entry: _reason_not_to(plugin, entry) for entry in engines}
+    if None not in reasons.values():
+        told = "; ".join(f"{entry.name}: {reason}" for entry, reason in reasons.items())
+        raise NotApplicableError(f"no engine suits the model that it would be tried with: {told}")
+    return tuple(entry for entry in engines if reasons[entry] is None)
+
+
+def _reason_not_to(plugin: PluginUnderTest, entry: EntryPoint) -> str | None:
+    """Return why an engine does not want to run the small model, by its `suits`."""
+    suits: Callable[[ModelInfo], str | None] | None
+    suits = getattr(pkgutil.resolve_name(entry.value), "suits", None)
+    if suits is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        _find_writer(plugin.installed.name, entry.name)(Path(folder))
+        prepared = prepare_model(ModelConfig(model=folder, engine=entry.name, dtype="float32"), plugin.config)
+        with closing(prepared.task):
+            return suits(prepared.info)
 
 
 def loaded_engines(plugin: PluginUnderTest) -> Iterator[LoadedEngine]:

@@ -105,8 +105,9 @@ def _norms(layer: Any, weight: Any) -> dict[str, Any]:  # noqa: ANN401 - classes
 
 def _window(config: Any, attention: Any, kind: str) -> tuple[int, int]:  # noqa: ANN401 - classes of transformers
     """Return how many tokens before and after itself a token sees."""
-    is_causal = attention.is_causal and getattr(config, "is_causal", True) is not False
     # Mistral has one window for all layers, others one for some: each attention knows its own.
     width = getattr(attention, "sliding_window", None) if kind else getattr(config, "sliding_window", None)
+    if getattr(config, "is_causal", True) is False:  # transformers' mask for it counts the window's edge in
+        return (ALL, ALL) if width is None else (width, width)
     before = ALL if width is None else width - 1
-    return before, 0 if is_causal else before
+    return before, 0 if attention.is_causal else before
