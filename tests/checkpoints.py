@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -429,3 +429,15 @@ FAMILIES = {
     "gemma3": Family(lambda: byte_level("<s>", "</s>", _DECODER_SPECIALS), _gemma3, "mean"),
 }
 """Families by name. Each trains its tokenizer once a process."""
+
+_WIDE = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2}
+_WIDE_DECODER = {**_WIDE, "num_key_value_heads": 1, "head_dim": 32}
+WIDTHS_FOR_KERNELS: Mapping[str, Mapping[str, int]] = {
+    **dict.fromkeys(("bert", "roberta", "xlm_roberta", "camembert", "electra", "mpnet"), _WIDE),
+    "distilbert": {"dim": 64, "hidden_dim": 128, "n_heads": 2},
+    **dict.fromkeys(("modernbert", "gte", "jina_v3"), _WIDE),
+    "nomic_bert": {**_WIDE, "head_dim": 32},
+    "qwen2": {**_WIDE, "num_key_value_heads": 1},
+    **dict.fromkeys(("qwen3", "qwen3_sliding", "llama", "mistral", "gemma", "gemma2", "gemma3"), _WIDE_DECODER),
+}
+"""By family, settings whose widths are the multiples of 32 that native kernels take."""

@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 
+from checkpoints import WIDTHS_FOR_KERNELS as FAMILIES
 from checkpoints import real_texts, write_json
 from closeness import assert_close
 from poolkit import LLM, Batch, ResolvedParams, Segments
@@ -25,18 +26,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 TEXTS = [text[:300] for text in real_texts(50)[1:]]
 TOLERANCE = 1e-5
 """The promise of fidelity.md; sums in another order differ by 1e-6 at most here."""
-
-ENCODER = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2}
-DECODER = {**ENCODER, "num_key_value_heads": 1, "head_dim": 32}
-FAMILIES = {
-    **dict.fromkeys(("bert", "roberta", "xlm_roberta", "camembert", "electra", "mpnet"), ENCODER),
-    "distilbert": {"dim": 64, "hidden_dim": 128, "n_heads": 2},
-    **dict.fromkeys(("modernbert", "gte", "jina_v3"), ENCODER),
-    "nomic_bert": {**ENCODER, "head_dim": 32},
-    "qwen2": {**ENCODER, "num_key_value_heads": 1},
-    **dict.fromkeys(("qwen3", "qwen3_sliding", "llama", "mistral", "gemma", "gemma2", "gemma3"), DECODER),
-}
-"""Settings whose widths the kernels take."""
 
 BRANCHING = """
 from transformers import BertModel
@@ -402,8 +391,8 @@ def test_without_the_package_auto_takes_torch_and_the_message_says_what_to_insta
         serve(folder)
     assert str(caught.value) == (
         "The engine 'cpu' cannot run here: poolkit-cpu-kernels is not installed. Run: python -m pip install "
-        "poolkit-cpu-kernels, or in a checkout of poolkit python -m pip install ./contrib/poolkit-cpu-kernels, which "
-        "takes a C++ compiler."
+        "'poolkit[cpu]', or in a checkout of poolkit python -m pip install ./contrib/poolkit-cpu-kernels, which takes "
+        "a C++ compiler."
     )
 
 

@@ -22,7 +22,7 @@ DTypeName = Literal["float32", "bfloat16", "int8"]
 DISTRIBUTION = "poolkit-cpu-kernels"
 NOT_INSTALLED = f"{DISTRIBUTION} is not installed"
 REMEDY = (
-    f"Run: python -m pip install {DISTRIBUTION}, or in a checkout of poolkit "
+    "Run: python -m pip install 'poolkit[cpu]', or in a checkout of poolkit "
     f"python -m pip install ./contrib/{DISTRIBUTION}, which takes a C++ compiler."
 )
 
