@@ -173,7 +173,7 @@ def test_scores_are_those_of_the_plain_way_and_nothing_but_scores_leaves(model, 
 def test_documents_of_one_query_run_in_several_batches(model, without):
     served, engine = model
     assert_close(score(served, QUERY, DOCUMENTS), score(without, QUERY, DOCUMENTS))
-    assert len(engine.batches) > 10
+    assert len(engine.batches) > 5  # how full they are depends on how fast the documents come
 
 
 def test_requests_at_the_same_time_keep_apart(model, without):

@@ -56,7 +56,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 TOKENIZE_CHUNK = 256
-"""Prompts tokenized at a time: few enough that the engine starts soon, enough that the tokenizer's threads pay."""
+"""Prompts tokenized at a time: few enough that the engine starts soon, enough that it finds some of like length."""
 
 INLINE_PROMPTS = 32
 INLINE_CHARACTERS = 1 << 16
