@@ -146,6 +146,10 @@ class Batch:
         groups: the group of each prompt, by number, -1 for none; None where none has one. (prompts,), int32
         modality: the name of the prompts' modality.
         inputs: for other modalities than text, what the model reads of each prompt beside its tokens.
+        prefixes: which earlier prompt each one continues: the tokens of that one come before its own, and are given
+            once. -1 for a prompt that stands alone, as one that is continued does; None where all do. Prompts that
+            continue others come after all that stand alone, those of one prefix together, shortest first. Nothing but
+            a `Backbone` with `shares_prefixes` is given any. (prompts,), int32
     """
 
     token_ids: NDArray[np.int32]
@@ -158,6 +162,7 @@ class Batch:
     groups: NDArray[np.int32] | None = None
     modality: str = "text"
     inputs: Sequence[ModalityInput] = ()
+    prefixes: NDArray[np.int32] | None = None
     _on_device: dict[str, BatchArrays[torch.Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
@@ -253,6 +258,10 @@ class Backbone(Protocol[ArrayT_co]):
 
     `info.config.threads_per_stream` is what the operator says of the threads of one batch. torch's are limited by
     poolkit in each stream; an engine with threads of its own reads it.
+
+    It may have `shares_prefixes`, a bool: True for a causal model whose batches may have `Batch.prefixes`. Then prompts
+    of one batch that begin alike, as those of a reranker do, are given it in two parts, and their common start once.
+    It returns a row for each token that it is given.
     """
 
     @property

@@ -68,6 +68,10 @@ class Operations(Protocol[ArrayT]):
         """Return some of the rows, told by a mask on the host: nothing waits for a device."""
         ...
 
+    def take(self, rows: ArrayT, index: NDArray[np.integer]) -> ArrayT:
+        """Return the rows at some places, told on the host."""
+        ...
+
     def product(self, left: ArrayT, right: ArrayT) -> ArrayT:
         """Return left @ right.T, in float32. (n, dim), (m, dim) -> (n, m)"""
         ...
@@ -131,6 +135,9 @@ class _Numpy:
 
     def select(self, rows: NDArray[Any], is_selected: NDArray[np.bool_]) -> NDArray[Any]:
         return rows[is_selected]
+
+    def take(self, rows: NDArray[Any], index: NDArray[np.integer]) -> NDArray[Any]:
+        return rows.take(index, axis=0)
 
     def product(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
         product: NDArray[Any] = (self.float32(right) @ self.float32(left).T).T  # whole columns: segment_max is faster
@@ -200,9 +207,12 @@ class _Torch:
         return first.where(condition, second)
 
     def select(self, rows: torch.Tensor, is_selected: NDArray[np.bool_]) -> torch.Tensor:
+        return self.take(rows, np.flatnonzero(is_selected))
+
+    def take(self, rows: torch.Tensor, index: NDArray[np.integer]) -> torch.Tensor:
         import torch
 
-        return rows[torch.from_numpy(np.flatnonzero(is_selected)).to(rows.device)]
+        return rows.index_select(0, torch.from_numpy(index).to(rows.device))
 
     def product(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         return left.float() @ right.float().T

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Generic, Protocol
 from poolkit.engine.arrays import AnyArray, ArrayT, inference, is_out_of_memory, operations_of
 from poolkit.engine.batch import fit_states, lay_out
 from poolkit.engine.finish import NotFiniteError
+from poolkit.engine.prefixes import run_batch
 from poolkit.errors import EngineError
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class LoadedModel(Generic[ArrayT]):
     def _run(self, backbone: Backbone[ArrayT], pooler: Pooler[ArrayT], batch: Batch) -> list[PooledOutput]:
         try:
             with inference():
-                states = fit_states(backbone(batch), batch)
+                states = fit_states(run_batch(backbone, batch), batch)
                 return self._finish_or_blame(states, self._pool(pooler, states, batch), batch)
         except RuntimeError as exc:
             if is_out_of_memory(exc):

@@ -85,6 +85,8 @@ def attend(
             window=(width, 0 if is_causal else width),
         )  # (tokens, heads, dim)
         return attended[None], None
+    if not is_causal and any(group.prefix is not None for group in batch.groups):
+        raise NotImplementedError("prefixes are for causal attention: here their tokens see those behind them")
     masks = [batch.mask(group, width=sliding_window, is_causal=is_causal) for group in batch.groups]
     return attend_by_length(query, key, value, batch, masks=masks, scaling=scaling, is_causal=is_causal), None
 
@@ -99,7 +101,7 @@ def attend_by_length(
     scaling: float | None = None,
     is_causal: bool = False,
 ) -> torch.Tensor:
-    """Attend inside each segment, those of one length at a time.
+    """Attend inside each segment and to the one that it continues, those of one length at a time.
 
     Args:
         query: (1, heads, rows, dim)
@@ -119,8 +121,8 @@ def attend_by_length(
     for group, mask in zip(batch.groups, masks, strict=True):
         out = scaled_dot_product_attention(
             _rectangle(query, group),
-            _rectangle(key, group),
-            _rectangle(value, group),
+            _behind_prefix(key, group),
+            _behind_prefix(value, group),
             attn_mask=mask,
             is_causal=is_causal and mask is None,
             scale=scaling,
@@ -134,3 +136,12 @@ def _rectangle(states: torch.Tensor, group: LengthGroup) -> torch.Tensor:
     """Return the view (count, heads, length, dim) of a group's part of (1, heads, rows, dim)."""
     part = states[0, :, group.start : group.stop]  # (heads, count * length, dim)
     return part.view(len(part), group.count, group.length, -1).transpose(0, 1)  # (count, heads, length, dim)
+
+
+def _behind_prefix(states: torch.Tensor, group: LengthGroup) -> torch.Tensor:
+    """Return the rectangle of a group with the rows of its prefix before it. (count, heads, keys, dim)"""
+    own = _rectangle(states, group)
+    if group.prefix is None:
+        return own
+    start, stop = group.prefix
+    return torch.cat([states[:, :, start:stop].expand(group.count, -1, -1, -1), own], dim=2)

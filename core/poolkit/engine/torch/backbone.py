@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from poolkit.engine.torch.forward import SharesPrefixes
 from poolkit.errors import EngineError
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ class TorchBackbone:
         forward: runs a batch, by its modality.
         decisions: for the start-up report.
         base: the base that gives the hidden states of texts; None where the model is run whole.
+
+    Attributes:
+        shares_prefixes: True if texts of one batch may continue another.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class TorchBackbone:
         self.decisions = tuple(decisions)
         self.base = base
         self._forward = forward
+        self.shares_prefixes = isinstance(forward.get("text"), SharesPrefixes)
 
     def __call__(self, batch: Batch, /) -> States[torch.Tensor]:
         """Return the hidden states of a batch."""

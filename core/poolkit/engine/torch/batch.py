@@ -8,15 +8,14 @@ no group, so that no token sees them, and are cut off before hidden states leave
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch.nn.functional import pad
 
 if TYPE_CHECKING:
-    import torch
-    from numpy.typing import NDArray
-
     from poolkit.contract import Batch, BatchArrays
     from poolkit.engine.torch.varlen import VarlenAttention
 
@@ -50,6 +49,7 @@ class LengthGroup:
         length: tokens of each.
         first: index of the first of them among the batch's segments.
         is_attended: True if the tokens of each segment see all the others of it.
+        prefix: first and last token, plus one, of the segment that all of them continue; None where they stand alone.
     """
 
     start: int
@@ -57,11 +57,17 @@ class LengthGroup:
     length: int
     first: int
     is_attended: bool = True
+    prefix: tuple[int, int] | None = None
 
     @property
     def stop(self) -> int:
         """One past the last token."""
         return self.start + self.count * self.length
+
+    @property
+    def prefix_length(self) -> int:
+        """Tokens before each segment's own."""
+        return 0 if self.prefix is None else self.prefix[1] - self.prefix[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,9 @@ class PackedBatch:
     def of(cls, batch: Batch, device: torch.device, *, varlen: VarlenAttention | None = None) -> PackedBatch:
         """Return a batch, copied to the device."""
         arrays, tokens = batch.on(device), batch.segments.tokens
-        groups = _groups(batch.segments.arrays.lengths, batch.attention_lengths)
+        groups = _groups(batch)
+        if varlen is not None and batch.prefixes is not None:
+            raise NotImplementedError("segments of any lengths are attended to at once, without prefixes")
         if not all(group.is_attended for group in groups):
             varlen = None  # it knows no tokens that the others of their segment do not see
         rows = round_up(tokens) if device.type == "cpu" and varlen is None else tokens
@@ -121,8 +129,15 @@ class PackedBatch:
 
     def _positions(self, offset: int) -> torch.Tensor:
         segments = self.arrays.segments
-        if offset == 0:
+        has_prefixes = any(group.prefix is not None for group in self.groups)
+        if offset == 0 and not has_prefixes:
             return segments.positions
+        if has_prefixes:
+            if offset != 0:
+                raise NotImplementedError("positions that leave padding tokens out do not go on behind a prefix")
+            counts = [group.count * group.length for group in self.groups]
+            before = torch.tensor([group.prefix_length for group in self.groups], device=segments.positions.device)
+            return segments.positions + before.repeat_interleave(torch.tensor(counts, device=before.device))
         is_padding = (self.arrays.token_ids == offset - 1).long()
         before = is_padding.cumsum(0) - is_padding  # padding tokens before each token, in the whole batch
         before_own = before - before[segments.starts][segments.segment_ids]  # in the token's own segment
@@ -138,10 +153,11 @@ class PackedBatch:
             width: tokens so far apart or more do not see each other; None where they do.
             is_causal: whether a token sees only itself and those before it.
 
-        Returns (length, length), or (count, 1, length, length) where the group is not attended as a whole; bool.
+        Returns (length, keys), where the keys are those of the prefix and the segment's own; or (count, 1, length,
+        length) where the group is not attended as a whole; bool.
         """
-        is_narrow = width is not None and group.length > width
-        if not is_narrow and group.is_attended:
+        is_narrow = width is not None and group.prefix_length + group.length > width
+        if not is_narrow and group.is_attended and group.prefix is None:
             return None
         key = (group, width if is_narrow else None, is_causal)
         if key not in self._masks:
@@ -150,8 +166,9 @@ class PackedBatch:
 
     def _make_mask(self, group: LengthGroup, width: int | None, is_causal: bool) -> torch.Tensor:
         positions = self.arrays.segments.positions[group.start : group.start + group.length]  # 0, 1, 2, …
-        distance = positions[:, None] - positions[None, :]  # (length, length), query minus key
-        sees = distance.abs() < (group.length if width is None else width)
+        keys = torch.arange(-group.prefix_length, group.length, device=positions.device)
+        distance = positions[:, None] - keys[None, :]  # (length, keys), query minus key
+        sees = distance.abs() < (len(keys) if width is None else width)
         if is_causal:
             sees = sees & (distance >= 0)
         lengths = self.arrays.attention_lengths
@@ -166,12 +183,17 @@ def _extend(tokens: torch.Tensor, rows: int, value: int = 0) -> torch.Tensor:
     return tokens if len(tokens) == rows else pad(tokens, (0, rows - len(tokens)), value=value)
 
 
-def _groups(lengths: NDArray[np.int64], attention_lengths: NDArray[np.int32] | None) -> tuple[LengthGroup, ...]:
+def _groups(batch: Batch) -> tuple[LengthGroup, ...]:
+    lengths, prefixes = batch.segments.arrays.lengths, batch.prefixes
+    if prefixes is None:
+        prefixes = np.full(len(lengths), -1, np.int32)
+    changes = np.flatnonzero((np.diff(lengths) != 0) | (np.diff(prefixes) != 0)) + 1
+    bounds = [0, *changes.tolist(), len(lengths)]
+    cu_seqlens, attention_lengths = batch.cu_seqlens.tolist(), batch.attention_lengths
     groups = []
-    start = first = 0
-    for length, count in zip(*np.unique(lengths, return_counts=True), strict=True):
-        is_attended = attention_lengths is None or bool((attention_lengths[first : first + count] >= length).all())
-        group = LengthGroup(start=start, count=int(count), length=int(length), first=first, is_attended=is_attended)
-        groups.append(group)
-        start, first = group.stop, first + group.count
+    for first, stop in pairwise(bounds):
+        length, prefix = int(lengths[first]), int(prefixes[first])
+        is_attended = attention_lengths is None or bool((attention_lengths[first:stop] >= length).all())
+        continued = None if prefix < 0 else (cu_seqlens[prefix], cu_seqlens[prefix + 1])
+        groups.append(LengthGroup(cu_seqlens[first], stop - first, length, first, is_attended, continued))
     return tuple(groups)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Forward",
     "RunPacked",
+    "SharesPrefixes",
     "Take",
     "load_take",
     "packed_forward",
@@ -42,6 +43,18 @@ __all__ = [
 
 Forward: TypeAlias = Callable[["Batch"], States[torch.Tensor]]
 """Runs one batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharesPrefixes:
+    """A way to run batches in which prompts continue others."""
+
+    forward: Forward
+
+    def __call__(self, batch: Batch) -> States[torch.Tensor]:
+        """Run one batch."""
+        return self.forward(batch)
+
 
 RunPacked: TypeAlias = Callable[["PreTrainedModel", PackedBatch, int, Mapping[str, object]], "BaseModelOutput"]
 """Runs all rows of a batch as one: its tokens, and filler rows after them.

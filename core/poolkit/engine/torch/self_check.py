@@ -7,12 +7,22 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from poolkit.contract import Decision, EncodedPrompt, ModelInfo, ResolvedParams
 from poolkit.engine.batch import lay_out
+from poolkit.engine.prefixes import share_prefixes
 from poolkit.engine.torch.attention import PACKED_ATTENTION, register_packed_attention
-from poolkit.engine.torch.forward import Forward, RunPacked, load_take, packed_forward, padded_forward, run_packed
+from poolkit.engine.torch.forward import (
+    Forward,
+    RunPacked,
+    SharesPrefixes,
+    load_take,
+    packed_forward,
+    padded_forward,
+    run_packed,
+)
 from poolkit.engine.torch.loading import quiet_transformers
 from poolkit.engine.torch.prepack import prepack
 from poolkit.engine.torch.varlen import find_varlen
@@ -94,7 +104,10 @@ def choose_forward(
         problem = _problem(lambda: at_once, batch, expected)
         packed = at_once if problem is None else packed
         source += f", segments {'at once' if problem is None else f'by length ({problem})'}"
-    return packed, Decision("path", "packed", source + _prepack(model, packed, batch, expected))
+    source += _prepack(model, packed, batch, expected)
+    if _shares_prefixes(packed, batch):
+        return SharesPrefixes(packed), Decision("path", "packed", f"{source}, common starts of prompts once")
+    return packed, Decision("path", "packed", source)
 
 
 def _prepack(model: PreTrainedModel, packed: Forward, batch: Batch, expected: States[torch.Tensor]) -> str:
@@ -112,6 +125,23 @@ def _prepack(model: PreTrainedModel, packed: Forward, batch: Batch, expected: St
             put_back()
         return f", weights not prepacked ({problem})"
     return "" if put_back is None else ", weights prepacked"
+
+
+def _shares_prefixes(forward: Forward, batch: Batch) -> bool:
+    """Return whether prompts that begin alike come out the same where their start is run once."""
+    longest = batch.token_ids[-batch.segments.sizes[-1] :]
+    half = len(longest) // 2  # so that none is longer than what was checked before
+    texts = [np.concatenate([longest[:half], ids[:half]]) for ids in batch.segments.split(batch.token_ids)]
+    prompts = [EncodedPrompt(ids, ResolvedParams()) for ids in texts]
+    whole, _ = lay_out(prompts)
+    shared = share_prefixes(whole)
+    if shared is None:
+        return False  # the model takes no prompts that are long enough
+    try:
+        actual = shared.whole(forward(shared.batch))  # first: a model that is not causal says so in its first layer
+        return _difference(actual, forward(whole)) is None
+    except Exception:  # noqa: BLE001 - whatever a model's code raises is a reason not to run it so
+        return False
 
 
 def _problem(prepare: Callable[[], Forward], batch: Batch, expected: States[torch.Tensor]) -> str | None:
