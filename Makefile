@@ -8,7 +8,7 @@ KERNELS := contrib/poolkit-cpu-kernels
 KERNEL_SOURCES := $(wildcard $(addprefix $(KERNELS)/,CMakeLists.txt pyproject.toml native/*.cpp native/*.h))
 CONTRIB := $(filter-out $(KERNELS),$(patsubst %/pyproject.toml,%,$(wildcard contrib/*/pyproject.toml)))
 
-.PHONY: demo test test-fast lint bench docs fidelity sanitize
+.PHONY: demo test test-fast lint bench profile docs fidelity sanitize
 
 demo: .venv/installed-demo .venv/installed-kernels
 	$(BIN)/poolkit demo
@@ -35,6 +35,9 @@ lint: .venv/installed-contrib
 
 bench: .venv/installed-dev  # poolkit and its peers in one run: BENCH=--quick for a quarter of it
 	$(BIN)/python -m benchmarks.compare $(BENCH)
+
+profile: .venv/installed-dev  # measures where the time of a request goes and writes docs/performance.md
+	$(BIN)/python -m benchmarks.profile
 
 docs: .venv/installed-dev  # rewrites the tables that are generated from the code
 	$(BIN)/python docs/generate.py

@@ -3,7 +3,9 @@
     {"port": …, "requests": [["/path", {…}], …], "clients": …, "seconds": …}   in on standard input
     {"seconds": …, "latencies_ms": […], "failures": …, "example": …}           out on standard output
 
-The requests' bytes are made before the clock starts, and of the answers only the status and the length are read.
+The requests' bytes are made before the clock starts, and of the answers only the status and the length are read. After
+`seconds` nothing more is asked; what was asked is waited for, and the seconds that are told are those until the last
+answer.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import httptools
 import uvloop
@@ -39,8 +42,7 @@ class Client(asyncio.Protocol):
         self.failures: list[str] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's is no subclass
         self._ask()
 
     def data_received(self, data: bytes) -> None:
@@ -51,7 +53,7 @@ class Client(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status != OK:
             self.failures.append(f"status {status}")
-        elif now <= self._ends_at:
+        else:
             self.latencies_s.append(now - self._sent_at)
         assert self._transport is not None
         if now >= self._ends_at:
@@ -82,8 +84,9 @@ async def _run(port: int, requests: Sequence[bytes], *, clients: int, seconds: f
     ]
     await asyncio.wait([client.is_over for client in connected], timeout=seconds + LAST_ANSWER_S)
     failures = [failure for client in connected for failure in client.failures]
+    failures += ["no answer in time" for client in connected if not client.is_over.done()]
     return {
-        "seconds": seconds,
+        "seconds": time.perf_counter() - start,
         "latencies_ms": [1000 * latency for client in connected for latency in client.latencies_s],
         "failures": len(failures),
         "example": failures[0] if failures else "",

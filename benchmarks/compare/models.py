@@ -130,8 +130,10 @@ def _make_late_interaction(folder: Path) -> None:
     normalize = Normalize(module_input_name="token_embeddings")
     model = MultiVectorEncoder(modules=[transformer, projection, MultiVectorMask(), normalize], device="cpu")
     model.save(str(folder), create_model_card=False)
-    weights = load_file(folder / "model.safetensors")  # ColBERT's own checkpoints, which vLLM reads, name them so
+    weights = load_file(folder / "model.safetensors")
+    # vLLM reads ColBERT's own checkpoints, in which the projection lies beside the base; others pass over it.
     named = {name if name.startswith("bert.") else f"bert.{name}": tensor for name, tensor in weights.items()}
+    named["linear.weight"] = projection.linear.weight.detach()
     save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
 
 

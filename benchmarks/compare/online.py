@@ -22,7 +22,7 @@ from benchmarks.compare.processes import Process, log_path
 from benchmarks.compare.texts import LOADS, Corpus
 from benchmarks.machine import ROOT
 
-__all__ = ["CLIENTS", "Point", "Start", "measure_online"]
+__all__ = ["CLIENTS", "MODEL", "Point", "Running", "Start", "generate_load", "measure_online", "start_server"]
 
 CLIENTS = (1, 16, 64, 256)
 MODEL = MODELS["minilm"]
@@ -76,7 +76,9 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class _Running:
+class Running:
+    """A server that answers, and the seconds that each of its starts took."""
+
     peer: Peer
     server: Server
     setting: Setting
@@ -108,14 +110,16 @@ def measure_online(
         starts: how often each server is started.
         say: takes a line about what is being done.
     """
-    running: list[_Running] = []
+    running: list[Running] = []
     missing: list[Missing] = []
     model = str(model_folder(MODEL))
     try:
         for peer in peers:
             say(f"{SERVERS}: starting {peer.name}")
             try:
-                running.append(_start(peer, settings.get(peer.name, peer.settings[0]), model, corpus, starts=starts))
+                running.append(
+                    start_server(peer, settings.get(peer.name, peer.settings[0]), model, corpus, starts=starts)
+                )
             except UnavailableError as error:
                 say(f"  {error}")
                 missing.append(Missing(SERVERS, peer.name, str(error)))
@@ -131,7 +135,7 @@ def measure_online(
             one.process.close()
 
 
-def _start(peer: Peer, setting: Setting, model: str, corpus: Corpus, *, starts: int) -> _Running:
+def start_server(peer: Peer, setting: Setting, model: str, corpus: Corpus, *, starts: int) -> Running:
     """Start a server so many times and leave the last one running.
 
     Raises:
@@ -155,7 +159,7 @@ def _start(peer: Peer, setting: Setting, model: str, corpus: Corpus, *, starts: 
             raise
         starts_s.append(time.perf_counter() - start)
         if len(starts_s) == starts:
-            return _Running(peer, peer.server, setting, process, port, starts_s)
+            return Running(peer, peer.server, setting, process, port, starts_s)
         process.close()
 
 
@@ -186,7 +190,7 @@ def _wait_until_ready(process: Process, request: Request, port: int, *, log: Pat
 
 
 def _measure(
-    running: Sequence[_Running],
+    running: Sequence[Running],
     model: str,
     inputs: Sequence[Sequence[str]],
     load: str,
@@ -200,11 +204,12 @@ def _measure(
         for one in running if number % 2 else reversed(running):
             requests = [one.server.request(texts, model) for texts in islice(inputs, REQUESTS)]
             order = {"port": one.port, "requests": requests, "clients": clients, "seconds": seconds}
-            answers[one.peer.name].append(_ask_generator(order))
+            answers[one.peer.name].append(generate_load(order))
     return [_point(one.peer, load, clients, answers[one.peer.name]) for one in running]
 
 
-def _ask_generator(order: Mapping[str, object]) -> dict:
+def generate_load(order: Mapping[str, object]) -> dict:
+    """Run the load generator and return what it measured: see `load`."""
     command = [sys.executable, "-m", "benchmarks.compare.load"]
     done = subprocess.run(command, input=json.dumps(order), capture_output=True, text=True, check=True, cwd=ROOT)
     return json.loads(done.stdout)
@@ -226,7 +231,7 @@ def _point(peer: Peer, load: str, clients: int, answers: Sequence[dict]) -> Poin
     )
 
 
-def _started(one: _Running) -> Start:
+def _started(one: Running) -> Start:
     return Start(
         peer=one.peer.name,
         is_ours=one.peer.is_ours,

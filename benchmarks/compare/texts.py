@@ -15,7 +15,7 @@ from benchmarks.docstrings import docstrings
 from benchmarks.machine import location
 from poolkit.config import DEFAULT_MODEL
 
-__all__ = ["DOCUMENTS", "LOADS", "SHORT_WORDS", "Call", "Corpus", "make_corpus"]
+__all__ = ["DOCUMENTS", "LOADS", "SHORT_WORDS", "Call", "Corpus", "make_corpus", "token_counts"]
 
 SHORT_WORDS = 12
 DOCUMENTS = 100
@@ -72,19 +72,24 @@ class Corpus:
 
 def make_corpus(size: int) -> Corpus:
     """Return so many passages."""
-    tokenizer = Tokenizer.from_file(str(Path(location(DEFAULT_MODEL)) / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-
-    def token_counts(texts: Sequence[str]) -> list[int]:
-        return [len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts))]
-
     found = docstrings(size, token_counts=token_counts)
+    tokenizer = _tokenizer()
     tokenizer.enable_truncation(MAX_TOKENS)
     passages = [
         text[: max(end for _, end in encoding.offsets)]
         for text, encoding in zip(found, tokenizer.encode_batch(found), strict=True)
     ]
-    tokenizer.no_truncation()
     Random(0).shuffle(passages)  # noqa: S311 - the order keeps no secret
     return Corpus(passages, token_counts(passages))
+
+
+def token_counts(texts: Sequence[str]) -> Sequence[int]:
+    """Return MiniLM's tokens of each text, the special ones included."""
+    return [len(encoding.ids) for encoding in _tokenizer().encode_batch(list(texts))]
+
+
+def _tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(Path(location(DEFAULT_MODEL)) / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
