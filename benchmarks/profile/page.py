@@ -143,7 +143,7 @@ def plot(profiles: Sequence[Profile], least: Mapping[str, float], path: Path) ->
         panel.bar_label(bars, fmt="{:,.3f}", padding=3, fontsize=7)
         panel.barh(["least possible"], [least[one.name]], color=MUTED)
         panel.axvline(one.client_ms, color="black", linewidth=0.8, linestyle="--")
-        panel.margins(x=0.2)
+        panel.margins(x=0.3)
         panel.tick_params(labelsize=7)
         panel.set_xlabel("ms; dashed: the whole request", fontsize=8)
         panel.set_title(one.name, fontsize=9)
