@@ -76,15 +76,15 @@ def engines_of(plugin: PluginUnderTest) -> tuple[EntryPoint, ...]:
 
 def _reason_not_to(plugin: PluginUnderTest, entry: EntryPoint) -> str | None:
     """Return why an engine does not want to run the small model, by its `suits`."""
-    suits: Callable[[ModelInfo], str | None] | None
-    suits = getattr(pkgutil.resolve_name(entry.value), "suits", None)
+    suits: Callable[[ModelInfo], str | None] | None = getattr(pkgutil.resolve_name(entry.value), "suits", None)
     if suits is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         _find_writer(plugin.installed.name, entry.name)(Path(folder))
         prepared = prepare_model(ModelConfig(model=folder, engine=entry.name, dtype="float32"), plugin.config)
         with closing(prepared.task):
-            return suits(prepared.info)
+            reason: str | None = suits(prepared.info)
+            return reason
 
 
 def loaded_engines(plugin: PluginUnderTest) -> Iterator[LoadedEngine]:
