@@ -143,7 +143,7 @@ def test_a_request_wakes_the_engine_and_the_loop_once_and_workers_only_where_it_
         loop.close()
     assert during["worker"] == workers
     assert during["loop"] == 1
-    assert during["engine"] == 1
+    assert during["engine"] <= 1  # none if it has not gone to sleep yet
     assert during["notify"] == 0  # nobody else
 
 
