@@ -25,7 +25,14 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def workers_of(server: Server) -> list[int]:
     """Return the ids of the processes that serve: those that multiprocessing has spawned."""
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-    return [pid for pid in map(int, children) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in map(int, children) if b"spawn_main" in command_of(pid)]
+
+
+def command_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):  # it has just ended
+        return b""
 
 
 def answered(server: Server) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -108,6 +109,7 @@ class PoolingFields(BaseModel):
         return self.pooling_params
 
     @classmethod
+    @cache
     def _pooling_fields(cls) -> frozenset[str]:
         return POOLING_FIELDS & cls.model_fields.keys()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Generic, Protocol, TypeVar, cast
 
@@ -28,7 +28,7 @@ from poolkit.operations import Usage
 from poolkit.pipeline.mailbox import Mailbox
 from poolkit.registry import BoundOperation
 
-__all__ = ["OnlineRequest", "Rounds", "Start"]
+__all__ = ["OnlineRequest", "Rounds", "Start", "Watch"]
 
 T = TypeVar("T")
 
@@ -39,6 +39,9 @@ loop go on meanwhile, because tokenizers work without the interpreter's lock."""
 
 LOOP_OUTPUT_BYTES = 1 << 16
 """Outputs with no more are post-processed and written on the event loop: a vector of 384 numbers is 1.5 kB."""
+
+WATCH_AFTER_S = 0.02
+"""The time after which a client that has left is noticed."""
 
 
 class Start(Protocol):
@@ -259,6 +262,35 @@ class OnlineRequest(Generic[T]):
     def _tell(self, tell: Callable[[], None]) -> None:
         if not self.answer.done():
             tell()
+
+
+class Watch:
+    """Cancels a request whose client leaves. Most requests are over before it begins: a task for each would cost more.
+
+    Args:
+        left: returns once the client has gone.
+        request: of the running event loop.
+    """
+
+    def __init__(self, left: Callable[[], Coroutine[object, object, None]], request: OnlineRequest[T]) -> None:
+        self._left = left
+        self._leave = request.leave
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_later(WATCH_AFTER_S, self._begin)
+
+    def end(self) -> None:
+        """Watch no longer."""
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self) -> None:
+        self._task = self._loop.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        await self._left()
+        self._leave()
 
 
 def _are_small(prompts: Sequence[Prompt]) -> bool:

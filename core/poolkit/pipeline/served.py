@@ -44,7 +44,7 @@ from poolkit.engine.streams import Streams
 from poolkit.errors import CancelledRequestError, RequestError
 from poolkit.pipeline import prepare_model, report, report_quarantined
 from poolkit.pipeline.mailbox import Mailbox
-from poolkit.pipeline.request import OnlineRequest, Rounds
+from poolkit.pipeline.request import OnlineRequest, Rounds, Watch
 from poolkit.pipeline.tokenizing import Tokenization
 from poolkit.pipeline.weights import load_weights
 from poolkit.registry import MODELS, BoundOperation, BoundTask, Registry
@@ -220,17 +220,15 @@ class ServedModel:
             on_loop=is_small and self.operations[operation].never_blocks,
         )
         request.start()
-        watching = None
-        if left is not None and not request.answer.done():
-            watching = loop.create_task(_leave_with(left, request))
+        watch = None if left is None or request.answer.done() else Watch(left, request)
         try:
             return await request.answer
         except asyncio.CancelledError:
             request.cancel()
             raise
         finally:
-            if watching is not None:
-                watching.cancel()
+            if watch is not None:
+                watch.end()
 
     @property
     def is_alive(self) -> bool:
@@ -341,16 +339,12 @@ def _keeps_query(params: ResolvedParams) -> bool:
     return params.late_interaction is not None and params.late_interaction.mode == "cache_query"
 
 
-async def _leave_with(left: Callable[[], Coroutine[object, object, None]], request: OnlineRequest[T]) -> None:
-    await left()
-    request.leave()
-
-
 def _name_query(params: ResolvedParams, admission: Admission) -> ResolvedParams:
     """Return parameters whose query has a name that no other request gives to one of its own."""
     late = params.late_interaction
     if late is None:
         return params
+    admission.name = admission.name or uuid4().hex
     return replace(params, late_interaction=replace(late, query_key=f"{admission.name}/{late.query_key}"))
 
 

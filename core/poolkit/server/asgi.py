@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from http import HTTPStatus
+from itertools import count
+from os import urandom
 from time import perf_counter
 
 from poolkit.contract import Reply
@@ -62,6 +64,8 @@ class App:
         self.metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
+        self._id_start = urandom(8).hex()
+        self._numbers = count()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -69,7 +73,7 @@ class App:
             await _answer_other(scope["type"], receive, send)
             return
         started = perf_counter()
-        request = HttpRequest(scope, receive)
+        request = HttpRequest(scope, receive, new_id=self._new_id)
         route, request.path_parameters = self._routes.find(request.path)
         is_counted = False
         try:
@@ -103,6 +107,10 @@ class App:
         logger.debug(
             "%s %s %s -> %d in %.1f ms", request.request_id, request.method, request.path, reply.status, seconds * 1000
         )
+
+    def _new_id(self) -> str:
+        """Return an id that no other request has: random bits for each would let go of the interpreter's lock."""
+        return f"{self._id_start}{next(self._numbers):016x}"
 
     def _admit(self, request: HttpRequest) -> None:
         if request.path not in PROBES:

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from dataclasses import dataclass, field
 from functools import cached_property
 from http import HTTPStatus
-from os import urandom
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -35,14 +34,14 @@ class HttpRequest:
         root: the path that the app is mounted at in another one; "" where it is not.
         path: from there on.
         receive: gives the ASGI server's events.
-        request_id: the client's own if it is sane, else a new one.
+        request_id: the client's own if it is sane, else the one that was made for it.
         body: its bytes, once they are there.
         path_parameters: those that the route's path has in braces.
         key_name: the name of the API key.
         encode_error: writes its failure: of its dialect, as soon as that is known.
     """
 
-    def __init__(self, scope: Message, receive: Receive) -> None:
+    def __init__(self, scope: Message, receive: Receive, *, new_id: Callable[[], str]) -> None:
         self._scope = scope
         self.receive = receive
         self.method: str = scope["method"]
@@ -50,7 +49,7 @@ class HttpRequest:
         self.path: str = scope["path"].removeprefix(self.root) or "/"
         sent_id = self.headers.get("x-request-id")
         is_sane = sent_id is not None and REQUEST_ID.fullmatch(sent_id)
-        self.request_id = sent_id if sent_id is not None and is_sane else urandom(16).hex()
+        self.request_id = sent_id if sent_id is not None and is_sane else new_id()
         self.body = b""
         self.path_parameters: Mapping[str, str] = {}
         self.key_name: str | None = None

@@ -46,8 +46,10 @@ class SpokenDialect:
     def matches(self, call: Call, served: ServedModel) -> bool:
         """Return whether a request is meant for the dialect."""
         matches = self.dialect.matches
+        if matches is None or call.method not in self.dialect.methods:
+            return call.method in self.dialect.methods
         with self._blaming("matches", served):
-            return call.method in self.dialect.methods and (matches is None or bool(matches(call, served)))
+            return bool(matches(call, served))
 
     def is_offered_by(self, served: ServedModel) -> bool:
         """Return whether the served task answers what the dialect asks, in the standard way."""
