@@ -27,6 +27,9 @@ class NativeBackbone:
         position_offset: the position id of a first token; models with one do not count padding tokens.
         takes_types: True if the model tells the texts of a pair apart by token types.
         decisions: for the start-up report.
+
+    Attributes:
+        shares_prefixes: True if a prompt may continue another. Its states are the same bits as those of the whole.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class NativeBackbone:
         self._encoder = encoder
         self._position_offset = position_offset
         self._takes_types = takes_types
+        self.shares_prefixes = encoder.is_causal and position_offset == 0
 
     def __call__(self, batch: Batch, /) -> States[NDArray[np.float32]]:
         """Return the last hidden state of each token."""
@@ -55,6 +59,7 @@ class NativeBackbone:
             positions=_count_positions(batch, self._position_offset) if self._position_offset else None,
             types=batch.token_type_ids if self._takes_types else None,
             seen=seen,
+            prefix=batch.prefixes,
         )
         return States(hidden)
 

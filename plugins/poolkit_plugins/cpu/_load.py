@@ -12,7 +12,7 @@ import torch
 from poolkit import Batch, Decision, ModelInfo, load_base_model, load_base_with_head
 from poolkit_plugins.cpu._backbone import NativeBackbone
 from poolkit_plugins.cpu._library import Library
-from poolkit_plugins.cpu._self_check import check_batch, compare
+from poolkit_plugins.cpu._self_check import check_batch, compare, split_longest
 from poolkit_plugins.cpu.families import STEP, find_reader
 from poolkit_plugins.cpu.families._table import NotInTableError, Table
 
@@ -88,10 +88,16 @@ def _pack(info: ModelInfo, library: Library, model: PreTrainedModel, run: Refere
         position_offset=info.text.position_offset,
         takes_types=table.tensors.types is not None and len(table.tensors.types) > 1,
     )
-    found = compare(backbone(batch).tokens, expected, batch, library.dtype)
+    states = backbone(batch).tokens
+    assert states is not None
+    found = compare(states, expected, batch, library.dtype)
     if isinstance(found, str):
         backbone.close()
         return f"the self-check: {found}"
+    if backbone.shares_prefixes:
+        halves, rows = split_longest(batch)
+        in_halves = backbone(halves).tokens
+        backbone.shares_prefixes = in_halves is not None and np.array_equal(in_halves, states[rows])
     backbone.decisions = (
         *library.decisions,
         Decision("path", "native: packed, without padding", "the self-check: it agrees with transformers in float32"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from poolkit import ModelInfo
     from poolkit_plugins.cpu._library import DTypeName
 
-__all__ = ["check_batch", "compare"]
+__all__ = ["check_batch", "compare", "split_longest"]
 
 TOLERANCE: dict[DTypeName, float] = {
     "float32": 1e-4,  # sums in another order are off by about 1e-6; one token too many in a window by 1e-2
@@ -53,6 +53,22 @@ def check_batch(info: ModelInfo, model: PreTrainedModel) -> Batch:
         [ResolvedParams()] * len(segments),
         token_type_ids=dice.integers(2, size=segments.tokens, dtype=np.int32),
         attention_lengths=np.array([attended for _, attended in prompts], np.int32),
+    )
+
+
+def split_longest(batch: Batch) -> tuple[Batch, slice]:
+    """Return the longest prompt in two halves, the second of which continues the first; and its rows in the batch."""
+    start, end = batch.cu_seqlens[-2:].tolist()
+    halves = Segments.of([(end - start) // 2, (end - start + 1) // 2])
+    return (
+        Batch(
+            batch.token_ids[start:end],
+            halves.cu_seqlens,
+            batch.is_query[-2:],
+            batch.params[-2:],
+            prefixes=np.array([-1, 0], np.int32),
+        ),
+        slice(start, end),
     )
 
 

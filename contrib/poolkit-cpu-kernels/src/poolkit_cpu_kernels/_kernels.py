@@ -129,7 +129,11 @@ class _Handle:
 
 
 class Encoder:
-    """A model with packed weights. Several threads can run it at once."""
+    """A model with packed weights. Several threads can run it at once.
+
+    Attributes:
+        is_causal: True if no token sees those behind it, so that a text may have a prefix.
+    """
 
     def __init__(
         self,
@@ -145,7 +149,7 @@ class Encoder:
         self._hidden = hidden
         self._tables = {name: tables[name] for name in ("words", "positions", "types") if name in tables}
         self._positions = positions
-        self._is_causal = is_causal
+        self.is_causal = is_causal
 
     def run(
         self,
@@ -229,7 +233,7 @@ class Encoder:
         return handle, tables
 
     def _check_prefix(self, prefix: Int32, texts: int) -> None:
-        if not self._is_causal:
+        if not self.is_causal:
             raise ValueError("prefix is given, and the model is not causal.")
         _check_range(prefix, "prefix", texts, -1, np.arange(texts))
         chained = (prefix >= 0) & (prefix[prefix] >= 0)
