@@ -344,7 +344,6 @@ def _name_query(params: ResolvedParams, admission: Admission) -> ResolvedParams:
     late = params.late_interaction
     if late is None:
         return params
-    admission.name = admission.name or uuid4().hex
     return replace(params, late_interaction=replace(late, query_key=f"{admission.name}/{late.query_key}"))
 
 
