@@ -85,7 +85,7 @@ def test_an_activation_is_computed_with_the_product_before_it(checkpoint):
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "modernbert", "nomic_bert", "qwen3", "gemma"])
 def test_float32_stays_exact(family, checkpoint):
     engine, plain = load_engine(checkpoint(family)), load_engine(checkpoint(family), batching="padded")
-    assert decision(engine, "path")[1].endswith(", weights prepacked")
+    assert ", weights prepacked" in decision(engine, "path")[1]
     prompts = [list(range(5, 5 + length)) for length in (1, 2, 3, 30, 31, 200)]
     assert_close(run(engine, prompts), run(plain, prompts))
     assert_close(run(engine, prompts[:1]), run(plain, prompts[:1]))
