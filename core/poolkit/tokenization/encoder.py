@@ -165,7 +165,7 @@ class Encoder:
         if limits is None:
             return None
         tightest = min_or_none(*limits.values())
-        if tightest is not None and is_long(max(texts, key=len), tightest):
+        if tightest is not None and is_long(max(texts, key=len), self._truncating.excerpt_from * tightest):
             return None
         try:
             ids_of_each = self._tokenizer.encode_batch(texts, add_special_tokens=params[0].add_special_tokens)

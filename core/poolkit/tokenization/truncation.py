@@ -76,21 +76,26 @@ TokenizedTexts: TypeAlias = Mapping[TokenizeRequest, TokenizedText | RequestErro
 
 
 class TruncatingTokenizer:
-    """Tokenizes texts with one tokenizer. Used from many threads at a time."""
+    """Tokenizes texts with one tokenizer. Used from many threads at a time.
+
+    Attributes:
+        excerpt_from: how many times the tokens that are kept of it a text must hold for an excerpt of it to be
+            tokenized first: 1, but more for a tokenizer that is quick with whole texts.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._excerpt_from: int = getattr(tokenizer, "excerpt_from", 1)
+        self.excerpt_from: int = getattr(tokenizer, "excerpt_from", 1)
 
     def tokenize(self, requests: Iterable[TokenizeRequest]) -> dict[TokenizeRequest, TokenizedText | RequestError]:
         """Return the tokens of each text, or why the tokenizer refuses it. Equal requests are tokenized once."""
         open_requests = list(dict.fromkeys(requests))
         texts: dict[TokenizeRequest, TokenizedText | RequestError] = {}
-        factor = self._excerpt_from
+        factor = 1
         while long := [
             request
             for request in open_requests
-            if request.max_tokens is not None and is_long(request.text, factor * request.max_tokens)
+            if request.max_tokens is not None and is_long(request.text, self.excerpt_from * factor * request.max_tokens)
         ]:
             found = _apart(long, partial(self._tokenize_part, factor=factor))
             texts.update({request: text for request, text in found.items() if text is not None})
