@@ -20,7 +20,7 @@ class BaseWithHead:
 
     Attributes:
         base: gives the hidden states.
-        backbone: runs the base with torch, as a reference for what an engine makes of it.
+        backbone: runs the base with torch, padded, as a reference for what an engine makes of it.
         pooler: runs the head on hidden states, be they numpy's or torch's.
         decision: what the head reads, for the start-up report.
     """
@@ -63,7 +63,8 @@ def load_base_with_head(info: ModelInfo, *, encoder: PromptEncoder, per_token: b
     from poolkit.engine.torch import load_with_head
     from poolkit.engine.torch.backbone import TorchBackbone
 
-    config = info.config.model_copy(update={"device": "cpu", "dtype": "float32", "batching": "auto"})
+    # Padded the base is left as transformers made it: torch's faster ways lay out its weights anew.
+    config = info.config.model_copy(update={"device": "cpu", "dtype": "float32", "batching": "padded"})
     found = load_with_head(replace(info, config=config), encoder=encoder, per_token=per_token)
     if isinstance(found, str):
         return None

@@ -70,16 +70,15 @@ def _pack(info: ModelInfo, library: Library, model: PreTrainedModel, run: Refere
 
     The weights of `model` are gone afterwards, but for the embedding tables.
     """
+    kernels, batch = library.kernels, check_batch(info, model)
     try:
-        table = find_reader(info.model_type)(model, info.max_model_len)
-        _check_widths(table.spec)
+        with torch.inference_mode():
+            table = find_reader(info.model_type)(model, info.max_model_len)
+            _check_widths(table.spec)
+            expected = run(batch)
+            encoder = kernels.encoder(replace(table.spec, dtype=library.dtype), table.tensors, _drop_packed(table))
     except NotInTableError as error:
         return str(error)
-    kernels = library.kernels
-    batch = check_batch(info, model)
-    with torch.inference_mode():
-        expected = run(batch)
-        encoder = kernels.encoder(replace(table.spec, dtype=library.dtype), table.tensors, _drop_packed(table))
     if isinstance(encoder, str):
         return encoder
     backbone = NativeBackbone(
