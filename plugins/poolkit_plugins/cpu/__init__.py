@@ -26,7 +26,7 @@ def suits(info: ModelInfo) -> str | None:
     if reason := _reason_not_to(info):
         return reason
     found = find_library(info.config)
-    return found if isinstance(found, str) else found.reason_to_leave_it_to_torch
+    return found if isinstance(found, str) else None
 
 
 def decide(info: ModelInfo) -> Sequence[Decision]:

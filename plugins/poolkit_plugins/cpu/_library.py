@@ -50,11 +50,6 @@ class Library:
             raise ConfigError(f"The engine 'cpu' cannot run here: {found}.{remedy}")
         return found
 
-    @property
-    def reason_to_leave_it_to_torch(self) -> str | None:
-        """Why another engine should run a model, where the kernels gain nothing."""
-        return None
-
 
 def find_library(config: ModelConfig) -> Library | str:
     """Return the library of this machine with the dtype that the operator wants, or else the best; or why not."""

@@ -70,7 +70,9 @@ def _pack(info: ModelInfo, library: Library, model: PreTrainedModel, run: Refere
 
     The weights of `model` are gone afterwards, but for the embedding tables.
     """
-    kernels, batch = library.kernels, check_batch(info, model)
+    kernels, batch, config = library.kernels, check_batch(info, model), info.config
+    if config.threads_per_stream is not None:  # else the kernels use all cores of this process
+        kernels.set_threads(config.threads_per_stream * (config.num_streams or 1))
     try:
         with torch.inference_mode():
             table = find_reader(info.model_type)(model, info.max_model_len)

@@ -84,7 +84,7 @@ def _reason_not_to(plugin: PluginUnderTest, entry: EntryPoint) -> str | None:
         prepared = prepare_model(ModelConfig(model=folder, engine=entry.name, dtype="float32"), plugin.config)
         with closing(prepared.task):
             reason: str | None = suits(prepared.info)
-            return reason
+    return reason
 
 
 def loaded_engines(plugin: PluginUnderTest) -> Iterator[LoadedEngine]:
