@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 
 import httpx
@@ -14,7 +15,7 @@ from poolkit.contract import Batch, States
 from poolkit.server import App
 from poolkit.testing import FakeBackbone, fake_model
 
-__all__ = ["HeldBackbone", "ask", "fake_model", "ids_in"]
+__all__ = ["Caller", "HeldBackbone", "ask", "fake_model", "ids_in"]
 
 
 class HeldBackbone(FakeBackbone):
@@ -31,6 +32,44 @@ class HeldBackbone(FakeBackbone):
         self.may_go.wait()
         self.prompts_run += len(batch)
         return super().__call__(batch)
+
+
+class Caller:
+    """A client, as the server sees it: what it has sent, and whether it is still there."""
+
+    def __init__(self, app: App, body: dict[str, object]) -> None:
+        self.app = app
+        self.body = json.dumps(body).encode()
+        self.has_left = asyncio.Event()
+        self.sent: list[dict[str, object]] = []
+        self.is_read = False
+
+    async def receive(self) -> dict[str, object]:
+        if not self.is_read:
+            self.is_read = True
+            return {"type": "http.request", "body": self.body, "more_body": False}
+        await self.has_left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: dict[str, object]) -> None:
+        self.sent.append(message)
+
+    async def call(self) -> None:
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "path": "/v1/embeddings",
+            "raw_path": b"/v1/embeddings",
+            "query_string": b"",
+            "root_path": "",
+            "scheme": "http",
+            "headers": [],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 2),
+        }
+        await self.app(scope, self.receive, self.send)
 
 
 def ask(app: App, method: str, path: str, **request: object) -> httpx.Response:

@@ -1,14 +1,13 @@
 """Many clients at once, clients that leave, and a server that is told to stop."""
 
 import asyncio
-import json
 
 import httpx
 import pytest
 
 from poolkit import create_app
 from poolkit.server.drain import Drain
-from serving import HeldBackbone, ask, fake_model
+from serving import Caller, HeldBackbone, ask, fake_model
 
 
 async def wait_for(condition) -> None:
@@ -19,44 +18,6 @@ async def wait_for(condition) -> None:
 
 def client_of(app) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
-
-
-class Caller:
-    """A client, as the server sees it: what it has sent, and whether it is still there."""
-
-    def __init__(self, app, body: dict[str, object]) -> None:
-        self.app = app
-        self.body = json.dumps(body).encode()
-        self.has_left = asyncio.Event()
-        self.sent: list[dict[str, object]] = []
-        self.is_read = False
-
-    async def receive(self):
-        if not self.is_read:
-            self.is_read = True
-            return {"type": "http.request", "body": self.body, "more_body": False}
-        await self.has_left.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(self, message) -> None:
-        self.sent.append(message)
-
-    async def call(self) -> None:
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "method": "POST",
-            "path": "/v1/embeddings",
-            "raw_path": b"/v1/embeddings",
-            "query_string": b"",
-            "root_path": "",
-            "scheme": "http",
-            "headers": [],
-            "client": ("127.0.0.1", 1),
-            "server": ("127.0.0.1", 2),
-        }
-        await self.app(scope, self.receive, self.send)
 
 
 def test_two_hundred_clients_each_get_their_own_answer():

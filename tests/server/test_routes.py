@@ -1,13 +1,20 @@
 """Answers of the routes to good requests."""
 
+import asyncio
 import base64
+import sys
+from collections import Counter
 from collections.abc import Iterator
+from types import FrameType
 
 import numpy as np
 import pytest
 
 from poolkit import create_app
-from serving import ask, fake_model
+from serving import Caller, ask, fake_model
+
+CALLS_PER_REQUEST = 230
+"""Calls of Python functions of poolkit on the event loop for a request of one text. Counted: 214."""
 
 TEXTS = ["A cat sat on the mat.", "Stock prices fell."]
 
@@ -163,3 +170,28 @@ def test_the_documentation_shows_real_request_schemas_with_examples(app):
         assert "input" in schema["properties"]
         assert schema["examples"]
         assert ask(app, "POST", path, json=schema["examples"][0]).status_code == 200
+
+
+def test_a_request_passes_through_no_web_framework_and_few_functions():
+    modules: Counter[str] = Counter()
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            modules[frame.f_globals.get("__name__", "").partition(".")[0]] += 1
+
+    async def main() -> None:
+        await caller.call()  # the first one imports and caches
+        caller.is_read = False
+        sys.setprofile(profile)
+        try:
+            await caller.call()
+        finally:
+            sys.setprofile(None)
+
+    with fake_model() as served:
+        caller = Caller(create_app(served), {"input": "a text"})
+        asyncio.run(main())
+    assert [message["type"] for message in caller.sent] == ["http.response.start", "http.response.body"] * 2
+    assert caller.sent[2]["status"] == 200
+    assert modules["fastapi"] == modules["starlette"] == 0
+    assert modules["poolkit"] <= CALLS_PER_REQUEST
