@@ -28,7 +28,7 @@ SPREAD = 0.15
 VOCABULARY = 800
 LONGEST = 512
 
-TEXT_PACKAGES = ("httpx", "networkx", "numpy", "pydantic", "pluggy", "rich", "starlette", "typer")
+TEXT_PACKAGES = ("fastapi", "httpx", "networkx", "numpy", "pydantic", "pluggy", "starlette", "typer")
 SHORT_TEXTS = ("", "a", "No.", "Hello", "e", "naïve café", "東京タワー", "😀 ok", "a\0b", "  spaces  around  ")
 
 
