@@ -14,6 +14,7 @@ cannot be installed or run is in the tables with the reason.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ DEFAULT = "default"
 def main() -> None:
     """Run what the options name, write the results and print the tables."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the peers' processes are ended as well
     start = time.monotonic()
 
     def say(line: str) -> None:

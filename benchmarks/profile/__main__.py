@@ -7,6 +7,8 @@ python -m benchmarks.profile --engine torch
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -28,6 +30,7 @@ REPORTED = ("engine", "dtype", "path", "streams", "library")
 def main() -> None:
     """Measure the server, then the machine, and write the page."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server is ended as well
     torch.set_num_threads(threads())
     corpus = make_corpus(2 * BATCH)
     folder = str(model_folder(MODEL))

@@ -10,7 +10,7 @@ def load(order):
     from vllm import LLM
 
     is_late = order["work"] == "late_interaction"
-    overrides = {"hf_overrides": {"architectures": ["HF_ColBERT"], "dim": 128}} if is_late else {}
+    overrides = {"hf_overrides": {"architectures": ["HF_ColBERT"]}} if is_late else {}
     llm = LLM(order["model"], runner="pooling", **overrides, **order["load"])
     whole = {"truncate_prompt_tokens": -1}
 
