@@ -65,7 +65,7 @@ def serve() -> None:
 def server(core: int) -> Iterator[tuple[int, str]]:
     """Yield the process id and the address of a server on one core."""
     command = [sys.executable, "-m", "benchmarks.front", "serve"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own module
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         os.sched_setaffinity(process.pid, {core})
         url = f"http://127.0.0.1:{process.stdout.readline().strip()}"
         while True:
@@ -104,7 +104,7 @@ def main() -> None:
             for _ in range(ROUNDS):
                 before = cpu_s(pid)
                 command = [*load, f"-c{connections}", f"{url}/v1/embeddings"]
-                output = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
+                output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
                 if "Non-2xx" in output:
                     raise SystemExit(f"Not all answers were 200:\n{output}")
                 count = int(re.search(r"(\d+) requests in", output)[1])

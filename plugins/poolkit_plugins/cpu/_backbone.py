@@ -26,9 +26,12 @@ class NativeBackbone:
         encoder: the model, packed.
         position_offset: the position id of a first token; models with one do not count padding tokens.
         takes_types: True if the model tells the texts of a pair apart by token types.
+        num_streams: the cores that the kernels may use. Each stream runs its batch on one of them; what a long text
+            or a lone batch leaves idle helps with it.
         decisions: for the start-up report.
 
     Attributes:
+        efficient_tokens: about as many as a core takes through all layers at a time.
         shares_prefixes: True if a prompt may continue another. Its states are the same bits as those of the whole.
     """
 
@@ -39,9 +42,12 @@ class NativeBackbone:
         *,
         position_offset: int,
         takes_types: bool,
+        num_streams: int = 1,
         decisions: Sequence[Decision] = (),
     ) -> None:
         self.decisions = tuple(decisions)
+        self.num_streams = num_streams
+        self.efficient_tokens = 192
         self._kernels = kernels
         self._encoder = encoder
         self._position_offset = position_offset

@@ -71,8 +71,8 @@ def _pack(info: ModelInfo, library: Library, model: PreTrainedModel, run: Refere
     The weights of `model` are gone afterwards, but for the embedding tables.
     """
     kernels, batch, config = library.kernels, check_batch(info, model), info.config
-    if config.threads_per_stream is not None:  # else the kernels use all cores of this process
-        kernels.set_threads(config.threads_per_stream * (config.num_streams or 1))
+    cores = torch.get_num_threads()  # those that OMP_NUM_THREADS leaves
+    kernels.set_threads((config.threads_per_stream or 1) * (config.num_streams or cores))
     try:
         with torch.inference_mode():
             table = find_reader(info.model_type)(model, info.max_model_len)
@@ -88,6 +88,7 @@ def _pack(info: ModelInfo, library: Library, model: PreTrainedModel, run: Refere
         encoder,
         position_offset=info.text.position_offset,
         takes_types=table.tensors.types is not None and len(table.tensors.types) > 1,
+        num_streams=cores,
     )
     states = backbone(batch).tokens
     assert states is not None
