@@ -38,7 +38,6 @@ SENTENCE_TRANSFORMERS = Environment(
 EXPORT = Environment("sentence-transformers-export", (TORCH, "sentence-transformers[onnx,openvino]"))
 INFINITY = Environment("infinity", (TORCH, "infinity-emb[server,torch,optimum]==0.0.78"))
 FASTEMBED = Environment("fastembed", ("fastembed==0.9.1",))
-LLAMA_CPP = Environment("llama-cpp", (TORCH, "llama-cpp-python[server]==0.3.36", "gguf", "safetensors"))
 VLLM_CPU = Environment(
     "vllm",
     (TORCH,),
@@ -108,11 +107,10 @@ def make_peers(device: str) -> Sequence[Peer]:
         ),
         Peer(
             name="llama.cpp",
-            environment=LLAMA_CPP,
-            runner="run_llama_cpp.py",
-            settings=tuple(Setting(call={"batch_tokens": tokens}) for tokens in (512, 2048)),
-            refuses=_llama_cpp_refuses,
-            prepare=_convert_to_gguf,
+            environment=Here(),
+            runner="",
+            settings=(),
+            refuses=lambda _: "it reads GGUF files, and their converter is not on the package index",
         ),
     ]
 
@@ -166,19 +164,8 @@ def _fastembed_refuses(model: Model) -> str:
     return "its own models pool the mean or the first token" if model.name == "qwen3-0.6b" else ""
 
 
-def _llama_cpp_refuses(model: Model) -> str:
-    if model.work != "embed":
-        return "no converter to GGUF for this model is on the package index"
-    known = model.name in ("minilm", "bert-base")
-    return "" if known else "no converter to GGUF for this architecture is on the package index"
-
-
 def _export_onnx(model: Model, folder: Path) -> Path:
     return _made(model, "onnx", [EXPORT.python(), RUNNERS / "export_onnx.py", folder, model.work])
-
-
-def _convert_to_gguf(model: Model, folder: Path) -> Path:
-    return _made(model, "gguf", [LLAMA_CPP.python(), RUNNERS / "convert_to_gguf.py", folder])
 
 
 def _made(model: Model, form: str, command: Sequence[Path | str]) -> Path:
