@@ -27,8 +27,11 @@ RUN_BY_OPENVINO = {
     "ColBERT (BERT)",
     "ColBERT (ModernBERT)",
 }
-LEFT_BY_CPU = {"DeBERTa-v2", "ColBERT (BERT)", "ColBERT (ModernBERT)"}
-"""Families that are not in its table, and models whose widths the kernels do not take."""
+LEFT_BY_CPU = {
+    *("DeBERTa-v2", "ColBERT (BERT)", "ColBERT (ModernBERT)"),
+    *("CLIP", "SigLIP", "SigLIP 2", "ColPali", "ColQwen2", "ColModernVBERT"),
+}
+"""Families that are not in its table, those that read images too, and models whose widths the kernels do not take."""
 HAS_KERNELS = not isinstance(find_library(ModelConfig(dtype="float32")), str)
 
 

@@ -131,7 +131,8 @@ def test_a_padding_token_inside_a_text_is_left_out_of_the_positions(checkpoint):
 
 def test_the_start_up_report_says_what_runs_where(bert):
     found = {line.name: (line.value, line.source) for line in bert.decisions}
-    assert found["engine"][0].startswith("openvino 20")
+    assert found["engine"] == ("openvino", "engine")
+    assert found["library"][0].startswith("openvino 20")
     assert found["device"] == ("cpu", "the engine openvino")
     assert found["dtype"] == ("float32", "dtype")
     assert found["path"] == ("padded", "the self-check: converted it agrees with transformers")

@@ -230,9 +230,11 @@ def test_the_task_may_be_named_in_the_pooler_config():
         assert llm.supported_tasks == ("embed",)
 
 
-def test_the_report_says_which_path_the_model_takes_and_why(llm):
-    report = {decision.name: decision for decision in llm.decisions}
+def test_the_report_says_which_path_the_model_takes_and_why():
+    with LLM(engine="torch") as llm:
+        report = {decision.name: decision for decision in llm.decisions}
     assert report["path"].value == "packed"
+    assert report["path"].source.startswith("the self-check: packed agrees with padded")
     assert report["pooling"].value == "mean"
     assert report["pooling"].source == "1_Pooling/config.json"
 
@@ -240,7 +242,11 @@ def test_the_report_says_which_path_the_model_takes_and_why(llm):
 @pytest.mark.parametrize(
     ("arguments", "error_type", "message"),
     [
-        ({"dtype": "int8"}, ConfigError, "dtype must be 'auto', 'float32', 'bfloat16' or 'float16', got 'int8'."),
+        (
+            {"dtype": "int4"},
+            ConfigError,
+            "dtype must be 'auto', 'float32', 'bfloat16', 'float16' or 'int8', got 'int4'.",
+        ),
         (
             {"task": "embd"},
             UnknownTaskError,
