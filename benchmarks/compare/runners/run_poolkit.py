@@ -20,7 +20,9 @@ def load(order):
     def score(pairs):
         return [one.outputs.score for one in llm.score(*pairs, pooling_params=whole, use_tqdm=False)]
 
-    decisions = {decision.name: f"{decision.value} ({decision.source})" for decision in llm.decisions}
+    # The folder of the model says nothing to those who read the results on another machine.
+    told = [decision for decision in llm.decisions if decision.name != "model"]
+    decisions = {decision.name: f"{decision.value} ({decision.source})" for decision in told}
     facts = {"versions": packages("poolkit", "torch", "poolkit-cpu-kernels"), "decisions": decisions}
     return embed if order["work"] == "embed" else score, facts
 
