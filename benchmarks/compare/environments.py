@@ -25,7 +25,7 @@ class UnavailableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What a peer is installed from.
+    """A virtual environment with the packages of a peer.
 
     Attributes:
         name: of its folder.

@@ -16,7 +16,7 @@ Request: TypeAlias = tuple[str, Mapping[str, object]]
 
 
 class Interpreter(Protocol):
-    """What has a Python of its own, making it first where it is missing."""
+    """A Python with the packages of a peer, made first where it is missing."""
 
     def python(self) -> Path:
         """Return the interpreter."""
@@ -41,7 +41,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """How a peer serves a model that embeds.
+    """The server of a peer, for a model that embeds.
 
     Attributes:
         command: the arguments after the interpreter, of the model's folder, the port and the setting's `load`.

@@ -25,7 +25,7 @@ BATCH = 8
 QUERY_CHARACTERS = 80
 
 Call: TypeAlias = Mapping[str, object]
-"""What one call gets: `texts` to embed, or a `query` and its `documents`."""
+"""The arguments of one call: `texts` to embed, or a `query` and its `documents`."""
 
 LOADS = ("12 words", "passage", "8 passages")
 """The kinds of requests that servers get."""

@@ -50,7 +50,7 @@ class Encoder:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the machine reached.
+    """The rates that the machine reached.
 
     Attributes:
         products: operations a second by the shape (rows, inputs, outputs) of the product.

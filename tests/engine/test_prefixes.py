@@ -1,4 +1,4 @@
-"""What prompts of a batch begin with runs once where the engine can do so, and nothing but the time tells."""
+"""A common start of a batch's prompts runs once where the engine can do so, and the answers are the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which threads an encoder starts, also after a fork, and what it does without memory: in processes of their own."""
+"""An encoder's threads, also after a fork, and its errors without memory: in processes of their own."""
 
 from __future__ import annotations
 

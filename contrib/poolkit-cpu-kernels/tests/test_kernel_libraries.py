@@ -1,4 +1,4 @@
-"""Which library is loaded, and what is said when there is none."""
+"""The library that is loaded, and the reason that is told when there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does not fit a model is refused before native code reads it, with the name of the thing."""
+"""Arrays that do not fit a model are refused by name before native code reads them."""
 
 from __future__ import annotations
 

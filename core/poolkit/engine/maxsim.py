@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["EngineMaxsim", "compute_maxsim_score_batched", "maxsim"]
 
 EngineMaxsim: TypeAlias = "Callable[[NDArray[Any], NDArray[Any], Segments], NDArray[Any]]"
-"""What an engine may score documents with (`Backbone.maxsim`)."""
+"""Scores documents, in an engine that can (`Backbone.maxsim`)."""
 
 NOTHING_TO_MATCH = -1e9
 """The score of a document without any vectors: below every other, and JSON can write it. sentence-transformers' own."""

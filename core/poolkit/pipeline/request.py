@@ -11,14 +11,10 @@ from pydantic import BaseModel
 
 from poolkit.contract import (
     ItemError,
-    ModalityPrompt,
     Outcome,
     PooledOutput,
     Prepared,
-    Prompt,
     RequestScope,
-    TemplatedText,
-    TextPair,
     in_scope,
     request_scope,
 )
@@ -26,13 +22,13 @@ from poolkit.engine.job import Admission, Job
 from poolkit.errors import BatchError, CancelledRequestError, ClosedError, HookError, RequestError
 from poolkit.operations import Usage
 from poolkit.pipeline.mailbox import Mailbox
+from poolkit.pipeline.tokenizing import are_small
 from poolkit.registry import BoundOperation
 
 __all__ = ["OnlineRequest", "Rounds", "Start", "Watch"]
 
 T = TypeVar("T")
 
-LOOP_PROMPTS = 32
 LOOP_CHARACTERS = 4096
 """Prompts with no more are tokenized on the event loop, in less than a millisecond; the thread that takes more lets the
 loop go on meanwhile, because tokenizers work without the interpreter's lock."""
@@ -207,7 +203,7 @@ class OnlineRequest(Generic[T]):
             self._run_round(prepared)
 
     def _run_round(self, prepared: Prepared) -> None:
-        if self._mailbox.is_here and not _are_small(prepared.prompts):
+        if self._mailbox.is_here and not are_small(prepared.prompts, LOOP_CHARACTERS):
             self._submit(lambda: self._send(prepared))
         else:
             self._send(prepared)
@@ -291,25 +287,6 @@ class Watch:
     async def _watch(self) -> None:
         await self._left()
         self._leave()
-
-
-def _are_small(prompts: Sequence[Prompt]) -> bool:
-    return len(prompts) <= LOOP_PROMPTS and sum(map(_characters, prompts)) <= LOOP_CHARACTERS
-
-
-def _characters(prompt: Prompt) -> int:
-    """Return the characters that are to be tokenized; more than may be for what is read from elsewhere."""
-    match prompt:
-        case str():
-            return len(prompt)
-        case TextPair():
-            return len(prompt.first) + len(prompt.second)
-        case TemplatedText():
-            return len(prompt.prefix) + len(prompt.text) + len(prompt.suffix)
-        case ModalityPrompt():
-            return LOOP_CHARACTERS + 1
-        case _:
-            return 0
 
 
 def _are_small_outputs(outcomes: Sequence[Outcome]) -> bool:

@@ -29,7 +29,6 @@ from poolkit.contract import (
     PoolingParams,
     PoolingTask,
     Prepared,
-    Prompt,
     RequestScope,
     ResolvedParams,
     current_request,
@@ -45,7 +44,7 @@ from poolkit.errors import CancelledRequestError, RequestError
 from poolkit.pipeline import prepare_model, report, report_quarantined
 from poolkit.pipeline.mailbox import Mailbox
 from poolkit.pipeline.request import OnlineRequest, Rounds, Watch
-from poolkit.pipeline.tokenizing import Tokenization
+from poolkit.pipeline.tokenizing import Tokenization, are_small
 from poolkit.pipeline.weights import load_weights
 from poolkit.registry import MODELS, BoundOperation, BoundTask, Registry
 from poolkit.tokenization import Encoder
@@ -58,7 +57,6 @@ T = TypeVar("T")
 TOKENIZE_CHUNK = 256
 """Prompts tokenized at a time: few enough that the engine starts soon, enough that it finds some of like length."""
 
-INLINE_PROMPTS = 32
 INLINE_CHARACTERS = 1 << 16
 """A request with no more is tokenized where it was read: handing it to another thread would take longer."""
 
@@ -290,7 +288,7 @@ class ServedModel:
             starts = iter(range(0, others, READ_CHUNK))
             for _ in range(self._readers):
                 self._reader_pool.submit(_read_inputs, self._reader_pool, job, tokenize, starts, others)
-        elif _is_small(prompts[:others]):
+        elif are_small(prompts[:others], INLINE_CHARACTERS):
             tokenize(0, others)
         else:
             for start in range(0, others, TOKENIZE_CHUNK):
@@ -345,12 +343,6 @@ def _name_query(params: ResolvedParams, admission: Admission) -> ResolvedParams:
     if late is None:
         return params
     return replace(params, late_interaction=replace(late, query_key=f"{admission.name}/{late.query_key}"))
-
-
-def _is_small(prompts: Sequence[Prompt]) -> bool:
-    if len(prompts) > INLINE_PROMPTS:
-        return False
-    return sum(len(prompt) for prompt in prompts if isinstance(prompt, str)) <= INLINE_CHARACTERS
 
 
 def _read_inputs(

@@ -8,7 +8,18 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TypeAlias
 
-from poolkit.contract import EncodedPrompt, Group, Outcome, Prepared, ResolvedParams, TextToken
+from poolkit.contract import (
+    EncodedPrompt,
+    Group,
+    ModalityPrompt,
+    Outcome,
+    Prepared,
+    Prompt,
+    ResolvedParams,
+    TemplatedText,
+    TextPair,
+    TextToken,
+)
 from poolkit.engine.job import Job
 from poolkit.engine.scheduler import Scheduler
 from poolkit.engine.stages import Stage, Stages
@@ -16,7 +27,9 @@ from poolkit.errors import RequestError
 from poolkit.registry import RunWrapper, start_run
 from poolkit.tokenization import Encoder, TokenizedTexts
 
-__all__ = ["Slice", "Tokenization"]
+__all__ = ["Slice", "Tokenization", "are_small"]
+
+SMALL_PROMPTS = 32
 
 InWorker: TypeAlias = Callable[[Callable[[], None]], object]
 """Runs a function in a worker thread."""
@@ -223,3 +236,26 @@ def _group(
         else:
             grouped.append(errors[group] if group in errors else replace(prompt, group=group))
     return grouped
+
+
+def are_small(prompts: Sequence[Prompt], characters: int) -> bool:
+    """Return True if prompts are few, and have no more than so many characters to tokenize together."""
+    if len(prompts) > SMALL_PROMPTS:
+        return False
+    counts = [_characters(prompt) for prompt in prompts]
+    return None not in counts and sum(count or 0 for count in counts) <= characters
+
+
+def _characters(prompt: Prompt) -> int | None:
+    """Return the characters that are to be tokenized; None where only reading would tell."""
+    match prompt:
+        case str():
+            return len(prompt)
+        case TextPair():
+            return len(prompt.first) + len(prompt.second)
+        case TemplatedText():
+            return len(prompt.prefix) + len(prompt.text) + len(prompt.suffix)
+        case ModalityPrompt():
+            return None
+        case _:
+            return 0

@@ -74,7 +74,7 @@ Endpoint: TypeAlias = Callable[[HttpRequest], Awaitable[Reply]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """What answers at a path.
+    """A path and the function that answers there.
 
     Attributes:
         path: `{name}` in it is a parameter.

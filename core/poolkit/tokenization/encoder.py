@@ -71,7 +71,7 @@ class Encoder:
 
     @property
     def decisions(self) -> Sequence[Decision]:
-        """What tokenizes, for the start-up report."""
+        """The choice of the tokenizer, for the start-up report."""
         decision: Decision | None = getattr(self._tokenizer, "decision", None)
         return () if decision is None else (decision,)
 

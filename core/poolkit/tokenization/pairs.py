@@ -255,7 +255,7 @@ class _ReadSide:
 
     @property
     def is_whole(self) -> NDArray[np.bool_]:
-        """Which pairs have all tokens of their text here. (pairs,)"""
+        """True for each pair that has all tokens of its text here. (pairs,)"""
         is_whole = [isinstance(text, RequestError) or text.is_whole for text in self.found]
         return np.array(is_whole, np.bool_)[self.text_of]
 

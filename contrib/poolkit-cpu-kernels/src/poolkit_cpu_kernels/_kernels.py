@@ -121,7 +121,7 @@ class Kernels:
 
 
 class _Handle:
-    """What the library has allocated, freed with the last reference: a call under way holds one."""
+    """Memory of the library, freed with the last reference: a call under way holds one."""
 
     def __init__(self, pointer: ctypes.c_void_p, free: Callable[[ctypes.c_void_p], object]) -> None:
         self.pointer = pointer

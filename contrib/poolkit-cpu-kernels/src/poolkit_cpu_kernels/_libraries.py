@@ -1,4 +1,4 @@
-"""Which of the libraries this process uses: the best that the CPU can run, or a lower one that the user names."""
+"""Chooses the library of this process: the best that the CPU can run, or a lower one that the user names."""
 
 from __future__ import annotations
 

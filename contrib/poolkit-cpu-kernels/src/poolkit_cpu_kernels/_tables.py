@@ -84,7 +84,7 @@ class EncoderSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderTensors:
-    """What a model has outside its layers: embedding tables in the spec's `table_dtype`, all else in float32."""
+    """Tensors of a model outside its layers: embedding tables in the spec's `table_dtype`, all else in float32."""
 
     words: Table
     positions: Table | None = None
@@ -135,9 +135,9 @@ class LayerTensors:
     scale: float
     """Scores are multiplied by it, usually 1 / sqrt(head_dim)."""
     before: int = ALL
-    """How many tokens before itself a token sees."""
+    """Number of tokens before itself that a token sees."""
     after: int = ALL
-    """How many tokens after itself a token sees; 0: causal."""
+    """Number of tokens after itself that a token sees; 0: causal."""
 
 
 MODEL_TENSORS = tuple(field.name for field in fields(EncoderTensors))

@@ -57,39 +57,30 @@ def find_varlen(device: torch.device, dtype: torch.dtype) -> VarlenAttention | N
 def with_torch(varlen_attn: Callable[..., torch.Tensor]) -> VarlenAttention:
     """Return torch's own kernel, as `torch.nn.attention.varlen.varlen_attn` runs it."""
 
-    def attend(
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        cu_seqlens: torch.Tensor,
-        longest: int,
-        *,
-        scale: float | None,
-        window: tuple[int, int],
-    ) -> torch.Tensor:
-        return varlen_attn(
-            query,
-            key,
-            value,
-            cu_seqlens,
-            cu_seqlens,
-            longest,
-            longest,
-            scale=scale,
-            window_size=window,
-            enable_gqa=key.shape[1] != query.shape[1],
-            # Sums do not depend on what else is in the batch. It also pins flash attention: from 2.14 on torch takes
-            # cuDNN wherever that can run, which is several times slower here (pytorch/pytorch#187770), and cuDNN
-            # cannot be told how to split.
-            num_splits=1,
-        )
+    def options(scale: float | None, window: tuple[int, int], shares_keys: bool) -> Mapping[str, object]:
+        # With one split, sums do not depend on what else is in the batch. It also pins flash attention: from 2.14 on
+        # torch takes cuDNN wherever that can run, which is several times slower here (pytorch/pytorch#187770), and
+        # cuDNN cannot be told how to split.
+        return {"scale": scale, "window_size": window, "enable_gqa": shares_keys, "num_splits": 1}
 
-    return attend
+    return _attention(varlen_attn, options)
 
 
 def with_flash_attn(flash_attn_varlen_func: Callable[..., torch.Tensor]) -> VarlenAttention:
     """Return the kernel of the distribution `flash-attn`, as `flash_attn.flash_attn_varlen_func` runs it."""
 
+    def options(scale: float | None, window: tuple[int, int], _: bool) -> Mapping[str, object]:
+        return {"softmax_scale": scale, "causal": window[1] == 0, "window_size": window}
+
+    return _attention(flash_attn_varlen_func, options)
+
+
+def _attention(
+    kernel: Callable[..., torch.Tensor],
+    options: Callable[[float | None, tuple[int, int], bool], Mapping[str, object]],
+) -> VarlenAttention:
+    """Return a kernel that takes `cu_seqlens` of queries and of keys, with its own options of scale, window, GQA."""
+
     def attend(
         query: torch.Tensor,
         key: torch.Tensor,
@@ -100,18 +91,8 @@ def with_flash_attn(flash_attn_varlen_func: Callable[..., torch.Tensor]) -> Varl
         scale: float | None,
         window: tuple[int, int],
     ) -> torch.Tensor:
-        return flash_attn_varlen_func(
-            query,
-            key,
-            value,
-            cu_seqlens,
-            cu_seqlens,
-            longest,
-            longest,
-            softmax_scale=scale,
-            causal=window[1] == 0,
-            window_size=window,
-        )
+        own = options(scale, window, key.shape[1] != query.shape[1])
+        return kernel(query, key, value, cu_seqlens, cu_seqlens, longest, longest, **own)
 
     return attend
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -30,19 +30,9 @@ def read_bert(model: Any, _: int) -> Table:  # noqa: ANN401 - classes of transfo
 
     def layers() -> Iterator[tuple[torch.nn.Module, LayerTensors]]:
         for layer in model.encoder.layer:
-            attention = layer.attention
-            yield (
-                layer,
-                LayerTensors(
-                    **linear("q", attention.self.query),
-                    **linear("k", attention.self.key),
-                    **linear("v", attention.self.value),
-                    **linear("output", attention.output.dense),
-                    **norm("attention_norm", attention.output.LayerNorm),
-                    **_feed_forward(layer),
-                    scale=attention.self.attention_head_size**-0.5,
-                ),
-            )
+            attention, output = layer.attention.self, layer.attention.output
+            products = (attention.query, attention.key, attention.value, output.dense)
+            yield _layer(layer, products, output.LayerNorm, head_dim=attention.attention_head_size)
 
     project = getattr(model, "embeddings_project", None)
     more = {} if project is None else linear("projection", project)
@@ -54,19 +44,9 @@ def read_mpnet(model: Any, _: int) -> Table:  # noqa: ANN401 - classes of transf
 
     def layers() -> Iterator[tuple[torch.nn.Module, LayerTensors]]:
         for layer in model.encoder.layer:
-            attention = layer.attention
-            yield (
-                layer,
-                LayerTensors(
-                    **linear("q", attention.attn.q),
-                    **linear("k", attention.attn.k),
-                    **linear("v", attention.attn.v),
-                    **linear("output", attention.attn.o),
-                    **norm("attention_norm", attention.LayerNorm),
-                    **_feed_forward(layer),
-                    scale=attention.attn.attention_head_size**-0.5,
-                ),
-            )
+            attention = layer.attention.attn
+            products = (attention.q, attention.k, attention.v, attention.o)
+            yield _layer(layer, products, layer.attention.LayerNorm, head_dim=attention.attention_head_size)
 
     square = model.encoder.compute_position_bias(torch.zeros(1, 2 * MPNET_REACH + 1, 1))  # (1, heads, query, key)
     more = {"position_bias": to_array(square[0, :, MPNET_REACH])}
@@ -98,12 +78,27 @@ def read_distilbert(model: Any, _: int) -> Table:  # noqa: ANN401 - classes of t
     return _table(model, model.transformer.layer, layers(), activation=model.config.activation)
 
 
-def _feed_forward(layer: Any) -> dict[str, Any]:  # noqa: ANN401 - classes of transformers
-    return {
+def _layer(
+    layer: Any,  # noqa: ANN401 - classes of transformers
+    products: Sequence[torch.nn.Module],
+    attention_norm: torch.nn.Module,
+    *,
+    head_dim: int,
+) -> tuple[torch.nn.Module, LayerTensors]:
+    """Return a layer, and its tensors. `products` are those of query, key and value, and attention's output."""
+    q, k, v, output = products
+    tensors = LayerTensors(
+        **linear("q", q),
+        **linear("k", k),
+        **linear("v", v),
+        **linear("output", output),
+        **norm("attention_norm", attention_norm),
         **linear("up", layer.intermediate.dense),
         **linear("down", layer.output.dense),
         **norm("ffn_norm", layer.output.LayerNorm),
-    }
+        scale=head_dim**-0.5,
+    )
+    return layer, tensors
 
 
 def _table(

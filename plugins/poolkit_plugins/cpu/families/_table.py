@@ -1,4 +1,4 @@
-"""What the readers of all families share: the table that they fill, and parts of models that are alike in many."""
+"""The table that the readers of all families fill, and parts of models that are alike in many."""
 
 from __future__ import annotations
 
