@@ -107,9 +107,15 @@ def measure_offline(
                 missing.append(Missing(model.name, peer.name, str(error)))
         for number in range(rounds):
             say(f"{model.name}: round {number + 1} of {rounds}")
-            for side in sides if number % 2 else reversed(sides):
-                side.rounds_s.append(sum(side.runner.seconds(call, side.setting)))
-                side.alone_s += side.runner.seconds(single, side.setting, each=True)
+            for side in sides[:: 1 if number % 2 else -1]:
+                try:
+                    side.rounds_s.append(sum(side.runner.seconds(call, side.setting)))
+                    side.alone_s += side.runner.seconds(single, side.setting, each=True)
+                except UnavailableError as error:
+                    say(f"  {side.peer.name}: {error}")
+                    missing.append(Missing(model.name, side.peer.name, f"in round {number + 1}: {error}"))
+                    side.runner.close()
+                    sides.remove(side)
         items = size if model.work == "embed" else size * DOCUMENTS
         return [
             _measured(model, side, items=items, tokens=corpus.token_count(model.work, size)) for side in sides

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import math
 import socket
@@ -72,8 +71,6 @@ def run_server(
         on_start=on_start,
         parent=parent,
     )
-    gc.collect()
-    gc.freeze()  # a full collection would look at every object of a loaded process again, for tens of milliseconds
     server.run(sockets=[listener])
 
 
