@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from distributions import Site
 from poolkit.config import Reference
 from poolkit.errors import ConfigError
 from poolkit.settings.settings import Given, Settings, resolve_settings, setting_paths
@@ -120,6 +121,17 @@ def test_unknown_keys_are_reported_together_with_their_place(tmp_path: Path, mon
         "Did you mean 'POOLKIT_POOLER_CONFIG__TASK'?",
         "Environment variable POOLKIT_ZZZZ: there is no such setting. Run  poolkit config  to see every setting.",
     ]
+
+
+def test_a_variable_named_as_an_installed_distribution_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POOLKIT_FAST_SUMS", "off")
+    with pytest.raises(ConfigError, match="Environment variable POOLKIT_FAST_SUMS: there is no such setting"):
+        resolve_settings({})
+    Site(tmp_path).install("poolkit-fast-sums")
+    monkeypatch.syspath_prepend(tmp_path)
+    resolve_settings({})
 
 
 def test_wrong_values_are_reported_together_with_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

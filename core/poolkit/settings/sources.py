@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import importlib_metadata
 from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
@@ -72,12 +73,15 @@ def read_file(path: Path, model: type[BaseModel], problems: list[str]) -> Layer:
 
 
 def read_environment(model: type[BaseSettings], problems: list[str]) -> Layer:
-    """Return what the environment gives; variables that `model` does not have go to `problems`."""
+    """Return what the environment gives; variables that `model` does not have go to `problems`.
+
+    One that is named as an installed distribution, POOLKIT_CPU_KERNELS as poolkit-cpu-kernels, is that one's.
+    """
     variables = {name.lower(): name for name in os.environ if name.upper().startswith(ENV_PREFIX)}
     for lower, name in variables.items():
         path = tuple(lower.removeprefix(ENV_PREFIX.lower()).split(ENV_DELIMITER))
         known = _known_instead(path, model)
-        if known is not None:
+        if known is not None and not _names_distribution(name):
             close = get_close_matches(path[-1], known, n=1)
             hint = f" Did you mean {_variable((*path[:-1], close[0]))!r}?" if close else SEE_ALL
             problems.append(f"Environment variable {name}: there is no such setting.{hint}")
@@ -96,6 +100,14 @@ def read_environment(model: type[BaseSettings], problems: list[str]) -> Layer:
         origin = next(variables[candidate] for candidate in candidates if candidate in variables)
         layer[_normalised(path)] = Given(value, origin)
     return layer
+
+
+def _names_distribution(variable: str) -> bool:
+    try:
+        importlib_metadata.distribution(canonicalize_name(variable))
+    except importlib_metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def setting_paths(model: type[BaseModel]) -> Iterator[SettingPath]:

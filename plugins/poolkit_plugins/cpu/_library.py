@@ -71,7 +71,7 @@ def find_library(config: ModelConfig) -> Library | str:
         dtype = "bfloat16" if is_fast else "float32"
         source = f"auto: {kernels.name} runs it fast" if is_fast else f"auto: {kernels.name} has no fast bfloat16"
     if dtype not in kernels.dtypes:
-        return f"its library {kernels.name} computes in {' and '.join(kernels.dtypes)}, and dtype is {dtype!r}"
+        return f"its library {kernels.name} computes in {', '.join(kernels.dtypes)}, and dtype is {dtype!r}"
     decisions = (
         Decision(
             "library",
