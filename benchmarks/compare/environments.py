@@ -20,7 +20,10 @@ LAST_LINES = 4
 
 
 class UnavailableError(Exception):
-    """A peer cannot take part; the message is the reason that stands in the report."""
+    """A peer cannot take part; the message is the reason that stands in the report, without folders of this machine."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason.replace(f"{ROOT}{os.sep}", ""))
 
 
 @dataclass(frozen=True, slots=True)

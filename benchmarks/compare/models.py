@@ -6,6 +6,7 @@ each library reads them as it reads a published checkpoint.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -165,6 +166,9 @@ def _save_embedder(
     transformer = Transformer(str(base), max_seq_length=MAX_TOKENS, model_kwargs={"dtype": getattr(torch, dtype)})
     modules = [transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode=pooling), Normalize()]
     SentenceTransformer(modules=modules, device="cpu").save(str(folder), create_model_card=False)
+    for settings in folder.rglob("tokenizer_config.json"):  # a name that the peers' older transformers know too
+        told = json.loads(settings.read_text("utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+        settings.write_text(json.dumps(told, indent=2), "utf-8")
     shutil.rmtree(base)
 
 
